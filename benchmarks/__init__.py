@@ -1,0 +1,1 @@
+"""What is measured: protocol and data set cards, and the Avalanche streams built from them."""

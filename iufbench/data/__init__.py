@@ -1,0 +1,1 @@
+"""Folders on disk become samples: readers, image loading, synthetic data and checks."""

@@ -1,0 +1,1 @@
+"""Numpy in, floats out: image metrics, pixel metrics and the continual summaries."""

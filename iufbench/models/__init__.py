@@ -1,0 +1,1 @@
+"""Plain torch, no Avalanche: the frozen backbone, UniAD and the IUF network."""

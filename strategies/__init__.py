@@ -1,0 +1,1 @@
+"""Avalanche strategies: one method a file, its recipe (YAML card) beside it."""
