@@ -1,0 +1,33 @@
+"""The camera: what happens to every picture, normal or defective, after it is drawn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from .primitives import SIZE, Picture, X, Y
+
+
+def shoot(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
+    """Uneven light, exposure, white balance, sensor noise, lens blur; uint8 [256, 256, 3].
+
+    Masks are taken before this step, so that they never contain noise.
+    """
+    direction = rng.uniform(0, 2 * math.pi)
+    slope = np.float32(rng.uniform(0, 0.08))
+    tilt = X * np.float32(math.cos(direction)) + Y * np.float32(math.sin(direction))
+    light = np.float32(1 + rng.normal(0, 0.03)) * (1 + slope * tilt)
+    balance = (1 + rng.normal(0, 0.012, 3)).astype(np.float32)
+    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * np.float32(rng.uniform(0.008, 0.014))
+    photo = picture * light[..., None]
+    photo *= balance
+    photo += grain[..., None]
+    np.clip(photo, 0, 1, out=photo)
+    b = rng.uniform(0.10, 0.22)  # a small symmetric kernel of random strength
+    kernel = np.array([b, 1 - 2 * b, b], np.float32)
+    for axis in (0, 1):
+        photo = ndimage.correlate1d(photo, kernel, axis=axis, mode="nearest")
+    return (photo * 255 + np.float32(0.5)).astype(np.uint8)

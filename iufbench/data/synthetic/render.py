@@ -1,0 +1,93 @@
+"""One image, from its key to its pixels: pose, defect, camera."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from iufbench.errors import InputError
+
+from . import surface
+from .camera import shoot
+from .primitives import Picture, Region, generator
+from .scene import Scene, load_scenes
+
+NORMAL_KINDS = ("train", "good")
+_TRIES = 8
+_DIFFERENCE = 0.06  # of full scale: smaller differences of two renders are no defect anyone could see
+_SMALLEST = 200  # pixels, 0.3 % of the image
+_CONTRAST = 0.12  # mean change below the mask
+
+
+def get_scene(dataset: str, object_: str) -> Scene:
+    """The scene of one object. Raises InputError for unknown names, with the known ones."""
+    scenes = load_scenes()
+    if dataset not in scenes:
+        raise InputError(f"no synthetic data set {dataset!r}: choose one of {', '.join(scenes)}")
+    if object_ not in scenes[dataset]:
+        raise InputError(
+            f"no synthetic object {object_!r} in {dataset}: choose from {', '.join(scenes[dataset])}"
+        )
+    return scenes[dataset][object_]
+
+
+def _changed_region(intact: Picture, broken: Picture) -> Region:
+    """Where two renders differ visibly, without pinholes and stray pixels."""
+    difference = np.abs(np.clip(broken, 0, 1) - np.clip(intact, 0, 1)).max(-1) > _DIFFERENCE
+    mask = ndimage.binary_closing(np.pad(difference, 2), np.ones((3, 3), bool))[2:-2, 2:-2]
+    for wanted, limit in ((False, 40), (True, 16)):  # fill pinholes, then drop specks
+        parts, count = ndimage.label(mask if wanted else ~mask)
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        small = sizes < limit
+        small[0] = False
+        mask = np.where(small[parts], not wanted, mask)
+    return mask
+
+
+def compose(
+    dataset: str, object_: str, kind: str, index: int, seed: int = 0
+) -> tuple[Picture, Picture | None, Region | None]:
+    """The scene before the camera: intact picture, defective picture and mask (None for normal kinds).
+
+    Every choice comes from generators keyed by (seed, dataset, object, kind, index) alone. A defect that
+    comes out too small or nearly invisible is drawn again; after eight tries the clearest one stands.
+    """
+    scene = get_scene(dataset, object_)
+    key = (seed, dataset, object_, kind, index)
+    params = scene.sample(generator(*key, "scene"))
+    intact, region = scene.render(params)
+    if kind in NORMAL_KINDS:
+        return intact, None, None
+    if kind not in scene.defects:
+        raise InputError(f"{object_} has no defect {kind!r}: it has {', '.join(scene.defects)}")
+    rng = generator(*key, "defect")
+    best: tuple[float, Picture, Region] | None = None
+    for _ in range(_TRIES):
+        if kind in scene.mutations:
+            broken, _ = scene.render(scene.mutations[kind](params, rng))
+            mask = _changed_region(intact, broken)
+        else:
+            broken, mask = surface.apply(surface.PAINTERS[kind], rng, intact, region)
+        area = int(mask.sum())
+        contrast = float(np.abs(broken - intact).max(-1)[mask].mean()) if area else 0.0
+        clearness = min(area / _SMALLEST, 1.0) * min(contrast / _CONTRAST, 1.0)
+        if best is None or clearness > best[0]:
+            best = clearness, broken, mask
+        if clearness >= 1:
+            break
+    assert best is not None
+    return intact, best[1], best[2]
+
+
+def render_image(
+    dataset: str, object_: str, kind: str, index: int, seed: int = 0
+) -> tuple[NDArray[np.uint8], Region | None]:
+    """One finished image uint8 [256, 256, 3] and its mask bool [256, 256] (None for normal kinds).
+
+    ``kind`` is "train", "good" or one of the object's defects. The result is a pure function of the
+    arguments. Raises InputError for unknown names.
+    """
+    intact, broken, mask = compose(dataset, object_, kind, index, seed)
+    camera = generator(seed, dataset, object_, kind, index, "camera")
+    return shoot(camera, intact if broken is None else broken), mask
