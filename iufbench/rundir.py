@@ -1,0 +1,140 @@
+"""The layout of a run directory, and writing into it.
+
+A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>/`` with ``run.json``
+(what was run), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image) and
+``train_log.csv``. A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iufbench.errors import InputError, RunError
+from iufbench.files import read_text, write_csv, write_json
+
+FORMAT = 1
+INFO, METRICS, SCORES, TRAIN_LOG = "run.json", "metrics.csv", "scores.csv.gz", "train_log.csv"
+LEVELS = ("image", "pixel")
+METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
+SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
+
+
+class MetricRow(NamedTuple):
+    """One number: a metric in [0, 1] (NaN when undefined) of one object; ``seen``: trained on by then."""
+
+    object: str
+    level: str
+    metric: str
+    value: float
+    seen: bool
+
+
+class ScoreRow(NamedTuple):
+    """One test image: its path relative to the data root, label (0 normal, 1 defective) and score."""
+
+    object: str
+    image: str
+    label: int
+    score: float
+
+
+def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
+    """The identity of a run, which is also its place below ``<results>/runs``.
+
+    Raises InputError when a name cannot be one folder name.
+    """
+    for what, name in (
+        ("data set", dataset),
+        ("protocol", protocol),
+        ("strategy", strategy),
+        ("recipe hash", recipe_hash),
+    ):
+        if not name or name.startswith(".") or any(c in "/\\\0" or ord(c) < 32 for c in name):
+            raise InputError(
+                f"{what} name {name!r} cannot be a folder name: "
+                "use no '/', '\\', control characters or leading '.'"
+            )
+    return f"{dataset}/{protocol}/{strategy}/{recipe_hash}/seed{seed}"
+
+
+def run_path(
+    results: Path | str, dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int
+) -> Path:
+    """Where a run lives; creates nothing."""
+    return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
+
+
+def write_info(run: Path | str, info: Mapping[str, Any]) -> Path:
+    """Write ``run.json``; the format number is set here."""
+    return write_json(
+        Path(run) / INFO, {"format": FORMAT, **{k: v for k, v in info.items() if k != "format"}}
+    )
+
+
+def record_experience(
+    run: Path | str,
+    experience: int,
+    metrics_rows: Iterable[MetricRow | tuple[str, str, str, float, bool]],
+    score_rows: Iterable[ScoreRow | tuple[str, str, int, float]],
+) -> None:
+    """Store what evaluation after ``experience`` (from 0) gave.
+
+    Rows of this and of later experiences are replaced, so that a run resumed at this experience ends
+    with the same bytes as one that was never stopped. Scores go first: where there are metrics there
+    are scores.
+    """
+    run = Path(run)
+    scores = [(experience, obj, image, int(label), float(score)) for obj, image, label, score in score_rows]
+    metrics = [
+        (experience, obj, level, metric, float(value), int(seen))
+        for obj, level, metric, value, seen in metrics_rows
+    ]
+    for name, columns, rows in ((SCORES, SCORE_COLUMNS, scores), (METRICS, METRIC_COLUMNS, metrics)):
+        kept = _rows_before(run / name, columns, experience)
+        write_csv(run / name, columns, [*kept, *rows])
+
+
+def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Store the training log of one experience: one mapping per epoch (``epoch``, ``loss``, ``lr``, ...).
+
+    Like :func:`record_experience` it replaces this and later experiences. Experiences may log different
+    terms: a term that was not logged stays empty.
+    """
+    path = Path(run) / TRAIN_LOG
+    old = [row for row in read_rows(path) if int(row["experience"]) < experience] if path.exists() else []
+    new = [{"experience": experience, **row} for row in rows]
+    columns = list(dict.fromkeys(key for row in [*old, *new] for key in row)) or ["experience"]
+    write_csv(path, columns, [[row.get(column) for column in columns] for row in [*old, *new]])
+
+
+def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:
+    if not path.exists():
+        return []
+    rows = read_rows(path, columns)
+    return [list(row.values()) for row in rows if int(row["experience"]) < experience]
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """All rows of a CSV file as text, each with a whole ``experience`` number; RunError when damaged."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    header = next(reader, [])
+    if "experience" not in header or (columns is not None and header != list(columns)):
+        raise RunError(
+            f"{path}: columns are {','.join(header) or 'missing'}, "
+            f"expected {','.join(columns or ['experience'])}"
+        )
+    rows = []
+    for row in reader:
+        if len(row) != len(header):
+            raise RunError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}")
+        named = dict(zip(header, row))
+        if not named["experience"].isdecimal():
+            raise RunError(
+                f"{path}, line {reader.line_num}: experience is {named['experience']!r}, not a whole number"
+            )
+        rows.append(named)
+    return rows
