@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from iufbench.errors import InputError
@@ -13,6 +14,7 @@ from .camera import shoot
 from .primitives import Picture, Region, generator
 from .scene import Scene, load_scenes
 
+GENERATOR_VERSION = 1  # rises whenever any image may come out different
 NORMAL_KINDS = ("train", "good")
 _TRIES = 8
 _DIFFERENCE = 0.06  # of full scale: smaller differences of two renders are no defect anyone could see
@@ -68,7 +70,7 @@ def compose(
             broken, _ = scene.render(scene.mutations[kind](params, rng))
             mask = _changed_region(intact, broken)
         else:
-            broken, mask = surface.apply(surface.PAINTERS[kind], rng, intact, region)
+            broken, mask = surface.apply(scene.painter(kind), rng, intact, region)
         area = int(mask.sum())
         contrast = float(np.abs(broken - intact).max(-1)[mask].mean()) if area else 0.0
         clearness = min(area / _SMALLEST, 1.0) * min(contrast / _CONTRAST, 1.0)
@@ -86,8 +88,11 @@ def render_image(
     """One finished image uint8 [256, 256, 3] and its mask bool [256, 256] (None for normal kinds).
 
     ``kind`` is "train", "good" or one of the object's defects. The result is a pure function of the
-    arguments. Raises InputError for unknown names.
+    arguments; a grey-scale scene has three equal channels. Raises InputError for unknown names.
     """
     intact, broken, mask = compose(dataset, object_, kind, index, seed)
     camera = generator(seed, dataset, object_, kind, index, "camera")
-    return shoot(camera, intact if broken is None else broken), mask
+    photo = shoot(camera, intact if broken is None else broken)
+    if get_scene(dataset, object_).grey:
+        photo = np.repeat(np.asarray(Image.fromarray(photo).convert("L"))[..., None], 3, axis=2)
+    return photo, mask

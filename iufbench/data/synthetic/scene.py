@@ -30,6 +30,7 @@ from numpy.typing import ArrayLike
 
 from . import primitives as prim
 from .primitives import PIXEL, SIZE, Map, Picture, Region
+from .surface import PAINTERS, Painter
 
 Params = dict[str, Any]
 Mutation = Callable[[Params, np.random.Generator], Params]
@@ -75,18 +76,22 @@ class Canvas:
     def v(self) -> Map:
         return self._coordinates[1]
 
-    def at(self, x: float, y: float, radius: float, angle: float = 0.0) -> Canvas:
-        """The window around (x, y) that holds a disc of ``radius``; origin there, turned by ``angle``.
+    def at(self, x: float, y: float, reach: float | tuple[float, float], angle: float = 0.0) -> Canvas:
+        """The window around (x, y) that holds a disc of radius ``reach``; origin there, turned by ``angle``.
 
-        Leave room for the shadow in ``radius``. What is drawn outside the window is lost.
+        A pair gives the half sizes of a rectangle, along this canvas's axes. Leave room for the shadow:
+        what is drawn outside the window is lost.
         """
         c, s = math.cos(self.angle), math.sin(self.angle)
         ox = self._origin[0] + self._zoom * (x * c - y * s)
         oy = self._origin[1] + self._zoom * (x * s + y * c)
+        half_x, half_y = reach if isinstance(reach, tuple) else (reach, reach)
+        if isinstance(reach, tuple):  # a turned rectangle's bounding box
+            half_x, half_y = abs(c) * half_x + abs(s) * half_y, abs(s) * half_x + abs(c) * half_y
         window = []
-        for centre in (oy, ox):
-            low = math.floor((centre - radius * self._zoom + 1) / PIXEL) - 1
-            high = math.ceil((centre + radius * self._zoom + 1) / PIXEL) + 1
+        for centre, half in ((oy, half_y), (ox, half_x)):
+            low = math.floor((centre - half * self._zoom + 1) / PIXEL) - 1
+            high = math.ceil((centre + half * self._zoom + 1) / PIXEL) + 1
             low = min(max(low, 0), SIZE - 4)
             window.append(slice(low, max(min(high, SIZE), low + 4)))
         return Canvas(self._whole, (ox, oy), self.angle + angle, self._zoom, (window[0], window[1]))
@@ -133,8 +138,9 @@ class Scene(ABC):
     """One object: ``sample`` draws parameters, ``render`` draws the picture they describe.
 
     ``mutations`` are the structural defects (name -> function from parameters to changed ones; the mask is
-    where the two renders differ), ``surface`` names painters of ``surface.PAINTERS`` (mask = coverage). The
-    order of both is the order in which defective images are dealt and VisA numbers the classes.
+    where the two renders differ), ``surface`` names painters of ``surface.PAINTERS`` (mask = coverage), and
+    ``painters`` holds surface defects of the scene's own. Their order is the order in which defective images
+    are dealt and VisA numbers the classes.
     """
 
     angle: ClassVar[float] = 5.0  # pose: degrees to either side; 180 = any
@@ -142,6 +148,8 @@ class Scene(ABC):
     zoom: ClassVar[float] = 0.02
     mutations: ClassVar[Mapping[str, Mutation]] = {}
     surface: ClassVar[tuple[str, ...]] = ()
+    painters: ClassVar[Mapping[str, Painter]] = {}
+    grey: ClassVar[bool] = False  # photographed in grey-scale
 
     def pose(self, rng: np.random.Generator) -> Params:
         """Pose parameters (``angle`` radians, ``x``, ``y``, ``zoom``) and ``n``, a seed for noise fields."""
@@ -160,14 +168,18 @@ class Scene(ABC):
     def render(self, params: Params) -> tuple[Picture, Region]:
         """The picture [256, 256, 3] (nominally 0..1) and the region where surface defects may land."""
 
+    def painter(self, defect: str) -> Painter:
+        """The painter of a surface defect: the scene's own one, or the common one of that name."""
+        return self.painters[defect] if defect in self.painters else PAINTERS[defect]
+
     @property
     def defects(self) -> tuple[str, ...]:
-        return (*self.mutations, *self.surface)
+        return (*self.mutations, *self.surface, *self.painters)
 
 
 VISA: dict[str, Scene] = {}
 MVTEC: dict[str, Scene] = {}
-DATASETS: dict[str, dict[str, Scene]] = {"visa": VISA, "mvtec": MVTEC}
+REGISTRY: dict[str, dict[str, Scene]] = {"visa": VISA, "mvtec": MVTEC}
 
 S = TypeVar("S", bound=type[Scene])
 
@@ -176,9 +188,9 @@ def register(dataset: str, name: str) -> Callable[[S], S]:
     """Class decorator: let a scene stand for object ``name`` of ``dataset``."""
 
     def add(scene: S) -> S:
-        if name in DATASETS[dataset]:
+        if name in REGISTRY[dataset]:
             raise ValueError(f"two scenes for {dataset}/{name}")
-        DATASETS[dataset][name] = scene()
+        REGISTRY[dataset][name] = scene()
         return scene
 
     return add
@@ -191,4 +203,4 @@ def load_scenes() -> Mapping[str, Mapping[str, Scene]]:
     for module in pkgutil.iter_modules(package.__path__):
         if module.name.startswith("scenes_"):
             importlib.import_module(f"{__package__}.{module.name}")
-    return {dataset: dict(sorted(scenes.items())) for dataset, scenes in DATASETS.items()}
+    return {dataset: dict(sorted(scenes.items())) for dataset, scenes in REGISTRY.items()}

@@ -34,7 +34,7 @@ def apply(
 # ---------------------------------------------------------------- where and what shape
 
 
-def _spot(rng: np.random.Generator, region: Region) -> tuple[float, float]:
+def spot(rng: np.random.Generator, region: Region) -> tuple[float, float]:
     """A pixel (x, y) of the region, away from the image border when possible."""
     ys, xs = np.nonzero(region[16:-16:2, 16:-16:2])
     if not len(ys):
@@ -43,28 +43,28 @@ def _spot(rng: np.random.Generator, region: Region) -> tuple[float, float]:
     return float(xs[i] * 2 + 16), float(ys[i] * 2 + 16)
 
 
-def _seed(rng: np.random.Generator) -> int:
+def draw_seed(rng: np.random.Generator) -> int:
     return int(rng.integers(1 << 30))
 
 
-def _frame(rng: np.random.Generator, region: Region, angle: float) -> tuple[Map, Map]:
+def frame(rng: np.random.Generator, region: Region, angle: float) -> tuple[Map, Map]:
     """Pixel coordinates around a random spot, turned by ``angle``."""
-    x, y = _spot(rng, region)
+    x, y = spot(rng, region)
     half = SIZE / 2
     return rotate(
         (X + np.float32(1)) * half - np.float32(x), (Y + np.float32(1)) * half - np.float32(y), angle
     )
 
 
-def _blob(rng: np.random.Generator, region: Region, low: float, high: float, rough: float) -> Map:
+def blob(rng: np.random.Generator, region: Region, low: float, high: float, rough: float) -> Map:
     """An irregular blot of radius low..high pixels: about -1 in its middle, 0 on its outline."""
     aspect = rng.uniform(0.75, 1.35)
-    u, v = _frame(rng, region, rng.uniform(0, math.pi))
+    u, v = frame(rng, region, rng.uniform(0, math.pi))
     d = np.hypot(u * np.float32(aspect), v / np.float32(aspect)) / np.float32(rng.uniform(low, high))
-    return d - 1 + np.float32(0.5 * rough) * noise(_seed(rng), 8, 3)
+    return d - 1 + np.float32(0.5 * rough) * noise(draw_seed(rng), 8, 3)
 
 
-def _walk(
+def walk(
     rng: np.random.Generator, x: float, y: float, angle: float, length: float, wobble: float
 ) -> list[tuple[float, float]]:
     step = 6.0
@@ -83,13 +83,13 @@ def _line(
     width: tuple[float, float],
     wobble: float,
 ) -> Map:
-    x, y = _spot(rng, region)
+    x, y = spot(rng, region)
     angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(*length)
     x, y = x - reach / 2 * math.cos(angle), y - reach / 2 * math.sin(angle)
-    return stroke(_walk(rng, x, y, angle, reach, wobble), rng.uniform(*width))
+    return stroke(walk(rng, x, y, angle, reach, wobble), rng.uniform(*width))
 
 
-def _pick(rng: np.random.Generator, colours: tuple[Colour, ...], image: Picture, coverage: Map) -> Map:
+def draw_colour(rng: np.random.Generator, colours: tuple[Colour, ...], image: Picture, coverage: Map) -> Map:
     """The colour that stands out most from what it will cover, out of two drawn at random."""
     under = (image * coverage[..., None]).sum((0, 1)) / max(float(coverage.sum()), 1.0)
     draws = [rgb(*colours[int(rng.integers(len(colours)))]) for _ in range(2)]
@@ -117,25 +117,25 @@ def _cut(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pict
 
 
 def _crack(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    x, y = _spot(rng, region)
+    x, y = spot(rng, region)
     angle = rng.uniform(0, 2 * math.pi)
-    main = _walk(rng, x, y, angle, rng.uniform(50, 80), 0.40)
-    back = _walk(rng, x, y, angle + math.pi, rng.uniform(30, 55), 0.40)
+    main = walk(rng, x, y, angle, rng.uniform(50, 80), 0.40)
+    back = walk(rng, x, y, angle + math.pi, rng.uniform(30, 55), 0.40)
     coverage = np.maximum(stroke(main, rng.uniform(3.2, 4.6)), stroke(back, rng.uniform(2.6, 3.6)))
     for _ in range(int(rng.integers(1, 4))):
         bx, by = main[int(rng.integers(len(main)))]
         turn = rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
-        branch = _walk(rng, bx, by, angle + turn, rng.uniform(20, 40), 0.4)
+        branch = walk(rng, bx, by, angle + turn, rng.uniform(20, 40), 0.4)
         coverage = np.maximum(coverage, stroke(branch, 2.6))
     return image * np.float32(1 - rng.uniform(0.6, 0.78)), coverage
 
 
 def _thread(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
     """A fibre lying on the surface: long, curled, in a foreign colour."""
-    x, y = _spot(rng, region)
-    points = _walk(rng, x, y, rng.uniform(0, 2 * math.pi), rng.uniform(110, 170), 0.32)
+    x, y = spot(rng, region)
+    points = walk(rng, x, y, rng.uniform(0, 2 * math.pi), rng.uniform(110, 170), 0.32)
     coverage = stroke(points, rng.uniform(3.0, 4.2))
-    colour = _pick(rng, ((40, 60, 130), (150, 40, 40), (40, 40, 44), (235, 235, 225)), image, coverage)
+    colour = draw_colour(rng, ((40, 60, 130), (150, 40, 40), (40, 40, 44), (235, 235, 225)), image, coverage)
     return np.broadcast_to(colour, image.shape), coverage
 
 
@@ -143,7 +143,7 @@ def _thread(rng: np.random.Generator, image: Picture, region: Region) -> tuple[P
 
 
 def _hole(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    d = _blob(rng, region, 9, 15, 0.25)
+    d = blob(rng, region, 9, 15, 0.25)
     inside = np.clip(0.5 - d * 4, 0, 1)
     rim = np.clip(1 - np.abs(d - 0.2) / 0.22, 0, 1)
     factor = (1 + np.float32(0.3) * rim) * (1 - np.float32(rng.uniform(0.7, 0.85)) * inside)
@@ -151,7 +151,7 @@ def _hole(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pic
 
 
 def _burn(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    d = _blob(rng, region, 20, 32, 0.35)
+    d = blob(rng, region, 20, 32, 0.35)
     scorch, char = np.clip(0.6 - d * 1.4, 0, 1), np.clip(0.1 - d * 1.6, 0, 1)
     brown = image + (image * rgb(130, 84, 50) - image) * np.float32(0.85)
     return brown * (1 - np.float32(rng.uniform(0.6, 0.8)) * char)[..., None], scorch
@@ -159,7 +159,7 @@ def _burn(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pic
 
 def _glue(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
     """A clear glossy drop: brighter, with a light and a dark edge."""
-    coverage = np.clip(0.5 - _blob(rng, region, 16, 27, 0.3) * 4, 0, 1)
+    coverage = np.clip(0.5 - blob(rng, region, 16, 27, 0.3) * 4, 0, 1)
     gy, gx = np.gradient(ndimage.gaussian_filter(coverage, 3))
     gloss = np.clip(-(gx + gy) * 9, -0.5, 1) * np.float32(rng.uniform(0.45, 0.6))
     drop = np.minimum(image * np.float32(1.12) + np.float32(0.14), 1) + gloss[..., None]
@@ -168,8 +168,8 @@ def _glue(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pic
 
 def _fold(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
     """A crease: light on one flank, dark on the other."""
-    u, v = _frame(rng, region, rng.uniform(0, math.pi))
-    v = v + 3 * noise(_seed(rng), 4, 2)
+    u, v = frame(rng, region, rng.uniform(0, math.pi))
+    v = v + 3 * noise(draw_seed(rng), 4, 2)
     length, width = rng.uniform(40, 70), rng.uniform(5, 8)
     profile = v / np.float32(width) * np.exp(0.5 - 0.5 * (v / np.float32(width)) ** 2)
     ends = np.clip((length - np.abs(u)) / 8, 0, 1)
@@ -180,8 +180,8 @@ def _fold(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pic
 def _tear(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
     """A piece torn off at the edge of the region: fibre with a pale rim."""
     border = region & ~ndimage.binary_erosion(region, iterations=14)
-    d = _blob(rng, border, 16, 28, 0.5)
-    fibre = rgb(176, 140, 98) * (1 + np.float32(0.1) * noise(_seed(rng), 30, 2)[..., None])
+    d = blob(rng, border, 16, 28, 0.5)
+    fibre = rgb(176, 140, 98) * (1 + np.float32(0.1) * noise(draw_seed(rng), 30, 2)[..., None])
     rim = np.clip(1 - np.abs(d) / 0.2, 0, 1)[..., None]
     return fibre + (rgb(250, 248, 240) - fibre) * rim * np.float32(0.7), np.clip(0.5 - d * 4, 0, 1)
 
@@ -202,11 +202,12 @@ def _blots(
     """Coloured blots: stains, oil, rust, dirt and what else has a colour and an outline."""
     coverage = np.zeros((SIZE, SIZE), np.float32)
     for _ in range(int(rng.integers(count[0], count[1] + 1))):
-        coverage = np.maximum(coverage, np.clip(0.5 - _blob(rng, region, *radius, rough) * edge, 0, 1))
+        coverage = np.maximum(coverage, np.clip(0.5 - blob(rng, region, *radius, rough) * edge, 0, 1))
     opacity: Map | np.float32 = np.float32(rng.uniform(*alpha))
     if grain:
-        opacity = np.clip(opacity * (1 + np.float32(grain) * noise(_seed(rng), 40, 2, 0.8)), 0, 1)[..., None]
-    return image + (_pick(rng, colours, image, coverage) - image) * opacity, coverage
+        grains = 1 + np.float32(grain) * noise(draw_seed(rng), 40, 2, 0.8)
+        opacity = np.clip(opacity * grains, 0, 1)[..., None]
+    return image + (draw_colour(rng, colours, image, coverage) - image) * opacity, coverage
 
 
 PAINTERS: dict[str, Painter] = {
