@@ -1,0 +1,205 @@
+"""UniAD: a transformer that reconstructs frozen features; what it cannot reconstruct is anomalous.
+
+You et al., "A Unified Model for Multi-class Anomaly Detection", NeurIPS 2022. Written from the method's
+description; parameter names are those of the public checkpoints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iufbench.errors import InputError
+
+from .attention import neighbour_mask as make_neighbour_mask
+from .position import make_position
+from .transformer import Transformer
+
+_STATISTICS_CHUNK = 256  # images per step, so that cached float16 features are never upcast all at once
+
+
+@dataclass
+class Reconstruction:
+    """What one forward pass gives.
+
+    ``reconstruction`` and ``target`` [B, C, h, w] live in the same (possibly standardised) space; the
+    target is always clean. ``decoder_features``: per decoder layer [B, L, E], after the shared LayerNorm.
+    ``class_logits``: [B, K] from IUF's object classifier, None for a network without one.
+    """
+
+    reconstruction: Tensor
+    target: Tensor
+    decoder_features: list[Tensor] = field(default_factory=list)
+    class_logits: Tensor | None = None
+
+    def distance(self) -> Tensor:
+        """[B, h, w] >= 0: Euclidean distance over channels between reconstruction and target."""
+        return torch.linalg.vector_norm(self.reconstruction - self.target, dim=1)
+
+
+def reconstruction_loss(output: Reconstruction) -> Tensor:
+    """Mean squared error over all elements; scalar."""
+    return F.mse_loss(output.reconstruction, output.target)
+
+
+def anomaly_map(output: Reconstruction, size: int | tuple[int, int]) -> Tensor:
+    """[B, size, size] >= 0: the distance map, enlarged bilinearly with corners aligned."""
+    size = (size, size) if isinstance(size, int) else size
+    return F.interpolate(output.distance()[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
+
+
+def add_jitter(tokens: Tensor, noise: Tensor, scale: float) -> Tensor:
+    """UniAD's feature jitter: Gaussian noise of standard deviation scale * |token| / C on each token.
+
+    ``tokens`` and ``noise`` (standard normal) are [..., C].
+    """
+    norms = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True)
+    return tokens + noise * (norms / tokens.shape[-1] * scale)
+
+
+class UniAD(nn.Module):
+    """The reconstruction network.
+
+    Args:
+        channels: C of the input features.
+        hidden, heads, feedforward, encoder_layers, decoder_layers, dropout: of the transformer.
+        feature_size: (h, w) of the input features; queries and positions are learned per token.
+        neighbour_mask: (kh, kw) of tokens hidden around each token, None for no mask.
+        mask_switches: where that mask acts: encoder, decoder's look at the encoder output, decoder's look at
+            the previous layer.
+        position: ``learned`` or ``sine``.
+        jitter_scale, jitter_probability: feature jitter in training; one coin per batch.
+        standardise: reconstruct and score features standardised per channel (``fit_standardisation``).
+
+    Raises InputError for sizes that do not fit together.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+    _mask: Tensor | None
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: int = 256,
+        heads: int = 8,
+        feedforward: int = 1024,
+        encoder_layers: int = 4,
+        decoder_layers: int = 4,
+        dropout: float = 0.1,
+        feature_size: tuple[int, int] = (14, 14),
+        neighbour_mask: tuple[int, int] | None = None,
+        mask_switches: tuple[bool, bool, bool] = (True, True, True),
+        position: str = "learned",
+        jitter_scale: float = 20.0,
+        jitter_probability: float = 1.0,
+        standardise: bool = False,
+    ) -> None:
+        super().__init__()
+        if decoder_layers < 1:
+            raise InputError(f"decoder_layers: {decoder_layers} must be at least 1")
+        self.channels = channels
+        self.feature_size = (int(feature_size[0]), int(feature_size[1]))
+        self.jitter_scale = jitter_scale
+        self.jitter_probability = jitter_probability
+        self.standardise = standardise
+        self.mask_switches = mask_switches
+        tokens = self.feature_size[0] * self.feature_size[1]
+        self.pos_embed = make_position(position, self.feature_size, hidden)
+        self.transformer = Transformer(
+            tokens, hidden, heads, feedforward, encoder_layers, decoder_layers, dropout
+        )
+        self.input_proj = nn.Linear(channels, hidden)
+        self.output_proj = nn.Linear(hidden, channels)
+        mask = None if neighbour_mask is None else make_neighbour_mask(self.feature_size, neighbour_mask)
+        self.register_buffer("_mask", mask, persistent=False)
+        if standardise:
+            self.register_buffer("feature_mean", torch.zeros(channels))
+            self.register_buffer("feature_std", torch.ones(channels))
+        initialise(self)
+
+    def forward(
+        self, features: Tensor, guide: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Reconstruction:
+        """Reconstruct ``features`` [B, C, h, w] (any float type).
+
+        ``guide``: the image the object classifier looks at (IUF only). ``generator``: source of the feature
+        jitter's noise and coin (its device may differ from the features'); None = torch's global one.
+        """
+        if features.shape[1:] != (self.channels, *self.feature_size):
+            expected = (self.channels, *self.feature_size)
+            raise ValueError(
+                f"features are {tuple(features.shape[1:])} per image, the network expects {expected}"
+            )
+        target = self._standardised(features.to(self.output_proj.weight.dtype))
+        tokens = target.flatten(2).transpose(1, 2)
+        if self.training:
+            tokens = self._jittered(tokens, generator)
+        class_logits, guides = self._look_at(guide)
+        masks = tuple(self._mask if on else None for on in self.mask_switches)
+        outputs = self.transformer(self.input_proj(tokens), self.pos_embed(), guides, masks)
+        reconstruction = self.output_proj(outputs[-1]).to(target.dtype)
+        return Reconstruction(
+            reconstruction.transpose(1, 2).unflatten(2, self.feature_size), target, outputs, class_logits
+        )
+
+    def _look_at(self, guide: Tensor | None) -> tuple[Tensor | None, list[Tensor] | None]:
+        """Class logits and one query factor [B, L, E] per encoder layer; UniAD has neither."""
+        return None, None
+
+    def _standardised(self, features: Tensor) -> Tensor:
+        if not self.standardise:
+            return features
+        return (features - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
+
+    def _jittered(self, tokens: Tensor, generator: torch.Generator | None) -> Tensor:
+        if self.jitter_scale == 0 or self.jitter_probability == 0:
+            return tokens
+        device = tokens.device if generator is None else generator.device
+        if self.jitter_probability < 1:
+            coin = torch.rand((), generator=generator, device=device)
+            if coin.item() >= self.jitter_probability:
+                return tokens
+        noise = torch.randn(tokens.shape, generator=generator, device=device, dtype=tokens.dtype)
+        return add_jitter(tokens, noise.to(tokens.device), self.jitter_scale)
+
+    @torch.no_grad()
+    def fit_standardisation(self, features: Tensor) -> None:
+        """Set mean and standard deviation per channel from ``features`` [N, C, h, w]; call it once.
+
+        A channel that never varies keeps scale 1, so that it cannot blow up on other images.
+        """
+        if not self.standardise:
+            raise ValueError("this network was built with standardise=False")
+        chunks = features.split(_STATISTICS_CHUNK)
+        count = features.numel() / features.shape[1]
+        total = sum(chunk.double().sum(dim=(0, 2, 3)) for chunk in chunks)
+        mean = torch.as_tensor(total) / count
+        squares = sum((chunk.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for chunk in chunks)
+        std = (torch.as_tensor(squares) / count).sqrt()
+        std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+        self.feature_mean.copy_(mean)
+        self.feature_std.copy_(std)
+
+    def projected_layers(self) -> dict[str, nn.Linear]:
+        """Layers whose gradients IUF's update strategy projects, by module name.
+
+        The second MLP layer of every encoder layer, then of every decoder layer.
+        """
+        return {
+            name: part
+            for name, part in self.transformer.named_modules(prefix="transformer")
+            if isinstance(part, nn.Linear) and name.endswith(".linear2")
+        }
+
+
+def initialise(module: nn.Module) -> None:
+    """UniAD's start: Xavier-uniform linear and convolution weights, zero biases; the rest as built."""
+    for part in module.modules():
+        if isinstance(part, (nn.Linear, nn.Conv2d)):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
