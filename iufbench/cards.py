@@ -158,7 +158,10 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(parent, str):
         raise InputError(f"{path}: extends must be the name of a card, not {parent!r}")
     beside = path.parent / f"{parent}.yaml"
-    parent_path = beside if beside.is_file() else find_card("strategy", parent)
+    try:
+        parent_path = beside if beside.is_file() else find_card("strategy", parent)
+    except InputError as error:
+        raise InputError(f"{path}: extends: {error}") from error
     return merge(_extended(parent_path, (*seen, path.resolve())), content)
 
 

@@ -43,7 +43,7 @@ def build(cls: type[T], mapping: Any, where: str, key: str = "") -> T:
     for name in mapping:
         if name not in fields:
             allowed = ", ".join(sorted(fields))
-            hint = suggest(str(name), fields)
+            hint = suggest(f"{prefix}{name}", [prefix + field for field in fields])
             raise InputError(f"{where}: unknown key '{prefix}{name}'{hint} (allowed: {allowed})")
     values = {}
     for name, field in fields.items():

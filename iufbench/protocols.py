@@ -7,6 +7,7 @@ any other id that fits the grammar works without one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -111,7 +112,9 @@ def resolve_protocol(
         raise InputError("--order and --order-seed cannot be given together")
     if order is not None:
         sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
-        protocol_id += "+" + "-".join(sequence)
+        joined = "-".join(sequence)
+        # A folder name has room for two objects, not for fifteen; run.json has the order in full.
+        protocol_id += "+" + (joined if len(joined) <= 40 else hashlib.sha256(joined.encode()).hexdigest()[:8])
     elif order_seed is not None:
         shuffled = np.random.Generator(np.random.PCG64(order_seed)).permutation(len(objects))
         sequence, origin = [objects[i] for i in shuffled], f"seed:{order_seed}"

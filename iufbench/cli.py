@@ -1,0 +1,285 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from iufbench import __version__
+from iufbench.errors import InputError, RunError
+
+F = TypeVar("F", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Commands(click.Group):
+    """Turns the two expected kinds of error into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            click.echo(f"error: {error}", err=True)
+            context.exit(2)
+        except RunError as error:
+            click.echo(f"error: {error}", err=True)
+            context.exit(1)
+        except (KeyboardInterrupt, click.Abort):
+            click.echo("\ninterrupted: the same command starts this run again", err=True)
+            context.exit(130)
+        except BrokenPipeError:
+            # Whoever read our output (head, less) has left: not an error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="iufbench")
+def main() -> None:
+    """Benchmark harness for incremental unified industrial anomaly detection.
+
+    A run is one protocol x one strategy x one seed on one data set; it leaves one run directory. Tables
+    and figures are made from run directories and published numbers.
+
+    \b
+    First steps, without any download:
+      iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
+      iufbench list strategies
+      iufbench tables
+    """
+
+
+def results_option(function: F) -> F:
+    return click.option(
+        "--results",
+        type=FOLDER,
+        default=Path("results"),
+        show_default=True,
+        help="Folder with runs/, tables/ and figures/.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(function)
+
+
+@main.command()
+@click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
+@click.option("--strategy", required=True, help="Name of a strategy, or a path to your own card.yaml.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
+@click.option("--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so).")
+@click.option("--data-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --synthetic.")
+@click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
+@click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
+@click.option("--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic).")
+@click.option("--backbone", help="Any timm model instead of the card's.")
+@click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's own choice].")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable.")
+@click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
+@click.option("--order-seed", type=click.IntRange(0), help="Objects in a reproducibly shuffled order.")
+@click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
+@click.option("--restart", is_flag=True, help="Replace a run that exists already.")
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
+@click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
+@results_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="A line per epoch.")
+def run(quiet: bool, verbose: bool, restart: bool, dry_run: bool, **options: Any) -> None:
+    """Train and evaluate one strategy on one protocol.
+
+    \b
+    iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
+    iufbench run --protocol elpv_1_1 --strategy iuf
+    iufbench run --protocol mvtec_10_1x5 --strategy finetune --data-root ~/mvtec --preset quick
+    iufbench run --protocol visa_2_2x5 --strategy ./mine.yaml --synthetic --set base.epochs=10
+
+    The same command again finds the finished run and does nothing; --restart runs it anew. Exit code 0
+    done, 2 wrong input, 1 failure, 130 interrupted.
+    """
+    from iufbench.plan import Request, prepare, split_names
+
+    if (options["train_list"] is None) != (options["test_list"] is None):
+        raise InputError("--train-list and --test-list belong together")
+    lists = (options.pop("train_list"), options.pop("test_list"))
+    options["lists"] = None if lists[0] is None else lists
+    options["order"] = split_names(options["order"])
+    verbosity = -1 if quiet else int(verbose)
+    plan = prepare(Request(**options), progress=not quiet)
+    if dry_run:
+        from iufbench.describe import describe_plan
+
+        click.echo(describe_plan(plan))
+        return
+    from iufbench.progress import Progress
+    from iufbench.runner import execute, is_complete
+
+    progress = Progress(verbosity)
+    if not restart and is_complete(plan):
+        progress.say(f"complete already: {plan.path} (--restart runs it anew)")
+    else:
+        progress.say(f"run {plan.id}")
+        execute(plan, progress)
+    _show_results(plan.path, progress)
+
+
+def _show_results(path: Path, progress: Any) -> None:
+    from iufbench.describe import describe_results
+    from iufbench.figures import write_run_figures
+    from iufbench.store import load_run
+
+    figures = write_run_figures(path)
+    click.echo(describe_results(load_run(path)))
+    progress.say(f"run directory: {path}")
+    for figure in figures:
+        if figure.suffix == ".png":
+            progress.say(f"figure: {figure}")
+
+
+@main.command("list")
+@click.argument("what", type=click.Choice(["protocols", "strategies", "datasets", "runs"]), default="protocols")
+@results_option
+@json_option
+def list_(what: str, results: Path, as_json: bool) -> None:
+    """List protocols, strategies, data sets or finished runs."""
+    from iufbench import describe
+
+    rows = {
+        "protocols": describe.protocol_rows,
+        "strategies": describe.strategy_rows,
+        "datasets": describe.dataset_rows,
+        "runs": lambda: describe.run_rows(results),
+    }[what]()
+    click.echo(json.dumps(rows, indent=1) if as_json else describe.columns(rows))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["protocol", "strategy", "dataset", "run"]))
+@click.argument("name")
+@json_option
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show one card or one run directory.
+
+    \b
+    iufbench show strategy iuf
+    iufbench show protocol "8-1 with 4 Steps"
+    iufbench show run results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    """
+    from iufbench import describe
+
+    content = describe.content_of(kind, name)
+    click.echo(json.dumps(content, indent=1) if as_json else describe.as_text(kind, name, content))
+
+
+@main.group()
+def data() -> None:
+    """Make, check and look at data sets."""
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--dataset", default="visa", show_default=True, help="visa or mvtec: names and layout.")
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--train", "n_train", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--good", "n_good", type=click.IntRange(1), default=15, show_default=True)
+@click.option("--defective", "n_defective", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@click.option("-q", "--quiet", is_flag=True)
+def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts: Any) -> None:
+    """Make a synthetic data set in FOLDER, which must not exist or be empty.
+
+    \b
+    iufbench data make /tmp/visa-synthetic --dataset visa
+    iufbench run --protocol visa_8_1x4 --strategy iuf --data-root /tmp/visa-synthetic
+    """
+    from iufbench.data.synthetic import make as make_synthetic
+    from iufbench.plan import split_names
+
+    images = make_synthetic(
+        folder, dataset=dataset, objects=split_names(objects), progress=not quiet, **counts
+    )
+    click.echo(f"{images} synthetic images in {folder}")
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours).")
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@json_option
+def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> None:
+    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults."""
+    from iufbench.data.check import check_dataset
+    from iufbench.data.datasets import dataset_cards, open_dataset
+
+    card = dataset_cards().get(dataset)
+    opened = open_dataset(dataset, None if card is None else card.objects, folder)
+    expected = None if card is None or opened.synthetic else card.counts
+    findings = check_dataset(opened, expected, workers=workers, progress=not as_json)
+    errors = sum(f.severity == "error" for f in findings)
+    if as_json:
+        click.echo(json.dumps([{**vars(f), "path": str(f.path) if f.path else None} for f in findings], indent=1))
+    else:
+        for finding in findings:
+            place = finding.path or finding.object
+            click.echo(f"{finding.severity}: {place}: {finding.message}")
+        click.echo(f"{opened.name}: {len(opened.samples)} images, {len(opened.objects)} objects, {errors} errors")
+    if errors:
+        raise SystemExit(1)
+
+
+@data.command()
+@click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dataset", default="visa", show_default=True, help="visa or mvtec.")
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None:
+    """Draw a contact sheet of the synthetic objects and their defects into PICTURE (a .png file)."""
+    from iufbench.data.synthetic import preview as draw
+    from iufbench.plan import split_names
+
+    draw(picture, dataset=dataset, objects=split_names(objects), seed=seed)
+    click.echo(str(picture))
+
+
+@main.command()
+@results_option
+@click.option("--out", type=FOLDER, help="Where to write [default: <results>/tables].")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["md", "tex", "csv", "html"]),
+    default=("md",),
+    show_default=True,
+)
+def tables(results: Path, out: Path | None, formats: tuple[str, ...]) -> None:
+    """Build the tables of all finished runs, beside the published numbers."""
+    from iufbench.tables import write_tables
+
+    for path in write_tables(results, out or results / "tables", formats):
+        click.echo(str(path))
+
+
+@main.command()
+@results_option
+@click.option("--out", type=FOLDER, help="Where to write [default: <results>/figures].")
+def figures(results: Path, out: Path | None) -> None:
+    """Draw the figures of all finished runs: matrices, curves, forgetting."""
+    from iufbench.figures import write_figures
+
+    for path in write_figures(results, out or results / "figures"):
+        click.echo(str(path))
+
+
+if __name__ == "__main__":
+    main()

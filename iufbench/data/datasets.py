@@ -1,0 +1,133 @@
+"""From a data set's name and a folder to samples: cards, layouts, synthetic stand-ins."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from iufbench.cards import read_yaml
+from iufbench.data.elpv import read_elpv
+from iufbench.data.json_lists import read_json_lists
+from iufbench.data.mvtec import read_mvtec
+from iufbench.data.samples import DataSet
+from iufbench.data.visa import read_visa
+from iufbench.errors import InputError
+from iufbench.fields import build
+from iufbench.registry import card_paths
+
+SYNTHETIC_MARKER = "SYNTHETIC.json"
+
+
+@dataclass(frozen=True)
+class DataSetCard:
+    """What is known about a data set: its layout, objects in order, official counts and licence.
+
+    ``preset`` is the training preset that runs on it use unless told otherwise.
+    """
+
+    name: str
+    title: str
+    layout: Literal["mvtec", "visa", "elpv"]
+    objects: tuple[str, ...]
+    version: int = 1
+    preset: Literal["paper", "quick"] = "paper"
+    counts: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+    home: str = ""
+    download: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+
+
+def dataset_cards() -> dict[str, DataSetCard]:
+    """Every data set that has a card, by name."""
+    return {name: build(DataSetCard, read_yaml(path), str(path)) for name, path in card_paths("dataset").items()}
+
+
+def default_root(name: str) -> Path | None:
+    """``$IUFBENCH_DATA/<name>`` when the variable is set, else None."""
+    base = os.environ.get("IUFBENCH_DATA")
+    return Path(base) / name if base else None
+
+
+def cache_folder() -> Path:
+    """Where things that can be made again are kept: ``$IUFBENCH_CACHE``, else ``~/.cache/iufbench``."""
+    if "IUFBENCH_CACHE" in os.environ:
+        return Path(os.environ["IUFBENCH_CACHE"])
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if os.access(home if home.exists() else home.parent, os.W_OK):
+        return home / "iufbench"
+    return Path(tempfile.gettempdir()) / f"iufbench-{os.getuid()}"
+
+
+def known_objects(name: str, root: Path | None) -> tuple[str, ...]:
+    """The objects of a data set: from its card, or for a custom one the folders below ``root``.
+
+    Raises InputError when it is neither known nor given.
+    """
+    cards = dataset_cards()
+    if name in cards:
+        return cards[name].objects
+    root = root or default_root(name)
+    if root is None:
+        raise InputError(
+            f"unknown data set '{name}' (known: {', '.join(cards)}); for your own folder in MVTec layout "
+            "give --data-root DIR"
+        )
+    return read_mvtec(root, name=name).objects
+
+
+def open_dataset(
+    name: str,
+    objects: Sequence[str] | None = None,
+    root: Path | None = None,
+    lists: tuple[Path, Path] | None = None,
+) -> DataSet:
+    """Read a data set. ``lists`` are IUF/UniAD JSON-lines files for train and test below ``root``.
+
+    A folder with a ``SYNTHETIC.json`` is synthetic and gets ``-synthetic`` on its name, whatever it
+    was called on the command line. Raises InputError when the folder is missing or not as it should be.
+    """
+    card = dataset_cards().get(name)
+    layout = card.layout if card else "mvtec"
+    if layout == "elpv":
+        return read_elpv(root, name=name, objects=objects)
+    root = root or default_root(name)
+    if root is None or not root.is_dir():
+        raise InputError(_how_to_get(name, card, root))
+    synthetic = (root / SYNTHETIC_MARKER).is_file()
+    filed = f"{name}-synthetic" if synthetic else name
+    if lists is not None:
+        return read_json_lists(root, *lists, name=filed, objects=objects)
+    if layout == "visa" and (root / "split_csv").exists():
+        return read_visa(root, name=filed, objects=objects, synthetic=synthetic)
+    return read_mvtec(root, name=filed, objects=objects, synthetic=synthetic)
+
+
+def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:
+    what = f"{root} is not a folder" if root is not None else f"no folder given for {name}"
+    if card is None:
+        return f"{what}: give --data-root DIR (a folder in MVTec layout)"
+    where = f" from {card.home}" if card.home else ""
+    return (
+        f"{what}: download {card.title}{where} and give --data-root DIR (or set IUFBENCH_DATA to the folder "
+        f"above it), or use --synthetic for a made-up stand-in"
+    )
+
+
+def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
+    """The synthetic stand-in of a data set, made on first use in the cache folder.
+
+    Raises InputError when there is none for this data set.
+    """
+    from iufbench.data.synthetic import DATASETS, GENERATOR_VERSION, make
+
+    if name not in DATASETS:
+        raise InputError(f"there is no synthetic stand-in for '{name}' (there is for: {', '.join(DATASETS)})")
+    root = cache_folder() / "synthetic" / f"{name}-v{GENERATOR_VERSION}-seed{seed}"
+    if not (root / SYNTHETIC_MARKER).is_file():
+        make(root, dataset=name, seed=seed, progress=progress)
+    return root

@@ -1,0 +1,139 @@
+"""Frozen inputs in memory: images are decoded and sent through the backbone once, then only indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from iufbench.data.images import load_image
+from iufbench.data.samples import Sample
+
+
+@dataclass
+class Batch:
+    """A mini-batch that Avalanche's plugins can index as ``(x, y, task)``.
+
+    ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
+    which experiences introduce them; ``task`` [B] int64 zeros; ``guide`` [B, 3, g, g] uint8 images for
+    learners that look at pixels, or None.
+    """
+
+    x: Tensor
+    y: Tensor
+    task: Tensor
+    guide: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Tensor:
+        return (self.x, self.y, self.task)[index]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter((self.x, self.y, self.task))
+
+    def to(self, device: Any, non_blocking: bool = False) -> Batch:
+        moved = (None if t is None else t.to(device, non_blocking=non_blocking) for t in self._tensors())
+        return Batch(*moved)  # type: ignore[arg-type]
+
+    def pin_memory(self) -> Batch:
+        return Batch(*(None if t is None else t.pin_memory() for t in self._tensors()))  # type: ignore[arg-type]
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return (self.x, self.y, self.task, self.guide)
+
+    @staticmethod
+    def concatenate(batches: Sequence[Batch]) -> Batch:
+        """One batch out of several, in order."""
+        guides = [b.guide for b in batches if b.guide is not None]
+        return Batch(
+            torch.cat([b.x for b in batches]),
+            torch.cat([b.y for b in batches]),
+            torch.cat([b.task for b in batches]),
+            torch.cat(guides) if guides else None,
+        )
+
+
+class ResidentData(Dataset):
+    """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths."""
+
+    def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None) -> None:
+        self.features, self.objects, self.guide = features, objects, guide
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.features[index], int(self.objects[index])
+
+    def batch(self, index: Tensor) -> Batch:
+        """The samples of an index tensor [B] in its order."""
+        objects = self.objects[index]
+        guide = None if self.guide is None else self.guide[index]
+        return Batch(self.features[index], objects, torch.zeros_like(objects), guide)
+
+
+class Batches:
+    """Mini-batches by index-select; a new order every epoch when a generator is given.
+
+    The last, smaller batch is kept: dropping it would silently train nothing on objects with fewer
+    images than one batch.
+    """
+
+    def __init__(self, data: ResidentData, batch_size: int, generator: torch.Generator | None = None) -> None:
+        self.data, self.batch_size, self.generator = data, batch_size, generator
+
+    def __len__(self) -> int:
+        return -(-len(self.data) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        n = len(self.data)
+        order = torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
+        for start in range(0, n, self.batch_size):
+            yield self.data.batch(order[start : start + self.batch_size])
+
+
+class FrozenInputs:
+    """Decodes images and runs the frozen backbone over them, ``batch_size`` at a time.
+
+    ``guide_size``: side of the small images kept for learners that look at pixels, or None.
+    """
+
+    def __init__(self, backbone: Any, image_size: int, guide_size: int | None = None, batch_size: int = 16):
+        self.backbone, self.image_size = backbone, image_size
+        self.guide_size, self.batch_size = guide_size, batch_size
+
+    @torch.no_grad()
+    def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
+        """Features of ``samples``, whose object ids are ``objects``; ``advance(n)`` reports progress.
+
+        Raises InputError naming the file when an image cannot be decoded.
+        """
+        features, guides = [], []
+        for start in range(0, len(samples), self.batch_size):
+            part = samples[start : start + self.batch_size]
+            images = torch.stack([torch.from_numpy(load_image(s.image, self.image_size)) for s in part])
+            images = images.permute(0, 3, 1, 2)
+            features.append(self.backbone.features(images).cpu())
+            if self.guide_size is not None:
+                guides.append(shrink(images, self.guide_size))
+            if advance is not None:
+                advance(len(part))
+        return ResidentData(
+            torch.cat(features),
+            torch.tensor(objects, dtype=torch.int64),
+            torch.cat(guides) if guides else None,
+        )
+
+
+def shrink(images: Tensor, size: int) -> Tensor:
+    """uint8 [B, 3, H, W] to uint8 [B, 3, size, size] by area means, rounded."""
+    if images.shape[-1] == size:
+        return images.contiguous()
+    return F.interpolate(images.float(), size=(size, size), mode="area").round().to(torch.uint8)

@@ -1,0 +1,147 @@
+"""Words for the terminal: lists, cards, plans and results. Without torch, except for a dry run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from iufbench.cards import load_strategy, read_yaml
+from iufbench.data.datasets import dataset_cards
+from iufbench.errors import InputError
+from iufbench.plan import Plan, image_counts, iterations
+from iufbench.protocols import protocol_cards
+from iufbench.registry import card_paths, find_card
+from iufbench.store import Run, find_runs, load_run
+from iufbench.summary import summaries
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as aligned text with a header line."""
+    if not rows:
+        return "(none)"
+    names = list(rows[0])
+    table = [names, *[[_cell(row[n]) for n in names] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def protocol_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "protocol": p.id,
+            "title": p.title,
+            "objects": "+".join(str(len(e)) for e in p.experiences),
+            "aliases": list(p.aliases),
+        }
+        for p in protocol_cards().values()
+    ]
+
+
+def strategy_rows() -> list[dict[str, Any]]:
+    return [
+        {"strategy": name, "title": card.title, "description": card.content.get("description", "")}
+        for name, card in ((n, load_strategy(n)) for n in card_paths("strategy"))
+    ]
+
+
+def dataset_rows() -> list[dict[str, Any]]:
+    return [
+        {"dataset": c.name, "title": c.title, "objects": len(c.objects), "layout": c.layout, "licence": c.licence}
+        for c in dataset_cards().values()
+    ]
+
+
+def run_rows(results: Path) -> list[dict[str, Any]]:
+    runs, _ = find_runs(results, include_incomplete=True)
+    rows = []
+    for run in runs:
+        image = summaries(run).get("image", {}) if run.complete else {}
+        rows.append(
+            {
+                "run": run.id,
+                "status": run.info["status"],
+                "image ACC": image.get("acc", math.nan),
+                "image ACC-final": image.get("acc_final", math.nan),
+                "image FM": image.get("fm", math.nan),
+                "path": str(run.path),
+            }
+        )
+    return rows
+
+
+def content_of(kind: str, name: str) -> dict[str, Any]:
+    """What a card or a run directory contains, with what a strategy card extends merged in."""
+    if kind == "run":
+        return load_run(name).info
+    if kind == "strategy":
+        return load_strategy(name).content
+    if kind == "protocol":
+        by_name = {alias: p.id for p in protocol_cards().values() for alias in (p.id, *p.aliases)}
+        name = by_name.get(name, name)
+    return read_yaml(find_card(kind, name))
+
+
+def as_text(kind: str, name: str, content: dict[str, Any]) -> str:
+    if kind == "run":
+        return describe_results(load_run(name))
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip()
+
+
+def describe_plan(plan: Plan) -> str:
+    """The resolved run: data counts, parameters, estimated iterations, recipe. For ``--dry-run``."""
+    counts = image_counts(plan)
+    train = [sum(counts[o]["train"] for o in group) for group in plan.experiences]
+    steps = iterations(plan, train) if plan.learner.uses.gradients else [0] * len(train)
+    lines = [f"run        {plan.id}", f"directory  {plan.path}", f"data       {plan.dataset.root}", ""]
+    rows = [
+        {"experience": t, "objects": group, "train images": n, "iterations": k}
+        for t, (group, n, k) in enumerate(zip(plan.experiences, train, steps))
+    ]
+    tests = sum(c["test"] for c in counts.values())
+    lines += [columns(rows), "", f"test images {tests}; training iterations {sum(steps)}"]
+    from iufbench.runner import parameter_counts
+
+    numbers = parameter_counts(plan)
+    lines.append(
+        f"parameters {numbers['parameters_total']:,} in all, {numbers['parameters_trainable']:,} trainable "
+        "(backbone not counted)"
+    )
+    recipe = {k: v for k, v in plan.recipe.as_dict().items() if k != "provenance"}
+    lines += ["", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100).rstrip()]
+    return "\n".join(lines)
+
+
+def describe_results(run: Run) -> str:
+    """The matrix R of image and pixel AUROC and its summaries, as text."""
+    if not run.complete:
+        raise InputError(f"{run.path}: the run is {run.info['status']}, not complete")
+    blocks = [run.info["protocol"]["title"] + " | " + run.info["strategy"]["title"] + f" | seed {run.info['seed']}"]
+    if run.synthetic:
+        blocks[0] += " | SYNTHETIC data"
+    for level, summary in summaries(run).items():
+        matrix = run.matrix(level)
+        rows = []
+        for t, values in enumerate(matrix.values):
+            seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(values)]
+            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": _mean(seen)})
+        shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
+        numbers = ", ".join(f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan)))
+        blocks += [f"\n{level} AUROC of every object seen so far, after each experience", columns(rows), numbers]
+    return "\n".join(blocks)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan

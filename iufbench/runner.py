@@ -1,0 +1,268 @@
+"""The one loop: for each experience train, evaluate, record."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+
+from iufbench import __version__
+from iufbench.context import Context
+from iufbench.data.resident import FrozenInputs
+from iufbench.errors import InputError
+from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.files import read_json
+from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.models.checkpoints import load_public_weights, read_weights
+from iufbench.plan import MAP_SIZE, Plan, image_counts
+from iufbench.progress import Progress, TrainingBar
+from iufbench.provenance import command_line, environment, now, peak_memory_mb
+from iufbench.registry import room
+from iufbench.rundir import INFO, record_experience, record_training, write_info
+from iufbench.seeding import Seeds, derive, seed_everything
+from iufbench.store import load_run
+from iufbench.summary import summaries
+
+
+@dataclass
+class Parts:
+    """What a plan becomes once weights and images are loaded."""
+
+    streams: Any
+    strategy: Any
+    evaluation: ObjectEvaluation
+    backbone: FrozenBackbone
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes a GPU when there is one. Raises InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: unknown device (use auto, cpu or cuda)") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: only cpu and cuda are supported")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"--device {name}: no CUDA device is available here; use --device cpu")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def is_complete(plan: Plan) -> bool:
+    """Whether the plan's run directory already holds the finished run.
+
+    Raises InputError when it holds a run on other data: nothing is overwritten without ``--restart``.
+    """
+    if not (plan.path / INFO).is_file():
+        return False
+    info = read_json(plan.path / INFO)
+    if info.get("status") != "complete":
+        return False
+    if info.get("dataset", {}).get("fingerprint") != plan.dataset.fingerprint():
+        raise InputError(
+            f"{plan.path} holds a run on other data (its file list or file sizes differ): "
+            "use --restart to replace it or --results DIR to keep both"
+        )
+    return True
+
+
+def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
+    """The plan's frozen backbone. Raises InputError for unknown names and missing or foreign weights."""
+    card = plan.recipe.backbone
+    spec = BackboneSpec(name=card.name, weights=card.weights, layers=card.layers, padding=card.padding)
+    return FrozenBackbone(spec, device)
+
+
+def execute(plan: Plan, progress: Progress) -> Path:
+    """Train and evaluate a whole stream; returns the run directory.
+
+    The directory appears only after weights, images and masks have been read without a fault, so that
+    bad input leaves nothing behind. An interrupt or a failure is recorded in ``run.json``.
+    """
+    device = choose_device(plan.request.device)
+    if plan.request.threads is not None:
+        torch.set_num_threads(plan.request.threads)
+    started, clock = now(), time.perf_counter()
+    parts = assemble(plan, device, progress)
+    seconds = {"features": time.perf_counter() - clock, "train": 0.0, "evaluate": 0.0}
+    info = _info(plan, parts, device, started)
+    info["seconds"] = seconds
+    costs: dict[str, Any] = {"bytes_kept": [], "replayed_images": []}
+    info["costs"] = {**_parameters(parts.strategy), **costs}
+    _write(plan, info, "running")
+    try:
+        images = _loop(plan, parts, progress, info, seconds)
+    except KeyboardInterrupt:
+        _write(plan, info, "interrupted")
+        raise
+    except Exception as error:
+        info["error"] = f"{type(error).__name__}: {error}"
+        _write(plan, info, "failed")
+        raise
+    info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
+    info["costs"]["peak_memory_mb"] = peak_memory_mb()
+    if device.type == "cuda":
+        info["costs"]["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    seconds["total"] = time.perf_counter() - clock
+    info["finished"] = now()
+    info["summary"] = summaries(load_run(plan.path))
+    _write(plan, info, "complete")
+    return plan.path
+
+
+def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
+    """Load weights, decode and encode every image once, read the masks, build the strategy."""
+    recipe = plan.recipe
+    backbone = load_backbone(plan, device)
+    size = plan.learner.guide_size(plan.options)
+    if size is not None and size > recipe.image_size:
+        raise InputError(f"the learner's image resolution {size} is larger than image_size {recipe.image_size}")
+    inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size)
+    counts = image_counts(plan)
+    total = sum(sum(c.values()) for c in counts.values())
+    streams = room("benchmarks.streams")
+    with progress.bar("reading images", total) as bar:
+        built = streams.build_streams(
+            plan.dataset, plan.protocol, inputs, joint=recipe.stream == "joint", advance=bar.advance
+        )
+    names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
+    tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
+    evaluation = ObjectEvaluation(tests)
+    strategy = build_strategy(plan, backbone, device, EvaluationPlugin(evaluation))
+    if plan.request.init_from is not None:
+        load_public_weights(strategy.model, read_weights(plan.request.init_from))
+    return Parts(built, strategy, evaluation, backbone)
+
+
+def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, evaluator: Any = None) -> Any:
+    """The plan's strategy with a freshly initialised network, before any training."""
+    size = plan.recipe.image_size
+    seeds = Seeds.of(plan.request.seed)
+    context = Context(
+        recipe=plan.recipe,
+        options=plan.options,
+        channels=backbone.channels,
+        feature_size=(size // backbone.stride, size // backbone.stride),
+        map_size=MAP_SIZE,
+        device=device,
+        seeds=seeds,
+        pixel_mean=tuple(backbone.mean),
+        pixel_std=tuple(backbone.std),
+    )
+    seed_everything(seeds.initialisation)
+    return plan.learner(context=context, evaluator=evaluator)
+
+
+def parameter_counts(plan: Plan) -> dict[str, int]:
+    """Parameters of the network that the plan would train; needs no weights (they do not change counts)."""
+    card = plan.recipe.backbone
+    device = torch.device("cpu")
+    backbone = FrozenBackbone(BackboneSpec(name=card.name, weights="random", layers=card.layers), device)
+    return _parameters(build_strategy(plan, backbone, device))
+
+
+def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], seconds: dict[str, float]) -> int:
+    strategy, evaluation = parts.strategy, parts.evaluation
+    trained_images, objects_seen, steps = 0, 0, len(plan.experiences)
+    for number, (experience, names) in enumerate(zip(parts.streams.train, plan.experiences)):
+        seed_everything(derive(Seeds.of(plan.request.seed).training, number))
+        objects_seen += len(names)
+        first_epoch = len(strategy.training_log)
+        training = plan.recipe.base if number == 0 else plan.recipe.increment
+        total = len(experience.resident) * training.epochs_of(number) if plan.learner.uses.gradients else 0
+        clock = time.perf_counter()
+        with TrainingBar(progress, f"experience {number + 1}/{steps}: training {_short(names)}", total) as bar:
+            strategy.plugins.insert(0, bar)
+            strategy.train(experience, eval_streams=[])
+            strategy.plugins.remove(bar)
+        seconds["train"] += time.perf_counter() - clock
+        trained_images += total
+        info["costs"]["bytes_kept"].append(int(strategy.bytes_kept))
+        info["costs"]["replayed_images"].append(int(strategy.replayed_images))
+        info["costs"].update(_parameters(strategy))
+        log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log[first_epoch:], start=1)]
+        record_training(plan.path, number, log)
+
+        clock = time.perf_counter()
+        shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
+        evaluation.start(number, objects_seen)
+        with progress.bar(f"experience {number + 1}/{steps}: evaluating", shown, " objects") as bar:
+            for test in parts.streams.test[:shown]:
+                strategy.eval([test])
+                bar.advance()
+        rows = evaluation.result()
+        record_experience(plan.path, number, rows.metrics, rows.scores)
+        seconds["evaluate"] += time.perf_counter() - clock
+        _write(plan, info, "running")
+    return trained_images
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{len(names)} objects"
+
+
+def _parameters(strategy: Any) -> dict[str, int]:
+    parameters = list(strategy.model.parameters())
+    return {
+        "parameters_total": sum(p.numel() for p in parameters),
+        "parameters_trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+
+
+def _write(plan: Plan, info: dict[str, Any], status: str) -> None:
+    write_info(plan.path, {**info, "status": status})
+
+
+def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[str, Any]:
+    dataset, card, protocol = plan.dataset, plan.dataset_card, plan.protocol
+    uses = vars(plan.learner.uses)
+    return {
+        "iufbench": __version__,
+        "id": plan.id,
+        "dataset": {
+            "name": dataset.name,
+            "title": (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else ""),
+            "synthetic": dataset.synthetic,
+            "fingerprint": dataset.fingerprint(),
+            "has_masks": dataset.has_masks,
+            "licence": "synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
+            "counts": image_counts(plan),
+        },
+        "protocol": {
+            "id": protocol.id,
+            "title": protocol.title,
+            "order": protocol.order,
+            "experiences": [list(e) for e in plan.experiences],
+        },
+        "strategy": {
+            "name": plan.card.name,
+            "title": plan.recipe.title,
+            "version": plan.recipe.version,
+            "uses": dict(uses),
+        },
+        "recipe": plan.recipe.as_dict(),
+        "recipe_hash": plan.recipe_hash,
+        "preset": plan.preset,
+        "seed": plan.request.seed,
+        "seeds": Seeds.of(plan.request.seed).as_dict(),
+        "backbone": {
+            "name": plan.recipe.backbone.name,
+            "weights": plan.recipe.backbone.weights,
+            "weights_sha256": parts.backbone.weights_sha256,
+            "random": parts.backbone.random,
+        },
+        "image_size": plan.recipe.image_size,
+        "map_size": MAP_SIZE,
+        "environment": environment(str(device), torch.get_num_threads()),
+        "command": command_line(),
+        "started": started,
+    }
+
+
