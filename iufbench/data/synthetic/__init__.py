@@ -2,4 +2,11 @@
 
 from __future__ import annotations
 
-GENERATOR_VERSION = 1  # rises whenever any image may come out different
+from .contact_sheet import preview
+from .render import GENERATOR_VERSION
+from .scene import REGISTRY
+from .writer import make
+
+DATASETS = tuple(REGISTRY)
+
+__all__ = ["DATASETS", "GENERATOR_VERSION", "make", "preview"]

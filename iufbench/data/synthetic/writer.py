@@ -1,0 +1,198 @@
+"""Write a synthetic data set to disk: in parallel, with progress, all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from iufbench.errors import InputError
+
+from .layout import Job, plan, visa_split
+from .render import GENERATOR_VERSION, NORMAL_KINDS, get_scene, render_image
+from .scene import load_scenes
+
+MARKER = "SYNTHETIC.json"
+NOTICE = (
+    "Synthetic data: every image was drawn by iufbench's own generator. Object names stand for fitting drawn "
+    "scenes; no image shows, contains or derives from a real photograph, and results are not comparable to "
+    "results on the real data set."
+)
+_JPEG_QUALITY = 95
+_CHUNK = 8  # images handed to a worker at a time
+_WORTH_WORKERS = 64  # starting processes costs more than drawing fewer images than this
+
+
+def make(
+    root: Path | str,
+    dataset: str = "visa",
+    objects: Sequence[str] | None = None,
+    n_train: int = 40,
+    n_good: int = 15,
+    n_defective: int = 24,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> int:
+    """Write a synthetic ``dataset`` ("visa" or "mvtec", in that data set's layout) below ``root``.
+
+    Per object: ``n_train`` normal training images, ``n_good`` normal and ``n_defective`` defective test
+    images, 256x256. Every byte depends on (dataset, objects, counts, seed) only, and every image on its own
+    key only: larger sets contain smaller ones, and ``workers`` (None: one a core) changes nothing. The
+    folder appears when it is complete; an interrupted call leaves nothing behind.
+
+    Returns the number of images written (masks not counted). Raises InputError for unknown names, bad
+    counts, a folder that is not empty or cannot be written.
+    """
+    root = Path(root)
+    names = _check_objects(dataset, objects)
+    _check_counts(n_train, n_good, n_defective, seed, workers)
+    jobs = list(plan(dataset, names, n_train, n_good, n_defective, seed))
+    processes = _processes(workers, len(jobs))
+    with _all_or_nothing(root) as folder:
+        for path in {(folder / p).parent for job in jobs for p in (job.image, job.mask) if p}:
+            path.mkdir(parents=True, exist_ok=True)
+        _write_images(folder, jobs, processes, progress)
+        if dataset == "visa":
+            (folder / "split_csv").mkdir()
+            (folder / "split_csv" / "1cls.csv").write_bytes(visa_split(jobs).encode())
+        else:
+            for name in names:
+                (folder / name / "license.txt").write_text(NOTICE + "\n", encoding="utf-8")
+        (folder / MARKER).write_text(_marker(dataset, names, jobs, seed), encoding="utf-8")
+    return len(jobs)
+
+
+def _check_objects(dataset: str, objects: Sequence[str] | None) -> list[str]:
+    if objects is None:
+        scenes = load_scenes()
+        if dataset not in scenes:
+            raise InputError(f"no synthetic data set {dataset!r}: choose one of {', '.join(scenes)}")
+        return list(scenes[dataset])
+    if isinstance(objects, str) or not objects:
+        raise InputError(f"objects={objects!r}: give a list of at least one object name, or none for all")
+    for name in objects:
+        get_scene(dataset, name)
+    doubles = [name for name, n in Counter(objects).items() if n > 1]
+    if doubles:
+        raise InputError(f"object {doubles[0]!r} is named twice: name every object once")
+    return list(objects)
+
+
+def _check_counts(n_train: int, n_good: int, n_defective: int, seed: int, workers: int | None) -> None:
+    least = {
+        "n_train": (n_train, 1),
+        "n_good": (n_good, 0),
+        "n_defective": (n_defective, 0),
+        "seed": (seed, 0),
+    }
+    if workers is not None:
+        least["workers"] = (workers, 1)
+    for name, (value, low) in least.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < low:
+            raise InputError(f"{name}={value!r}: give a whole number of at least {low}")
+    if seed >= 1 << 32:
+        raise InputError(f"seed={seed}: give a seed below 2**32")
+
+
+def _processes(workers: int | None, jobs: int) -> int:
+    if workers is not None:
+        return min(workers, jobs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores if jobs >= _WORTH_WORKERS else 1
+
+
+@contextmanager
+def _all_or_nothing(root: Path) -> Iterator[Path]:
+    """A fresh folder beside ``root`` that takes its name on success and vanishes on any failure."""
+    if root.exists() and not (root.is_dir() and not any(root.iterdir())):
+        kind = "is not empty" if root.is_dir() else "is a file"
+        raise InputError(f"{root} {kind}: choose another folder, or remove it first")
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    except OSError as error:
+        raise InputError(f"cannot write to {root.parent}: {error.strerror}; choose another folder") from error
+    try:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        if root.exists():
+            root.rmdir()
+        folder.rename(root)
+    except OSError as error:
+        raise InputError(f"cannot write {root}: {error.strerror}; free space or choose another") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool) -> None:
+    hidden = not progress or not sys.stderr.isatty()
+    write = partial(_write, folder)
+    if processes == 1:
+        for job in tqdm(jobs, "drawing", unit="image", file=sys.stderr, disable=hidden):
+            write(job)
+        return
+    # Forked workers need no importable __main__; they only draw, so a parent that holds torch is safe.
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), _ignore_interrupts)
+    try:
+        done = pool.map(write, jobs, chunksize=_CHUNK)
+        for _ in tqdm(done, "drawing", len(jobs), unit="image", file=sys.stderr, disable=hidden):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+
+
+def _write(folder: Path, job: Job) -> None:
+    image, mask = render_image(job.dataset, job.object, job.kind, job.index, job.seed)
+    path = folder / job.image
+    if path.suffix == ".JPG":
+        Image.fromarray(image).save(path, quality=_JPEG_QUALITY)
+    else:
+        Image.fromarray(image).save(path, compress_level=1)
+    if mask is not None:
+        Image.fromarray(mask.astype(np.uint8) * np.uint8(job.ink)).save(folder / job.mask, compress_level=1)
+
+
+def _marker(dataset: str, names: list[str], jobs: list[Job], seed: int) -> str:
+    counts = {}
+    for name in names:
+        kinds = Counter(job.kind for job in jobs if job.object == name)
+        train, good = (kinds.pop(kind, 0) for kind in NORMAL_KINDS)
+        counts[name] = {"train": train, "test_good": good, "test_defective": dict(kinds)}
+    content = {
+        "synthetic": True,
+        "notice": NOTICE,
+        "dataset": f"{dataset}-synthetic",
+        "layout": dataset,
+        "generator": "iufbench.data.synthetic",
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "images": len(jobs),
+        "objects": counts,
+    }
+    return json.dumps(content, indent=2) + "\n"
