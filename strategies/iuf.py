@@ -1,0 +1,219 @@
+"""IUF (Tang et al., ECCV 2024): three parts against forgetting, each of which the card can switch off.
+
+Object-aware self-attention (``oasa``), the semantic compression loss (``scl``) and the update strategy
+(``update``: pull to the old weights, gradients projected away from the old objects' main directions).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iufbench.context import Uses
+from iufbench.data.resident import Batch, Batches
+from iufbench.fields import number
+from iufbench.models.compression import semantic_compression, tail_singular_values
+from iufbench.models.iuf import IUFNetwork, token_means
+from iufbench.models.projection import merge_rows, project_gradients_, projection_matrix, pull_
+from iufbench.models.uniad import Reconstruction
+
+from .base import ReconstructionStrategy
+
+
+@dataclass(frozen=True)
+class ObjectAwareAttention:
+    """The object classifier whose inner maps modulate the encoder's queries.
+
+    ``resolution``: side of the image it looks at; ``weight`` of its cross-entropy (lambda 1).
+    """
+
+    enabled: bool = True
+    resolution: int = number(224, at_least=8)
+    heads: int = number(4, at_least=1)
+    mlp: int = number(128, at_least=1)
+    weight: float = number(0.5, at_least=0)
+
+
+@dataclass(frozen=True)
+class SemanticCompression:
+    """The loss on small singular values of decoder features (lambda 2 = ``weight``).
+
+    ``form``: ``published`` sums the normalised singular values from index ``first`` on; ``released`` sums
+    those below 0.1/256. ``gradient`` false computes the value only, as the released code does.
+    ``window``: rows of earlier batches (without gradient) beside the current one.
+    """
+
+    enabled: bool = True
+    weight: float = number(1.0, at_least=0)
+    form: Literal["published", "released"] = "published"
+    first: int = number(16, at_least=1)
+    window: int = number(768, at_least=0)
+    gradient: bool = True
+    increments: bool = True
+
+
+@dataclass(frozen=True)
+class UpdateStrategy:
+    """What protects old objects in increments.
+
+    ``pull``: before every iteration theta <- (1 - pull) * theta + pull * theta_old, ``pull_buffers``
+    includes BatchNorm's statistics. ``projection``: project gradients; ``collect_every_epochs`` collects
+    feature matrices only when the global epoch count is a multiple (the released code: 2000), null at
+    the end of every experience.
+    """
+
+    enabled: bool = True
+    pull: float = number(0.05, at_least=0, at_most=1)
+    pull_buffers: bool = True
+    projection: bool = True
+    collect_every_epochs: int | None = number(None, at_least=1)
+
+
+class IUF(ReconstructionStrategy):
+    """The IUF network with its losses and its update strategy."""
+
+    @dataclass(frozen=True)
+    class Options:
+        oasa: ObjectAwareAttention = field(default_factory=ObjectAwareAttention)
+        scl: SemanticCompression = field(default_factory=SemanticCompression)
+        update: UpdateStrategy = field(default_factory=UpdateStrategy)
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        context = self.context
+        mean = torch.tensor(context.pixel_mean, device=self.device).view(1, 3, 1, 1)
+        std = torch.tensor(context.pixel_std, device=self.device).view(1, 3, 1, 1)
+        self._pixels = (mean, std)
+        self._old_state: dict[str, Tensor] | None = None
+        self._rows: dict[str, Tensor] = {}
+        self._projections: dict[str, Tensor] = {}
+        self._window: deque[list[Tensor]] = deque()
+        self._epochs_done = 0
+
+    @classmethod
+    def guide_size(cls, options: Any) -> int | None:
+        return options.oasa.resolution if options.oasa.enabled else None
+
+    def build_network(self) -> nn.Module:
+        oasa = self.options.oasa
+        return IUFNetwork(
+            objects=1,
+            oasa=oasa.enabled,
+            classifier_heads=oasa.heads,
+            classifier_mlp=oasa.mlp,
+            **self.network_arguments(),
+        )
+
+    def adapt_network(self) -> None:
+        # The classifier learns of an object only when the object arrives.
+        if self.model.classifier is not None:
+            known = self.model.classifier.objects
+            self.model.classifier.grow(max(known, int(self.experience.resident.objects.max()) + 1))
+
+    def forward(self) -> Reconstruction:
+        return self._reconstruct(self.mbatch)
+
+    def _reconstruct(self, batch: Batch) -> Reconstruction:
+        guide = None
+        if batch.guide is not None:
+            mean, std = self._pixels
+            guide = (batch.guide.float() / 255 - mean) / std
+        return self.model(batch.x, guide=guide)
+
+    # Losses ------------------------------------------------------------------------------------------
+
+    @property
+    def _is_increment(self) -> bool:
+        return self.experience.current_experience > 0
+
+    def losses(self) -> dict[str, Tensor]:
+        terms = super().losses()
+        oasa, scl = self.options.oasa, self.options.scl
+        if oasa.enabled:
+            terms["classification"] = oasa.weight * F.cross_entropy(self.mb_output.class_logits, self.mb_y)
+        if scl.enabled and (scl.increments or not self._is_increment):
+            terms["compression"] = scl.weight * self._compression(self.mb_output.decoder_features)
+        return terms
+
+    def _compression(self, decoder_features: Sequence[Tensor]) -> Tensor:
+        """The semantic compression loss over this batch and a window of earlier rows."""
+        scl = self.options.scl
+        # The last layer's output is the reconstruction itself; the inner layers hold the semantics.
+        inner = list(decoder_features[:-1]) or list(decoder_features)
+        rows = [features.mean(dim=1) for features in inner]
+        kept = [torch.cat(parts) for parts in zip(*self._window)] if self._window else [r[:0] for r in rows]
+        windows = [torch.cat([old, new]) for old, new in zip(kept, rows)]
+        self._window.append([r.detach() for r in rows])
+        while sum(len(part[0]) for part in self._window) > scl.window:
+            self._window.popleft()
+        if not scl.gradient:
+            windows = [w.detach() for w in windows]
+        if scl.form == "released":
+            return semantic_compression(windows)
+        return tail_singular_values(windows, scl.first)
+
+    # Update strategy -----------------------------------------------------------------------------------
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        self._window.clear()
+        update = self.options.update
+        super()._before_training_exp(**kwargs)
+        self._old_state = None
+        if update.enabled and self._is_increment and update.pull > 0:
+            self._old_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        # Released and published alike: an experience uses the matrices that stood at its start.
+        self._projections = {name: projection_matrix(rows) for name, rows in self._rows.items()}
+
+    def _before_training_iteration(self, **kwargs: Any) -> None:
+        if self._old_state is not None:
+            update = self.options.update
+            pull_(self.model, self._old_state, update.pull, include_buffers=update.pull_buffers)
+        super()._before_training_iteration(**kwargs)
+
+    def _before_update(self, **kwargs: Any) -> None:
+        super()._before_update(**kwargs)
+        if self._projections and self._is_increment:
+            project_gradients_(self.model, self._projections)
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:
+        super()._after_training_epoch(**kwargs)
+        self._epochs_done += 1
+        every = self.options.update.collect_every_epochs
+        if every is not None and self._epochs_done % every == 0:
+            self._collect()
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        if self.options.update.collect_every_epochs is None:
+            self._collect()
+        super()._after_training_exp(**kwargs)
+
+    @torch.no_grad()
+    def _collect(self) -> None:
+        """Add the token means of the projected layers over this experience's images to the old rows."""
+        update = self.options.update
+        if not (update.enabled and update.projection):
+            return
+        self.model.eval()
+        with token_means(self.model) as means:
+            for batch in Batches(self.experience.resident, self.eval_mb_size):
+                self._reconstruct(batch.to(self.device))
+        self.model.train()
+        for name, parts in means.items():
+            self._rows[name] = merge_rows(self._rows.get(name), torch.cat(parts))
+
+    @property
+    def feature_rows(self) -> dict[str, Tensor]:
+        """Layer name -> feature matrix [rows, E] of all old objects: one row per training image."""
+        return dict(self._rows)
+
+    @property
+    def bytes_kept(self) -> int:
+        return sum(r.numel() * r.element_size() for r in self._rows.values())
