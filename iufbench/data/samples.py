@@ -46,16 +46,24 @@ class DataSet:
         wanted = set(self.objects if objects is None else objects)
         return [s for s in self.samples if s.split == split and s.object in wanted]
 
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Images per object: ``{object: {"train": n, "test_good": n, "test_defective": n}}``."""
+        table = {name: {"train": 0, "test_good": 0, "test_defective": 0} for name in self.objects}
+        for s in self.samples:
+            kind = "train" if s.split == "train" else ("test_defective" if s.label else "test_good")
+            table[s.object][kind] += 1
+        return table
+
     def fingerprint(self) -> str:
         """sha256 over the sorted file list with sizes: names, splits, labels and byte counts.
 
         Modification times stay out on purpose: the same data copied elsewhere is the same data.
         """
-        digest = hashlib.sha256()
-        for s in sorted(self.samples, key=lambda s: str(s.image)):
-            mask = "" if s.mask is None else f"{s.mask.relative_to(self.root)}:{s.mask.stat().st_size}"
-            line = (
-                f"{s.image.relative_to(self.root)}:{s.image.stat().st_size}:{s.object}:{s.split}:{s.label}:{mask}"
-            )
-            digest.update(line.encode("utf-8", "surrogateescape") + b"\n")
-        return digest.hexdigest()
+        lines = []
+        for s in self.samples:
+            mask = "" if s.mask is None else self._name_and_size(s.mask)
+            lines.append(f"{self._name_and_size(s.image)}:{s.object}:{s.split}:{s.label}:{mask}\n")
+        return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def _name_and_size(self, path: Path) -> str:
+        return f"{path.relative_to(self.root).as_posix()}:{path.stat().st_size}"

@@ -1,0 +1,130 @@
+"""Image files in, arrays out: decoding and the preprocessing of IUF (ECCV 2024).
+
+Images: 8-bit RGB, resized to a square with PIL's antialiased bilinear filter, the aspect ratio not
+kept, no augmentation, no EXIF rotation (masks are drawn on the pixels as stored). Grey and palette
+images become RGB, an alpha channel is dropped, 16-bit grey is scaled to 8 bits (65535 -> 255), of
+16-bit RGB PIL keeps the high bytes, of several frames the first counts.
+
+Masks: any value above 0 is defect (MVTec AD writes 255, VisA the defect's class 1..k), palette
+masks by their index, resized with nearest neighbour.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iufbench.data.samples import Sample
+from iufbench.errors import InputError
+
+# What PIL's decoders raise for damaged files, by format and kind of damage.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+
+
+def load_image(path: Path, size: int) -> NDArray[np.uint8]:
+    """An image as uint8 [size, size, 3] RGB, 0..255. InputError naming the file if it cannot be read."""
+    image = Image.fromarray(read_image(path))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_mask(sample: Sample, size: int) -> NDArray[np.bool_]:
+    """A sample's defect mask, bool [size, size]; all False for a normal image.
+
+    Small defects can vanish when resized, so an empty result for a defective image is allowed; an
+    empty mask file is not (InputError, as for everything that ``read_mask`` refuses).
+    """
+    if sample.label == 0:
+        return np.zeros((size, size), dtype=bool)
+    mask = Image.fromarray(read_mask(sample).astype(np.uint8))
+    return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """An image at its own size, uint8 [height, width, 3] RGB. InputError naming the file."""
+    image = _decode(path)
+    if image.mode.startswith("I"):
+        return _from_16_bit(np.asarray(image), path)
+    if image.mode == "F":
+        raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_mask(sample: Sample) -> NDArray[np.bool_]:
+    """The mask of a defective sample at its own size, bool [height, width].
+
+    Raises InputError for a sample without mask, a mask that cannot be read, has another size than
+    its image, marks no pixel, or is a JPEG (whose compression smears values above 0 everywhere).
+    """
+    if sample.mask is None:
+        raise InputError(f"defective image {sample.image} has no mask")
+    mask = _decode(sample.mask)
+    if mask.format == "JPEG":
+        raise InputError(f"mask {sample.mask} is a JPEG, which cannot keep exact values: use PNG")
+    width_height = _header_size(sample.image)
+    if mask.size != width_height:
+        raise InputError(
+            f"mask {sample.mask} is {mask.size[0]}x{mask.size[1]} pixels, "
+            f"its image {sample.image} is {width_height[0]}x{width_height[1]}"
+        )
+    if mask.mode in ("LA", "RGBA", "PA"):
+        mask = mask.convert("L" if mask.mode == "LA" else "RGB")
+    channels = np.asarray(mask).reshape(mask.height, mask.width, -1)
+    marked: NDArray[np.bool_] = np.any(channels > 0, axis=2)
+    if not marked.any():
+        raise InputError(f"mask {sample.mask} marks no pixel, but its image is listed as defective")
+    return marked
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def _header_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: BaseException) -> InputError:
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{path} does not exist")
+    if isinstance(error, PermissionError):
+        return InputError(f"{path} cannot be read: permission denied")
+    if path.is_file() and path.stat().st_size == 0:
+        return InputError(f"{path} is empty (0 bytes): get the file again")
+    reason = (
+        "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+    )
+    return InputError(f"{path} cannot be read as an image ({reason}): get the file again")
+
+
+def _from_16_bit(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
+    wide = values.astype(np.int64)
+    if wide.min() < 0 or wide.max() > 65535:
+        raise InputError(f"{path} has pixel values outside of 16 bits: convert it to 8 or 16 bits")
+    grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,92 @@
+"""The check finds every kind of damage, wherever it is and with any number of workers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iufbench.data.check import Finding, check_dataset
+from iufbench.data.mvtec import read_mvtec
+from iufbench.data.samples import DataSet
+
+COUNTS = {"train": 12, "test_good": 2, "test_defective": 2}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> DataSet:
+    """Two objects, all pictures different."""
+    rng = np.random.default_rng(0)
+
+    def put(path: Path, pixels: np.ndarray) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+
+    def picture() -> np.ndarray:
+        return rng.integers(0, 256, (8, 10, 3), dtype=np.uint8)
+
+    for name in ("bolt", "nut"):
+        for k in range(COUNTS["train"]):
+            put(tmp_path / name / "train" / "good" / f"{k:03d}.png", picture())
+        for k in range(2):
+            put(tmp_path / name / "test" / "good" / f"{k:03d}.png", picture())
+            put(tmp_path / name / "test" / "dent" / f"{k:03d}.png", picture())
+            put(
+                tmp_path / name / "ground_truth" / "dent" / f"{k:03d}_mask.png", np.eye(8, 10, dtype=np.uint8)
+            )
+    return read_mvtec(tmp_path)
+
+
+def both() -> dict[str, dict[str, int]]:
+    return {name: dict(COUNTS) for name in ("bolt", "nut")}
+
+
+def test_nothing_is_found_where_nothing_is_wrong(dataset: DataSet):
+    assert check_dataset(dataset, both(), workers=1, progress=False) == []
+    assert check_dataset(dataset, None, workers=1, progress=False) == []
+
+
+def test_counts_that_differ(dataset: DataSet):
+    expected = both()
+    expected["nut"]["train"] = 391
+    expected["washer"] = expected.pop("bolt")
+    assert check_dataset(dataset, expected, workers=1, progress=False) == [
+        Finding("error", "nut", "", "12 train images, officially 391"),
+        Finding("error", "washer", "", "object 'washer' is missing"),
+        Finding("warning", "bolt", "", "object 'bolt' is not an official one"),
+    ]
+
+
+def spoil(root: Path) -> None:
+    (root / "bolt/train/good/003.png").write_bytes((root / "bolt/train/good/003.png").read_bytes()[:90])
+    (root / "bolt/test/dent/000.png").write_bytes(b"")
+    Image.fromarray(np.ones((8, 9), np.uint8)).save(root / "nut/ground_truth/dent/000_mask.png")
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save(root / "nut/ground_truth/dent/001_mask.png")
+    # The same pictures again, one of them in another file format: bytes differ, pixels do not.
+    with Image.open(root / "nut/train/good/004.png") as image:
+        image.save(root / "nut/test/good/000.png", compress_level=0)
+    with Image.open(root / "nut/test/dent/001.png") as image:
+        image.save(root / "nut/test/good/001.png")
+
+
+def test_damage_of_every_kind_is_found(dataset: DataSet):
+    spoil(dataset.root)
+    findings = check_dataset(dataset, both(), workers=1, progress=False)
+    expected = [
+        ("error", "bolt/train/good/003.png", "cannot be read as an image"),
+        ("error", "bolt/test/dent/000.png", "is empty (0 bytes)"),
+        ("error", "nut/test/dent/000.png", "is 9x8 pixels, its image"),
+        ("error", "nut/test/dent/001.png", "marks no pixel"),
+        ("warning", "nut/test/good/000.png", "same picture as training image nut/train/good/004.png"),
+        ("error", "nut/test/good/001.png", "same picture as nut/test/dent/001.png"),
+    ]
+    assert [(f.severity, f.path) for f in findings] == [(severity, path) for severity, path, _ in expected]
+    for finding, (_, _, text) in zip(findings, expected):
+        assert text in finding.message and finding.object == finding.path.split("/")[0]
+
+
+def test_result_does_not_depend_on_workers(dataset: DataSet):
+    spoil(dataset.root)
+    alone = check_dataset(dataset, both(), workers=1, progress=False)
+    assert check_dataset(dataset, both(), workers=2, progress=False) == alone
+    assert check_dataset(dataset, both(), workers=None, progress=True) == alone
