@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -118,8 +119,8 @@ class FrozenInputs:
         features, guides = [], []
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
-            images = torch.stack([torch.from_numpy(load_image(s.image, self.image_size)) for s in part])
-            images = images.permute(0, 3, 1, 2)
+            pixels = np.stack([load_image(s.image, self.image_size) for s in part])
+            images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
             features.append(self.backbone.features(images).cpu())
             if self.guide_size is not None:
                 guides.append(shrink(images, self.guide_size))

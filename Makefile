@@ -1,0 +1,47 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo demo-check test test-fast lint types check tables figures clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+.venv/installed-for-tests: .venv/installed
+	$(BIN)/pip install --quiet -e ".[test]"
+	touch $@
+
+demo: .venv/installed  ## install, run IUF on synthetic VisA, print the forgetting matrix
+	$(BIN)/iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
+
+demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune and iuf; prints what they reach (1 h)
+	$(BIN)/python tests/perf/demo_check.py
+
+test: .venv/installed-for-tests  ## the whole test suite
+	$(BIN)/pytest
+
+test-fast: .venv/installed-for-tests  ## without the tests that train for minutes
+	$(BIN)/pytest -m "not slow"
+
+lint: .venv/installed-for-tests  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-for-tests  ## mypy on the harness
+	$(BIN)/mypy
+
+check: lint types test  ## everything that must be green
+
+tables: .venv/installed  ## tables of all finished runs
+	$(BIN)/iufbench tables --format md --format tex --format csv --format html
+
+figures: .venv/installed  ## figures of all finished runs
+	$(BIN)/iufbench figures
+
+clean:  ## remove the environment and caches, keep results
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

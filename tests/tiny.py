@@ -1,0 +1,53 @@
+"""A run so small that every registered strategy can be trained in a second or two."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from iufbench.cards import load_strategy
+from iufbench.plan import Plan, Request, prepare
+from iufbench.progress import Progress
+from iufbench.runner import execute
+from iufbench.store import Run, load_run
+
+SETTINGS = (
+    "image_size=64",
+    "network.hidden=16",
+    "network.heads=2",
+    "network.feedforward=16",
+    "network.encoder_layers=2",
+    "network.decoder_layers=2",
+    "base.epochs=2",
+    "base.batch_size=4",
+    "increment.epochs=2",
+    "increment.batch_size=4",
+)
+
+
+def tiny_settings(strategy: str) -> tuple[str, ...]:
+    """SETTINGS, and a small classifier image for cards that have one."""
+    small_image = ("oasa.resolution=8",) if "oasa" in load_strategy(strategy).content else ()
+    return SETTINGS + small_image
+
+
+def tiny_plan(strategy: str, data: Path, results: Path, settings: tuple[str, ...] = (), **request) -> Plan:
+    """Two objects, then one more, with real EfficientNet-Lite0 weights at 64 px."""
+    defaults = {"protocol": "visa_2_1", "data_root": data, "device": "cpu", "threads": 1}
+    full = Request(
+        strategy=strategy,
+        results=results,
+        settings=(*tiny_settings(strategy), *settings),
+        **{**defaults, **request},
+    )
+    return prepare(full, progress=False)
+
+
+def tiny_run(strategy: str, data: Path, results: Path, settings: tuple[str, ...] = (), **request) -> Run:
+    """Train and evaluate ``tiny_plan``; the run read back from its directory."""
+    plan = tiny_plan(strategy, data, results, settings, **request)
+    return load_run(execute(plan, Progress(-1)))
+
+
+def with_request(plan: Plan, **changes) -> Plan:
+    return dataclasses.replace(plan, request=dataclasses.replace(plan.request, **changes))
