@@ -169,6 +169,8 @@ def _ignore_interrupts() -> None:
 
 def _write(folder: Path, job: Job) -> None:
     image, mask = render_image(job.dataset, job.object, job.kind, job.index, job.seed)
+    if get_scene(job.dataset, job.object).grey:
+        image = image[..., 0]  # three equal channels: written as one, as MVTec AD does
     path = folder / job.image
     if path.suffix == ".JPG":
         Image.fromarray(image).save(path, quality=_JPEG_QUALITY)
