@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from .primitives import SIZE, Map, Picture, Region, noise, rgb, stroke
-from .surface import Colour, Painter, blob, draw_colour, draw_seed, frame, spot, walk
+from .surface import PAINTERS, Colour, Painter, blob, draw_colour, draw_seed, frame, spot, walk
 
 
 def _blank() -> Map:
@@ -168,3 +168,9 @@ def scuffs(width: tuple[float, float], length: tuple[float, float], count: tuple
         return to, coverage
 
     return painter
+
+
+def glass_crack(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
+    """A crack in dark glass: it scatters the light."""
+    _, coverage = PAINTERS["crack"](rng, image, region)
+    return image + (rgb(240, 222, 196) - image) * np.float32(rng.uniform(0.6, 0.8)), coverage
