@@ -51,7 +51,8 @@ class Canvas:
         zoom: float,
         window: tuple[slice, slice],
     ):
-        self._whole, self._origin, self.angle, self._zoom, self._window = image, origin, angle, zoom, window
+        self._whole, self._origin, self.angle, self._zoom = image, origin, angle, zoom
+        self.window = window
         self.image = image[window]
 
     @classmethod
@@ -64,8 +65,8 @@ class Canvas:
 
     @cached_property
     def _coordinates(self) -> tuple[Map, Map]:
-        x = (prim.X[self._window] - np.float32(self._origin[0])) / np.float32(self._zoom)
-        y = (prim.Y[self._window] - np.float32(self._origin[1])) / np.float32(self._zoom)
+        x = (prim.X[self.window] - np.float32(self._origin[0])) / np.float32(self._zoom)
+        y = (prim.Y[self.window] - np.float32(self._origin[1])) / np.float32(self._zoom)
         return prim.rotate(x, y, self.angle)
 
     @property
@@ -98,7 +99,7 @@ class Canvas:
 
     def noise(self, seed: int, cells: int = 4, octaves: int = 4, gain: float = 0.55, aspect=(1, 1)) -> Map:
         """``primitives.noise`` as seen through this window (fixed in the image)."""
-        return prim.noise(seed, cells, octaves, gain, aspect)[self._window]
+        return prim.noise(seed, cells, octaves, gain, aspect)[self.window]
 
     def paint(self, coverage: Map, colour: ArrayLike) -> None:
         prim.paint(self.image, coverage, colour)

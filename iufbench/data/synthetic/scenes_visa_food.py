@@ -44,22 +44,25 @@ class Candle(Scene):
         region = np.zeros(canvas.u.shape, bool)
         for i, (x, y) in enumerate(p["places"]):
             c = canvas.at(x, y, 0.50, p["turn"][i])
-            cup, wax = disc(c.u, c.v, 0.40), disc(c.u, c.v, 0.352)
+            radius, turn = np.hypot(c.u, c.v), np.arctan2(c.v, c.u)
+            flutes = np.cos(turn * 40)
+            cup, wax = radius - 0.41 + 0.004 * flutes, radius - 0.345
             c.shadow(cup, 0.035, 0.5)
-            c.body(cup, rgb(176, 179, 186), 0.05, gloss=0.45)
-            c.paint(0.35 * ridge(wax, 0.02), rgb(60, 60, 64))
+            c.body(cup, rgb(158, 164, 178), 0.05, 0.008 * flutes * (radius > 0.37), gloss=0.5)
+            c.paint(0.6 * ridge(wax, 0.025), rgb(44, 46, 54))
             if p["bite"] and p["bite"][0] == i:
-                bx, by, radius = p["bite"][1:]
-                bite = disc(c.u, c.v, radius, bx, by) + 0.02 * c.noise(p["n"] + 3, 12, 2)
+                bx, by, size = p["bite"][1:]
+                bite = disc(c.u, c.v, size, bx, by) + 0.02 * c.noise(p["n"] + 3, 12, 2)
                 c.body(np.maximum(wax, bite), rgb(128, 130, 138), 0.01, gloss=0.5)
                 wax = np.maximum(wax, -bite)
-            pool = 0.05 * cover(disc(c.u, c.v, 0.2), -30) + 0.004 * c.noise(p["n"] + 1, 10, 2)
-            speckle = (1 + 0.012 * c.noise(p["n"] + 2, 60, 1))[..., None]
-            c.body(wax, rgb(240, 229, 200) * speckle, 0.035, pool, gloss=0.16, shininess=60)
+            molten = cover(radius - 0.17 + 0.02 * c.noise(p["n"] + 1, 8, 2), 6)
+            wax_colour = rgb(246, 232, 200) + (rgb(226, 188, 124) - rgb(246, 232, 200)) * molten[..., None]
+            dip = 0.03 * (1 - molten) + 0.003 * c.noise(p["n"] + 2, 14, 2) * (1 - molten)
+            c.body(wax, wax_colour, 0.03, dip, gloss=0.16, shininess=60)
             if p["wick"][i]:
                 wick = segment(c.u, c.v, -0.035, 0.01, 0.05, -0.02, 0.030)
                 c.shadow(wick, 0.025, 0.4, 0.06)
-                c.body(wick, rgb(66, 56, 50), 0.03, gloss=0.15)
+                c.body(wick, rgb(70, 58, 50), 0.03, gloss=0.15)
             region |= disc(canvas.u, canvas.v, 0.34, x, y) < 0
         return canvas.image, region
 
@@ -103,7 +106,7 @@ class Cashew(Scene):
             body = np.maximum(body, (side * t - (half + 0.35 - depth) + rough) * bend)
         if p["gap"]:
             at, width = p["gap"]
-            crack = np.abs(t - at + 0.07 * wander(p["n"] + 3, np.hypot(u, v), 16)) * bend - width
+            crack = np.abs(t - at + 0.05 * wander(p["n"] + 3, np.hypot(u, v), 9)) * bend - width
             body = np.maximum(body, -crack)
         c.shadow(body, 0.05, 0.5, 0.09)
         seam = ridge(np.hypot(u, v) - (bend - 0.13), 0.02) * (np.abs(t) < 1.15)
@@ -151,7 +154,8 @@ class ChewingGum(Scene):
 
 
 def _spoke(p: Params, rng: np.random.Generator) -> Params:
-    return changed(p, spokes=[i for i in range(6) if i != int(rng.integers(6))])
+    gone = int(rng.integers(6))
+    return changed(p, spokes=[i for i in range(6) if i != gone])
 
 
 def _rim(p: Params, rng: np.random.Generator) -> Params:
@@ -212,7 +216,7 @@ class PipeFryum(Scene):
 
     def sample(self, rng: np.random.Generator) -> Params:
         phase = rng.uniform(0, 2 * math.pi)
-        return self.pose(rng) | {"phase": phase, "left": -0.68, "ragged": 0.015, "slit": None}
+        return self.pose(rng) | {"phase": phase, "left": -0.68, "ragged": 0.006, "slit": None}
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         c = Canvas.posed(p, rgb(214, 216, 212))
