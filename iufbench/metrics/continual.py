@@ -1,0 +1,343 @@
+"""What a matrix of results says about learning and forgetting: each definition under its own name.
+
+R is float64 [T, O]: R[t, o] is a metric on object o after experience t, NaN where it was not evaluated or is
+undefined. ``introduced`` [O] is the experience i(o) in which each object was first trained; T-1 is the last.
+A definition that needs a missing entry is NaN: it is never a mean over what happens to be there.
+With one experience every measure of forgetting is NaN.
+
+An object is a task here. ``avalanche_*`` and ``pyclad_*`` take an experience as a task, as those
+libraries do (``by_experience``); with one object an experience the two views are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from iufbench.metrics.definition import Definition
+
+Introduced = Sequence[int] | np.ndarray
+NAN = float("nan")
+
+
+def curve(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[T] c_t = mean of R[t, o] over the objects seen so far, i(o) <= t (the lines of IUF's figures)."""
+    R, introduced = _checked(R, introduced)
+    return np.array([_mean(row[introduced <= t]) for t, row in enumerate(R)])
+
+
+def acc(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over t of c_t, the base included: ACC of IUF's tables, average incremental accuracy (Rebuffi 2017)."""
+    return _mean(curve(R, introduced))
+
+
+def acc_final(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """c_{T-1}: mean over objects of R[T-1, o] (GEM, UCAD, Continual-MEGA)."""
+    return float(curve(R, introduced)[-1])
+
+
+def fm(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over t >= 1 of (c_0 - c_t): FM of IUF's tables (fits the printed 10-1 value: 3.24 against 3.2)."""
+    c = curve(R, introduced)
+    return _mean(c[0] - c[1:])
+
+
+def forgetting_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[T] f_t = mean over objects with i(o) < t of (max over i(o) <= k < t of R[k, o], minus R[t, o]); f_0 is NaN."""
+    R, introduced = _checked(R, introduced)
+    return np.array(
+        [
+            _mean(np.array([_drop(R[: t + 1, o], i) for o, i in enumerate(introduced) if i < t]))
+            for t in range(len(R))
+        ]
+    )
+
+
+def forgetting_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[O] max over i(o) <= k < T-1 of R[k, o], minus R[T-1, o]; NaN for objects of the last experience."""
+    R, introduced = _checked(R, introduced)
+    return np.array([_drop(R[:, o], i) for o, i in enumerate(introduced)])
+
+
+def bwt_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[O] R[T-1, o] - R[i(o), o]; NaN for objects of the last experience."""
+    R, introduced = _checked(R, introduced)
+    last = len(R) - 1
+    return np.where(introduced < last, R[last] - _when_new(R, introduced), NAN)
+
+
+def new_object_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[O] R[i(o), o], the value right after the object was learnt."""
+    return _when_new(*_checked(R, introduced))
+
+
+def new_object_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[T] mean of R[t, o] over the objects introduced in t; from 1 on it tells how well increments are learnt."""
+    R, introduced = _checked(R, introduced)
+    return np.array([_mean(row[introduced == t]) for t, row in enumerate(R)])
+
+
+def fm_step(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over t >= 1 of f_t (``forgetting_per_experience``): the mean of the per-step mean forgetting."""
+    return _mean(forgetting_per_experience(R, introduced)[1:])
+
+
+def fm_final(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """f_{T-1}: best value since learnt and before the end, minus the final one, mean over objects not of the
+    last experience (Chaudhry 2018; Continual-MEGA)."""
+    return float(forgetting_per_experience(R, introduced)[-1])
+
+
+def fm_best(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """As ``fm_final`` but the best includes the final value, so that it is never negative (mammoth, PyCIL)."""
+    return _mean(np.maximum(_past(forgetting_per_object(R, introduced), R, introduced), 0.0))
+
+
+def forgetting_first(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean of R[i(o), o] - R[T-1, o] over objects not of the last experience; equals -``bwt`` (UCAD)."""
+    return -bwt(R, introduced)
+
+
+def bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean of R[T-1, o] - R[i(o), o] over objects not of the last experience (GEM, Lopez-Paz & Ranzato 2017)."""
+    return _mean(_past(bwt_per_object(R, introduced), R, introduced))
+
+
+def fwt(R: npt.ArrayLike, introduced: Introduced, baseline: npt.ArrayLike) -> float:
+    """mean of R[i(o)-1, o] - b[o] over objects not of the base experience (GEM, Avalanche).
+
+    baseline: [O] b[o], measured before any training; an untrained detector on frozen features is far from 0.5.
+    """
+    R, introduced = _checked(R, introduced)
+    before = np.asarray(baseline, dtype=np.float64)
+    if before.shape != introduced.shape:
+        raise ValueError(f"{before.shape} baselines for {introduced.size} objects")
+    later = np.flatnonzero(introduced > 0)
+    return _mean(R[introduced[later] - 1, later] - before[later])
+
+
+def new_object(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over all objects of R[i(o), o]: plasticity. FM alone rewards not learning at all."""
+    return _mean(new_object_per_object(R, introduced))
+
+
+def by_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """[T, T] E[t, e] = mean of R[t, o] over the objects introduced in e."""
+    R, introduced = _checked(R, introduced)
+    return np.array([[_mean(row[introduced == e]) for e in range(len(R))] for row in R])
+
+
+def avalanche_forgetting(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over e < T-1 of E[e, e] - E[T-1, e] (Avalanche ``StreamForgetting`` at the end of the stream)."""
+    E = by_experience(R, introduced)
+    return _mean((E.diagonal() - E[-1])[:-1])
+
+
+def avalanche_bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over e < T-1 of E[T-1, e] - E[e, e] (Avalanche ``StreamBWT``)."""
+    return -avalanche_forgetting(R, introduced)
+
+
+def pyclad_average(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean of all E[t, e] with e <= t: weights late steps more than ``acc`` (pyCLAD ``ContinualAverage``)."""
+    E = by_experience(R, introduced)
+    return _mean(E[np.tril_indices(len(E))])
+
+
+def pyclad_fm(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over all e of (max over t < T-1 of E[t, e], minus E[T-1, e]) (pyCLAD ``ForgettingMeasure``, last step).
+
+    Counts the experience just learnt, with its values before learning as the best: needs unseen objects evaluated.
+    """
+    E = by_experience(R, introduced)
+    return _mean(E[:-1].max(axis=0) - E[-1]) if len(E) > 1 else NAN
+
+
+def pyclad_bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over t > e of E[t, e] - E[t-1, e], consecutive rows (pyCLAD ``BackwardTransfer``, its code)."""
+    E = by_experience(R, introduced)
+    return _mean(np.diff(E, axis=0)[np.tril_indices(len(E) - 1)])
+
+
+def pyclad_bwt_documented(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over t > e of E[t, e] - E[e, e] (pyCLAD ``BackwardTransfer``, its documentation)."""
+    E = by_experience(R, introduced)
+    return _mean((E - E.diagonal())[np.tril_indices(len(E), -1)])
+
+
+def pyclad_fwt(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean of all E[t, e] with e > t, without a baseline (pyCLAD ``ForwardTransfer``)."""
+    E = by_experience(R, introduced)
+    return _mean(E[np.triu_indices(len(E), 1)])
+
+
+SEEN = "c_t = mean of R[t,o] over the objects seen by experience t"
+DROP = "(max over i(o) <= k < t of R[k,o]) - R[t,o], i(o) = experience that introduced o"
+TASK = "E[t,e] = mean of R[t,o] over the objects introduced in e"
+
+DEFINITIONS: dict[str, Definition] = {
+    d.name: d
+    for d in (
+        Definition(
+            "acc", "ACC", f"mean over t of c_t, {SEEN}", "IUF's tables; AIA (Rebuffi 2017)", True, acc
+        ),
+        Definition(
+            "acc_final",
+            "ACC-final",
+            "mean over objects of R[T-1,o], after the last experience T-1",
+            "GEM, UCAD, Continual-MEGA",
+            True,
+            acc_final,
+        ),
+        Definition("fm", "FM", f"mean over t >= 1 of c_0 - c_t, {SEEN}", "IUF's tables", False, fm),
+        Definition(
+            "fm_step",
+            "FM-step",
+            f"mean over t >= 1 of the mean over the objects seen before t of {DROP}",
+            "IUF's author in words: the mean of the per-step mean forgetting",
+            False,
+            fm_step,
+        ),
+        Definition(
+            "fm_final",
+            "FM-final",
+            f"mean over the objects seen before t = T-1, the last experience, of {DROP}",
+            "Chaudhry 2018, Continual-MEGA",
+            False,
+            fm_final,
+        ),
+        Definition(
+            "fm_best",
+            "FM-best",
+            "as FM-final with the best value including the final one, never negative",
+            "mammoth, PyCIL",
+            False,
+            fm_best,
+        ),
+        Definition(
+            "forgetting_first",
+            "Forgetting (first value)",
+            "mean over the objects not of the last experience T-1 of R[i(o),o] - R[T-1,o], equal to -BWT",
+            "UCAD",
+            False,
+            forgetting_first,
+        ),
+        Definition(
+            "bwt",
+            "BWT",
+            "mean over the objects not of the last experience T-1 of R[T-1,o] - R[i(o),o]",
+            "GEM (Lopez-Paz & Ranzato 2017)",
+            True,
+            bwt,
+        ),
+        Definition(
+            "fwt",
+            "FWT",
+            "mean over the objects not of the base experience of R[i(o)-1,o] - b[o], b measured before any training",
+            "GEM, Avalanche",
+            True,
+            fwt,
+            needs=("baseline",),
+        ),
+        Definition(
+            "new_object",
+            "New-object",
+            "mean over objects of R[i(o),o], right after each was learnt",
+            "surveys of continual learning (plasticity)",
+            True,
+            new_object,
+        ),
+        Definition(
+            "avalanche_forgetting",
+            "Forgetting (Avalanche)",
+            f"mean over e < T-1 of E[e,e] - E[T-1,e], {TASK}",
+            "Avalanche StreamForgetting",
+            False,
+            avalanche_forgetting,
+        ),
+        Definition(
+            "avalanche_bwt",
+            "BWT (Avalanche)",
+            f"mean over e < T-1 of E[T-1,e] - E[e,e], {TASK}",
+            "Avalanche StreamBWT",
+            True,
+            avalanche_bwt,
+        ),
+        Definition(
+            "pyclad_average",
+            "Continual average (pyCLAD)",
+            f"mean over all e <= t of E[t,e], {TASK}",
+            "pyCLAD ContinualAverage",
+            True,
+            pyclad_average,
+        ),
+        Definition(
+            "pyclad_fm",
+            "FM (pyCLAD)",
+            f"mean over all e of (max over t < T-1 of E[t,e]) - E[T-1,e], {TASK}",
+            "pyCLAD ForgettingMeasure, last step",
+            False,
+            pyclad_fm,
+        ),
+        Definition(
+            "pyclad_bwt",
+            "BWT (pyCLAD)",
+            f"mean over t > e of E[t,e] - E[t-1,e], {TASK}",
+            "pyCLAD BackwardTransfer, its code",
+            True,
+            pyclad_bwt,
+        ),
+        Definition(
+            "pyclad_bwt_documented",
+            "BWT (pyCLAD, documented)",
+            f"mean over t > e of E[t,e] - E[e,e], {TASK}",
+            "pyCLAD BackwardTransfer, its documentation",
+            True,
+            pyclad_bwt_documented,
+        ),
+        Definition(
+            "pyclad_fwt",
+            "FWT (pyCLAD)",
+            f"mean over e > t of E[t,e], {TASK}",
+            "pyCLAD ForwardTransfer",
+            True,
+            pyclad_fwt,
+        ),
+    )
+}
+
+
+def summarise(R: npt.ArrayLike, introduced: Introduced) -> dict[str, float]:
+    """Every definition that needs nothing but R, by name, in the order of ``DEFINITIONS``."""
+    return {name: d.function(R, introduced) for name, d in DEFINITIONS.items() if not d.needs}
+
+
+def _checked(R: npt.ArrayLike, introduced: Introduced) -> tuple[np.ndarray, np.ndarray]:
+    values, first = np.asarray(R, dtype=np.float64), np.asarray(introduced)
+    if values.ndim != 2 or not values.size or first.shape != values.shape[1:]:
+        raise ValueError(f"R {values.shape} must be [T, O] and introduced {first.shape} [O]")
+    if first.dtype.kind not in "iu" or first.min() < 0 or first.max() >= len(values):
+        raise ValueError(f"introduced must be integers from 0 to {len(values) - 1}, not {first.tolist()}")
+    return values, first
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if values.size else NAN
+
+
+def _drop(column: np.ndarray, start: int) -> float:
+    """Best value from ``start`` to before the last, minus the last; NaN when there is none or one is missing."""
+    before = column[start:-1]
+    return float(before.max() - column[-1]) if before.size else NAN
+
+
+def _when_new(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:
+    return R[introduced, np.arange(introduced.size)]
+
+
+def _past(values: np.ndarray, R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
+    """The values of objects that are not of the last experience: those that can have been forgotten."""
+    R, introduced = _checked(R, introduced)
+    return values[introduced < len(R) - 1]

@@ -1,0 +1,146 @@
+"""Every threshold at once: AUROC, AP, F1-max and AUPRO of one object from one exact sort-based pass."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Curve:
+    """Counts of positives and normals at every threshold where a positive is found; ties are exact.
+
+    Only the scores of positives matter as thresholds: between two of them recall, and every region's hit
+    share, stand still. So the positives are sorted once and the normals, in chunks of any size and order,
+    only counted against them. Counts are integers: how the normals were cut into chunks changes nothing.
+
+    positives: [P] finite floats, higher is more anomalous. regions: [P] the number of the ground-truth
+    region each positive belongs to, 0..R-1 without gaps; needed by ``aupro`` only.
+
+    An undefined value is NaN (no positives; no normals for AUROC and AUPRO), never 0 and never an error.
+    """
+
+    def __init__(self, positives: npt.ArrayLike, regions: npt.ArrayLike | None = None) -> None:
+        scores = np.asarray(positives)
+        weights = None if regions is None else _region_weights(np.asarray(regions))
+        if weights is None:
+            scores = np.sort(scores)
+        else:  # equal scores in the order of their weights: sums do not depend on the order of the images
+            order = np.lexsort((weights, scores))
+            scores, weights = scores[order], weights[order]
+        first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]]) if scores.size else np.empty(0, int)
+        self.n_positives = scores.size
+        self.n_normals = 0
+        self.thresholds = scores[first]
+        """[U] the distinct scores of positives, ascending."""
+        self.hits = scores.size - first
+        """[U] positives at or above each threshold."""
+        self._above = np.zeros(first.size, np.int64)
+        self._at_or_above = np.zeros(first.size, np.int64)
+        self._covered = None if weights is None else weights[::-1].cumsum()[::-1][first]
+
+    def add_normals(self, values: np.ndarray) -> None:
+        """Count a chunk of normal scores, [n] finite floats. Sorts ``values`` in place."""
+        values.sort()
+        self.n_normals += values.size
+        if self.n_positives:
+            self._above += values.size - np.searchsorted(values, self.thresholds, side="right")
+            self._at_or_above += values.size - np.searchsorted(values, self.thresholds, side="left")
+
+    @property
+    def false_hits(self) -> np.ndarray:
+        """[U] normals at or above each threshold."""
+        return self._at_or_above
+
+    def auroc(self) -> float:
+        """Share of (positive, normal) pairs in the right order, ties counting half. No flip below 0.5.
+
+        (1 / PN) * sum over pairs of [s+ > s-] + [s+ = s-] / 2, counted in integers; equal to the trapezoid
+        over all distinct thresholds (scikit-learn ``roc_auc_score``).
+        """
+        pairs = self.n_positives * self.n_normals
+        if not pairs:
+            return float("nan")
+        lost = (self._above + self._at_or_above) * self._positives_at_threshold()
+        return (2 * pairs - int(lost.sum())) / (2 * pairs)
+
+    def ap(self) -> float:
+        """Average precision: sum_k (R_k - R_{k-1}) P_k over distinct thresholds, without interpolation.
+
+        As scikit-learn ``average_precision_score``; not the trapezoid under the precision-recall curve.
+        """
+        if not self.n_positives:
+            return float("nan")
+        precision = self.hits / (self.hits + self._at_or_above)
+        return float((self._positives_at_threshold() * precision).sum() / self.n_positives)
+
+    def f1_max(self) -> float:
+        """max over all thresholds of 2 TP / (2 TP + FP + FN)."""
+        return float(self._f1().max()) if self.n_positives else float("nan")
+
+    def f1_max_threshold(self) -> float:
+        """The highest threshold that reaches ``f1_max``: scores at or above it are called anomalous."""
+        if not self.n_positives:
+            return float("nan")
+        f1 = self._f1()
+        return float(self.thresholds[f1.size - 1 - int(f1[::-1].argmax())])
+
+    def aupro(self, limit: float) -> float:
+        """Area under PRO(FPR) from FPR 0 to ``limit`` (0 < limit <= 1), divided by ``limit``; in [0, 1].
+
+        PRO is the mean over all regions of the share of the region at or above the threshold, FPR the share
+        of all normals; every distinct threshold, ties merged, the curve runs from (0, 0) to (1, 1) and is
+        interpolated linearly at the limit (Bergmann et al., IJCV 2021; MVTec AD 2).
+        A constant map therefore gets limit / 2, not 0.
+        """
+        if self._covered is None:
+            raise ValueError("AUPRO needs the region of every positive")
+        if not 0 < limit <= 1:
+            raise ValueError(f"the FPR limit of AUPRO must be in (0, 1], not {limit}")
+        if not (self.n_positives and self.n_normals):
+            return float("nan")
+        # From high to low, each threshold adds two corners: normals between it and the next higher one move
+        # the curve to the right, then the pixels that share the score move it up and right in one straight line.
+        pro = np.minimum(self._covered[::-1] / self._covered[0], 1.0)
+        rate = np.empty(2 * pro.size + 2)
+        rate[0], rate[-1] = 0.0, 1.0
+        rate[1:-1:2] = self._above[::-1] / self.n_normals
+        rate[2:-1:2] = self._at_or_above[::-1] / self.n_normals
+        height = np.empty_like(rate)
+        height[0], height[-1] = 0.0, 1.0
+        height[1] = 0.0
+        height[3:-1:2] = pro[:-1]
+        height[2:-1:2] = pro
+        return _area(rate, height, limit) / limit
+
+    def _positives_at_threshold(self) -> np.ndarray:
+        return -np.diff(self.hits, append=0)
+
+    def _f1(self) -> np.ndarray:
+        # 2 TP + FP + FN = (TP + FP) + P
+        return 2 * self.hits / (self.hits + self._at_or_above + self.n_positives)
+
+
+def score_curve(labels: Sequence[bool] | np.ndarray, scores: np.ndarray) -> Curve:
+    """The curve of one score per image. labels, scores: [N]; scores finite."""
+    positive = np.asarray(labels, dtype=bool)
+    curve = Curve(scores[positive])
+    curve.add_normals(scores[~positive])
+    return curve
+
+
+def _region_weights(regions: np.ndarray) -> np.ndarray:
+    """1 / (pixels in the region) for each pixel, so that a whole region weighs one."""
+    return 1.0 / np.bincount(regions)[regions] if regions.size else np.empty(0)
+
+
+def _area(x: np.ndarray, y: np.ndarray, limit: float) -> float:
+    """Trapezoid under the polyline (x ascending, from 0 to 1) up to x = ``limit``."""
+    inside = int(np.searchsorted(x, limit, side="right"))
+    x, y, after_x, after_y = x[:inside], y[:inside], x[inside : inside + 1], y[inside : inside + 1]
+    if after_x.size:
+        share = (limit - x[-1]) / (after_x - x[-1])
+        y = np.append(y, y[-1] + share * (after_y - y[-1]))
+        x = np.append(x, limit)
+    return float((np.diff(x) * (y[1:] + y[:-1])).sum() / 2)
