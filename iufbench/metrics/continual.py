@@ -29,7 +29,7 @@ def curve(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
 
 
 def acc(R: npt.ArrayLike, introduced: Introduced) -> float:
-    """mean over t of c_t, the base included: ACC of IUF's tables, average incremental accuracy (Rebuffi 2017)."""
+    """mean over t of c_t, the base included: ACC of IUF's tables; AIA of Rebuffi 2017."""
     return _mean(curve(R, introduced))
 
 
@@ -45,7 +45,7 @@ def fm(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 
 def forgetting_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
-    """[T] f_t = mean over objects with i(o) < t of (max over i(o) <= k < t of R[k, o], minus R[t, o]); f_0 is NaN."""
+    """[T] f_t = mean over objects with i(o) < t of (max over i(o) <= k < t of R[k, o]) - R[t, o]; f_0 NaN."""
     R, introduced = _checked(R, introduced)
     return np.array(
         [
@@ -74,7 +74,7 @@ def new_object_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarra
 
 
 def new_object_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
-    """[T] mean of R[t, o] over the objects introduced in t; from 1 on it tells how well increments are learnt."""
+    """[T] mean of R[t, o] over the objects introduced in t; from 1 on: how well increments are learnt."""
     R, introduced = _checked(R, introduced)
     return np.array([_mean(row[introduced == t]) for t, row in enumerate(R)])
 
@@ -91,7 +91,7 @@ def fm_final(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 
 def fm_best(R: npt.ArrayLike, introduced: Introduced) -> float:
-    """As ``fm_final`` but the best includes the final value, so that it is never negative (mammoth, PyCIL)."""
+    """As ``fm_final`` but the best includes the final value: never negative (mammoth, PyCIL)."""
     return _mean(np.maximum(_past(forgetting_per_object(R, introduced), R, introduced), 0.0))
 
 
@@ -101,14 +101,14 @@ def forgetting_first(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 
 def bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
-    """mean of R[T-1, o] - R[i(o), o] over objects not of the last experience (GEM, Lopez-Paz & Ranzato 2017)."""
+    """mean of R[T-1, o] - R[i(o), o] over objects not of the last experience (GEM 2017)."""
     return _mean(_past(bwt_per_object(R, introduced), R, introduced))
 
 
 def fwt(R: npt.ArrayLike, introduced: Introduced, baseline: npt.ArrayLike) -> float:
     """mean of R[i(o)-1, o] - b[o] over objects not of the base experience (GEM, Avalanche).
 
-    baseline: [O] b[o], measured before any training; an untrained detector on frozen features is far from 0.5.
+    baseline: [O] b[o], measured before any training: an untrained detector is far from 0.5.
     """
     R, introduced = _checked(R, introduced)
     before = np.asarray(baseline, dtype=np.float64)
@@ -147,9 +147,9 @@ def pyclad_average(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 
 def pyclad_fm(R: npt.ArrayLike, introduced: Introduced) -> float:
-    """mean over all e of (max over t < T-1 of E[t, e], minus E[T-1, e]) (pyCLAD ``ForgettingMeasure``, last step).
+    """mean over all e of (max over t < T-1 of E[t, e]) - E[T-1, e] (pyCLAD ``ForgettingMeasure``).
 
-    Counts the experience just learnt, with its values before learning as the best: needs unseen objects evaluated.
+    Counts the experience just learnt too, its best being from before learning: needs unseen objects.
     """
     E = by_experience(R, introduced)
     return _mean(E[:-1].max(axis=0) - E[-1]) if len(E) > 1 else NAN
@@ -235,7 +235,7 @@ DEFINITIONS: dict[str, Definition] = {
         Definition(
             "fwt",
             "FWT",
-            "mean over the objects not of the base experience of R[i(o)-1,o] - b[o], b measured before any training",
+            "mean over the objects not of the base experience of R[i(o)-1,o] - b[o], b before any training",
             "GEM, Avalanche",
             True,
             fwt,
@@ -328,7 +328,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _drop(column: np.ndarray, start: int) -> float:
-    """Best value from ``start`` to before the last, minus the last; NaN when there is none or one is missing."""
+    """Best value from ``start`` to before the last, minus the last; NaN when none or one missing."""
     before = column[start:-1]
     return float(before.max() - column[-1]) if before.size else NAN
 

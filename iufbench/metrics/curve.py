@@ -100,8 +100,8 @@ class Curve:
             raise ValueError(f"the FPR limit of AUPRO must be in (0, 1], not {limit}")
         if not (self.n_positives and self.n_normals):
             return float("nan")
-        # From high to low, each threshold adds two corners: normals between it and the next higher one move
-        # the curve to the right, then the pixels that share the score move it up and right in one straight line.
+        # From high to low, each threshold adds two corners: the normals above it move the curve to the
+        # right, then the pixels that share the score move it up and right in one straight line.
         pro = np.minimum(self._covered[::-1] / self._covered[0], 1.0)
         rate = np.empty(2 * pro.size + 2)
         rate[0], rate[-1] = 0.0, 1.0

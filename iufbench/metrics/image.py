@@ -14,11 +14,11 @@ POOL = 16
 
 
 def image_score(maps: np.ndarray) -> np.ndarray:
-    """The maximum of the 16x16 average-pooled anomaly map (stride 1, no padding), as UniAD and IUF score images.
+    """The maximum of the 16x16 average-pooled anomaly map (stride 1, no padding), as UniAD and IUF.
 
-    maps: float [N, H, W]; returns float64 [N]. Sums are float64 and made of the window's own values only (four
-    doublings an axis), so a score depends on nothing outside its image; it differs from a float32 pooling
-    by that pooling's rounding (about 1e-7 of the value). A map with NaN gets the score NaN.
+    maps: float [N, H, W]; returns float64 [N]. Sums are float64 and made of the window's own values only
+    (four doublings an axis), so a score depends on nothing outside its image; it differs from a float32
+    pooling by that pooling's rounding (about 1e-6 of the value at most). A map with NaN gets the score NaN.
     Raises InputError when the maps are smaller than the window.
     """
     if min(maps.shape[1:]) < POOL:

@@ -26,8 +26,8 @@ def pixel_metrics(
 ) -> dict[str, float]:
     """auroc, ap, f1_max and one aupro_NN per limit (0.3 -> aupro_30), each in [0, 1], NaN where undefined.
 
-    masks: bool [N, H, W], true is defective; maps: float [N, H, W], higher is more anomalous, compared exactly
-    in their own precision. Normal images take part with all their pixels. Regions are the 8-connected
+    masks: bool [N, H, W], true is defective; maps: float [N, H, W], higher is more anomalous, compared
+    exactly in their own precision. Normal images take part with all their pixels. Regions are the 8-connected
     components of each image's mask at this resolution. ``aupimo`` adds ``aupimo``.
     Raises RunError naming object and image (``names`` [N]) for a NaN or infinite value in a map.
     """
@@ -43,7 +43,7 @@ def pixel_metrics(
 
 
 def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
-    """The curve over all pixels of one object, with regions; maps must be finite. Shapes as ``pixel_metrics``."""
+    """The curve over all pixels of one object, with regions. Shapes as ``pixel_metrics``; maps finite."""
     scores, regions, n_regions = [], [], 0
     for mask, image in zip(masks, maps):
         if mask.any():
@@ -63,7 +63,7 @@ def aupimo_per_image(
     """AUPIMO of every image with a defect, float64 [number of such images] (Bertoldo et al., BMVC 2024).
 
     Mean true-positive rate of the image over ln(FPR) between ``bounds`` = (L, U), with the FPR taken over
-    the pixels of images without any defect. In closed form, with F(s) the share of those pixels at or above s:
+    the pixels of images without any defect. In closed form, with F(s) the share of those pixels >= s:
     mean over the defective pixels of clip((ln U - ln max(L, F(s))) / ln(U / L), 0, 1).
     NaN without normal images. Coarse when L times the number of normal pixels is below about 30.
     """

@@ -18,7 +18,7 @@ RESAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Spread:
-    """What n values say: ``std`` is the sample standard deviation (ddof 1), ``low``..``high`` the interval of the mean.
+    """What n values say: ``std`` has ddof 1, ``low``..``high`` is the interval of the mean.
 
     NaN where undefined: ``std``, ``low`` and ``high`` need two values, ``mean`` one.
     """
@@ -69,7 +69,7 @@ def bootstrap_interval(
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Comparison:
-    """Compare two strategies, seed -> value each, over the seeds both have. Nothing in common: n = 0, all NaN."""
+    """Compare two strategies, seed -> value each, over the seeds both have; none: n = 0 and NaN."""
     seeds = tuple(sorted(a.keys() & b.keys()))
     differences = tuple(float(a[seed]) - float(b[seed]) for seed in seeds)
     return Comparison(
@@ -82,7 +82,7 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 
 
 
 def effect_size(differences: Sequence[float]) -> float:
-    """Cohen's d_z: mean of the paired differences over their standard deviation (ddof 1); NaN when that is 0."""
+    """Cohen's d_z: mean of the paired differences over their standard deviation (ddof 1), NaN if 0."""
     x = np.asarray(differences, dtype=np.float64)
     if x.size < 2 or np.ptp(x) == 0:
         return NAN

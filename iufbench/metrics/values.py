@@ -13,8 +13,8 @@ def _aupro(limit: float, used_by: str) -> Definition:
     return Definition(
         name=f"aupro_{round(100 * limit):02d}",
         title=f"AUPRO@{limit:g}",
-        formula=f"(1/L) * integral from 0 to L = {limit:g} of PRO(FPR) dFPR, PRO = mean share of each 8-connected "
-        "region that is hit, FPR over all normal pixels, all distinct thresholds",
+        formula=f"(1/L) * integral from 0 to L = {limit:g} of PRO(FPR) dFPR, PRO = mean share of each "
+        "8-connected region that is hit, FPR over all normal pixels, all distinct thresholds",
         used_by=used_by,
         higher_is_better=True,
         function=partial(Curve.aupro, limit=limit),
@@ -27,7 +27,7 @@ DEFINITIONS: dict[str, Definition] = {
         Definition(
             "auroc",
             "AUROC",
-            "share of (anomalous, normal) pairs ranked in the right order, ties counting half, never flipped below 0.5",
+            "share of (anomalous, normal) pairs in the right order, ties counting half, no flip below 0.5",
             "all; scikit-learn roc_auc_score",
             True,
             Curve.auroc,
