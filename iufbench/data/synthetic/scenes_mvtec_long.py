@@ -158,18 +158,18 @@ def _front(p: Params, rng: np.random.Generator) -> Params:
 
 
 def _thread_side(p: Params, rng: np.random.Generator) -> Params:
-    return changed(p, flat=(rng.uniform(0.0, 0.32), rng.uniform(0.13, 0.18), rng.choice([-1, 1])))
+    return changed(p, flat=(rng.uniform(-0.05, 0.25), rng.uniform(0.22, 0.32), rng.choice([-1, 1])))
 
 
 def _thread_top(p: Params, rng: np.random.Generator) -> Params:
-    return changed(p, crushed=(rng.uniform(0.0, 0.4), rng.uniform(-0.02, 0.02), rng.uniform(0.09, 0.12)))
+    return changed(p, crushed=(rng.uniform(0.0, 0.4), rng.uniform(-0.02, 0.02), rng.uniform(0.12, 0.15)))
 
 
 @register("mvtec", "screw")
 class Screw(Scene):
-    """A wood screw lying in any direction on a light table; grey-scale."""
+    """A wood screw lying on a light table, turned further than most objects; grey-scale."""
 
-    angle = 180.0
+    angle = 45.0
     shift = 0.04
     grey = True
     mutations: ClassVar = {
@@ -210,7 +210,7 @@ class Screw(Scene):
             segment(u, v, -0.82, 0, -0.80, 0, 0.10) < 0
         )
         for line in p["gouges"]:
-            mark = cover(segment(u, v, *line, 0.020))
+            mark = cover(segment(u, v, *line, 0.026))
             height = height - 0.015 * mark
             tone = tone * (1 - 0.6 * mark)
         tone *= 1 + 0.05 * canvas.noise(n + 1, 60, 2, 0.9)
@@ -249,8 +249,8 @@ def _bend_tufts(p: Params, rng: np.random.Generator) -> Params:
 
 def _lose_tufts(p: Params, rng: np.random.Generator) -> Params:
     gone = p["gone"].copy()
-    row, column = int(rng.integers(9)), int(rng.integers(3))
-    gone[row, column : column + int(rng.integers(1, 3))] = True
+    row, column = int(rng.integers(8)), int(rng.integers(3))
+    gone[row : row + 2, column : column + 2] = True
     return changed(p, gone=gone)
 
 
@@ -262,12 +262,12 @@ class Toothbrush(Scene):
     mutations: ClassVar = {"bent_bristles": _bend_tufts, "missing_tuft": _lose_tufts}
     painters: ClassVar = {
         "color": dye(((150, 96, 40), (90, 70, 60), (60, 120, 60)), 16, 24, 0.8),
-        "contamination": specks(((60, 40, 28), (196, 70, 60), (40, 90, 60)), 9, 14, (1, 3)),
+        "contamination": specks(((60, 40, 28), (196, 70, 60), (40, 90, 60)), 12, 17, (1, 3)),
     }
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
-            "lean": rng.normal(0, 0.014, (9, 4, 2)),
+            "lean": rng.normal(0, 0.008, (9, 4, 2)),
             "gone": np.zeros((9, 4), bool),
             "size": rng.normal(1, 0.04, (9, 4)),
         }
@@ -286,8 +286,8 @@ class Toothbrush(Scene):
                 width = 0.72 if i in (0, 8) else 1.0  # the rows at both ends are narrower
                 x, y = (j - 1.5) * 0.186 * width, -0.10 + (i - 4) * 0.162
                 c = canvas.at(x, y, 0.30 if np.hypot(*p["lean"][i, j]) > 0.06 else 0.16)
-                socket = disc(c.u, c.v, 0.06)
-                c.paint(cover(socket), rgb(24, 60, 70))
+                socket = disc(c.u, c.v, 0.066)
+                c.paint(cover(socket), rgb(16, 40, 48))
                 if p["gone"][i, j]:
                     continue
                 self._tuft(c, p, i, j)
@@ -296,10 +296,10 @@ class Toothbrush(Scene):
     @staticmethod
     def _tuft(c: Canvas, p: Params, i: int, j: int) -> None:
         dx, dy = p["lean"][i, j]
-        fringe = 0.012 * c.noise(p["n"] + 1, 64, 2, 0.9)
+        fringe = 0.008 * c.noise(p["n"] + 1, 64, 2, 0.9)
         tuft = segment(c.u, c.v, 0, 0, dx, dy + 1e-4, 0.078 * p["size"][i, j]) + fringe
         colour = rgb(236, 238, 240) if (i + j) % 2 else rgb(84, 132, 206)
-        bristles = 1 + 0.16 * c.noise(p["n"] + 2, 100, 1)
+        bristles = 1 + 0.12 * c.noise(p["n"] + 2, 100, 1)
         c.shadow(tuft, 0.02, 0.5, 0.05)
         crown = 0.70 + 0.30 * dome(tuft, 0.06) / 0.06
         c.paint(cover(tuft), colour * (bristles * crown)[..., None])

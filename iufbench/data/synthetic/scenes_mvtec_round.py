@@ -201,11 +201,10 @@ class Cable(Scene):
             c.shadow(insulation, 0.025, 0.45)
             c.body(insulation, rgb(*core), 0.05, 0.0005 * c.noise(n + 3, 40, 2), gloss=0.2)
             self._strands(c, p, i)
-        ring = disc(u, v, 0.395)
-        region |= (np.abs(ring) < 0.30) & (filler < -0.05)
         for i in range(3):
             turn = TAU * i / 3 - TAU / 4
-            region &= disc(u, v, 0.23, 0.395 * math.cos(turn), 0.395 * math.sin(turn)) > 0
+            off = disc(u, v, 0.265, 0.395 * math.cos(turn), 0.395 * math.sin(turn))
+            region |= np.abs(off) < 0.06
         return canvas.image, region
 
     def _strands(self, c: Canvas, p: Params, i: int) -> None:
@@ -259,7 +258,7 @@ class Hazelnut(Scene):
     zoom = 0.04
     mutations: ClassVar = {"print": _print}
     surface = ("crack", "cut")
-    painters: ClassVar = {"hole": poke(13, 18)}
+    painters: ClassVar = {"hole": poke(15, 20)}
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {"print": None, "slim": rng.uniform(0.96, 1.04), "phase": rng.uniform(0, 1)}
@@ -277,7 +276,7 @@ class Hazelnut(Scene):
         height = 0.42 * np.sqrt(np.clip(1 - (u * u + v * v) / np.float32(0.62), 0, 1))
         across = u / np.sqrt(np.clip(1 - (v / 0.95) ** 2, 0.06, 1))  # meridians run from tip to base
         stripes = wander(n + 1, np.clip(across * 0.55 + 0.5, 0, 1), 34)
-        colour = rgb(156, 94, 50) * (1 + 0.13 * stripes + 0.05 * canvas.noise(n + 2, 20, 3))[..., None]
+        colour = rgb(156, 94, 50) * (1 + 0.10 * stripes + 0.05 * canvas.noise(n + 2, 20, 3))[..., None]
         # The scar at the base is pale and dull, its border ragged.
         scar = v - np.float32(0.44) + 0.10 * u * u + 0.025 * canvas.noise(n + 3, 14, 2)
         pale = rgb(196, 164, 120) * (1 + 0.09 * canvas.noise(n + 4, 30, 3, 0.8))[..., None]

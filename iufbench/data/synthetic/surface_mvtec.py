@@ -67,7 +67,7 @@ def poke(low: float = 8, high: float = 11) -> Painter:
         gy, gx = np.gradient(d)
         slope = (gx + gy) / np.float32(np.hypot(gx, gy).max() + 1e-6)
         rim = np.clip(1 - np.abs(d - 0.15) / 0.3, 0, 1)
-        funnel = np.float32(rng.uniform(0.65, 0.8)) * _filled(d + 0.2, 1.6)
+        funnel = np.float32(rng.uniform(0.8, 0.92)) * _filled(d + 0.15, 2.2)
         return np.clip(image * (1 + 0.45 * rim * slope - funnel)[..., None], 0, 1), _filled(d - 0.3, 5)
 
     return painter
