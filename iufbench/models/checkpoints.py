@@ -2,7 +2,7 @@
 
 What their names become here:
 
-    module.reconstruction.transformer...   -> transformer...        (likewise input_proj, output_proj, pos_embed)
+    module.reconstruction.transformer...   -> transformer...     (also input_proj, output_proj, pos_embed)
     module.reconstruction.vitclassifiy...  -> classifier...
         ...vit_blocks.N...                 ->     ...blocks.N...
         ...mlp.mlp.N...                    ->     ...mlp.N...
@@ -41,8 +41,8 @@ def load_public_weights(
 ) -> None:
     """Fill a UniAD or IUF network from a public checkpoint's state dict (``weights.read_state_dict``).
 
-    ``source`` is named in errors. Raises InputError naming the first tensor that is missing, of another shape,
-    or without a place in this network.
+    ``source`` is named in errors. Raises InputError naming the first tensor that is missing, of another
+    shape, or without a place in this network.
     """
     given = {own_name(name): tensor for name, tensor in state_dict.items()}
     given = {name: tensor for name, tensor in given.items() if not name.startswith(_OUTSIDE)}

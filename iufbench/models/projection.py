@@ -54,7 +54,7 @@ def _triangle(rows: Tensor) -> Tensor:
 
 
 def direction_weights(channels: int) -> Tensor:
-    """d_k = log(1 + k) / log(E) for k = 0..E-1, float64 [E]: the strongest direction is frozen, the last free."""
+    """d_k = log(1 + k) / log(E) for k = 0..E-1, float64 [E]: the strongest direction is held."""
     return torch.arange(1, channels + 1, dtype=torch.float64).log() / math.log(channels)
 
 
@@ -94,9 +94,9 @@ def pull_(
     """theta <- rate * old + (1 - rate) * theta for every parameter, in place.
 
     ``old_state``: a state dict of the model before the experience. A parameter that has gained rows since (a
-    grown classifier) is pulled in the rows that it had. ``include_buffers`` pulls buffers as well, integer ones
-    truncated, as the released code does with BatchNorm's statistics and step counter. Raises KeyError when the
-    old state lacks an entry.
+    grown classifier) is pulled in the rows that it had. ``include_buffers`` pulls buffers as well, integer
+    ones truncated, as the released code does with BatchNorm's statistics and step counter. Raises KeyError
+    when the old state lacks an entry.
     """
     current: list[Tensor] = []
     old: list[Tensor] = []

@@ -93,7 +93,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
         if not name.endswith("num_batches_tracked"):
             tensor = state[name].detach().cpu().contiguous()
             digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.numpy().tobytes())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
