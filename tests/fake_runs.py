@@ -96,13 +96,17 @@ def make_run(
     if masks:
         matrices["pixel"] = fake_matrix(protocol, "pixel", keep, seed) if pixel is None else np.array(pixel)
     steps = range(len(experiences))
+    images = _fake_scores(objects, introduced, len(experiences), seed) if scores else {}
+    for (t, obj), (good, bad) in images.items():
+        matrices["image"][t, objects.index(obj)] = float(np.mean(bad[:, None] > good[None, :]))
     info: dict[str, Any] = {
         "iufbench": "0.1.0",
         "id": store.run_id(dataset, protocol, strategy, recipe_hash, seed),
         "status": status,
         "dataset": {
             "name": dataset,
-            "title": {"mvtec": "MVTec AD", "visa": "VisA", "elpv": "ELPV"}[protocol.split("_")[0]],
+            "title": {"mvtec": "MVTec AD", "visa": "VisA", "elpv": "ELPV"}[protocol.split("_")[0]]
+            + (" (synthetic)" if synthetic else ""),
             "synthetic": synthetic,
             "fingerprint": "f00d" * 16,
             "has_masks": masks,
@@ -171,7 +175,6 @@ def make_run(
         }
     info["summary"] = summary
     store.write_info(path, {**info, **changes})
-    rng = np.random.default_rng(seed)
     for t in steps:
         metric_rows, score_rows = [], []
         for i, obj in enumerate(objects):
@@ -179,16 +182,25 @@ def make_run(
             for level, values in matrices.items():
                 if not np.isnan(values[t, i]) or seen:
                     metric_rows.append(store.MetricRow(obj, level, "auroc", values[t, i], seen))
-            if scores and seen:
-                good, bad = rng.normal(0, 1, 12), rng.normal(2.0, 1, 18)
-                score_rows += [store.ScoreRow(obj, f"{obj}/good/{n}.png", 0, s) for n, s in enumerate(good)]
-                score_rows += [store.ScoreRow(obj, f"{obj}/bad/{n}.png", 1, s) for n, s in enumerate(bad)]
-                auroc = float(np.mean(bad[:, None] > good[None, :]))
-                index = next(k for k, row in enumerate(metric_rows) if row[:2] == (obj, "image"))
-                metric_rows[index] = metric_rows[index]._replace(value=auroc)
+            good, bad = images.get((t, obj), ((), ()))
+            score_rows += [store.ScoreRow(obj, f"{obj}/good/{n}.png", 0, s) for n, s in enumerate(good)]
+            score_rows += [store.ScoreRow(obj, f"{obj}/bad/{n}.png", 1, s) for n, s in enumerate(bad)]
         store.record_experience(path, t, metric_rows, score_rows)
         store.record_training(path, t, [{"epoch": 0, "loss": 1.0 / (t + 1), "lr": 1e-4}])
     return path
+
+
+def _fake_scores(
+    objects: list[str], introduced: dict[str, int], steps: int, seed: int
+) -> dict[tuple[int, str], tuple[np.ndarray, np.ndarray]]:
+    """Invented scores of 12 normal and 18 defective images, drifting together as the stream goes on."""
+    rng = np.random.default_rng(seed)
+    return {
+        (t, o): (rng.normal(0, 1, 12), rng.normal(2.0 - 0.3 * (t - introduced[o]), 1, 18))
+        for t in range(steps)
+        for o in objects
+        if introduced[o] <= t
+    }
 
 
 TITLES = {

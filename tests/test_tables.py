@@ -1,0 +1,358 @@
+"""Tables: golden renderings, and that nothing but raw records can change a number."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import make_run
+
+from iufbench.collect import collect
+from iufbench.errors import InputError, RunError
+from iufbench.literature import published
+from iufbench.render import FORMATS, render
+from iufbench.store import find_runs
+from iufbench.table import Cell, Column, Row, Table, mark_best, measured
+from iufbench.tables import build_tables, write_tables
+
+GOLDEN = Path(__file__).parent / "data" / "tables"
+
+
+def two_steps(base: float, later: float, new: float) -> list[list[float]]:
+    """R of visa_8_4: 8 base objects at ``base``, then at ``later`` with 4 new ones at ``new``."""
+    return [[base] * 8 + [np.nan] * 4, [later] * 8 + [new] * 4]
+
+
+@pytest.fixture
+def results(tmp_path):
+    """c = .90, .80: ACC 85, FM 10 and c = .92, .86: ACC 89, FM 6 for IUF; .80, .65: 72.5, 15 for UniAD."""
+    make_run(tmp_path, "visa_8_4", "iuf", 0, image=two_steps(0.9, 0.75, 0.9), pixel=two_steps(0.9, 0.9, 0.9))
+    make_run(tmp_path, "visa_8_4", "iuf", 1, image=two_steps(0.92, 0.84, 0.9), pixel=two_steps(0.8, 0.7, 0.7))
+    make_run(
+        tmp_path, "visa_8_4", "uniad", 0, image=two_steps(0.8, 0.6, 0.75), pixel=two_steps(0.5, 0.5, 0.5)
+    )
+    return tmp_path
+
+
+def tables_of(results):
+    return {t.name: t for t in build_tables(find_runs(results)[0], published())}
+
+
+def row_of(table, *labels):
+    (row,) = [r for r in table.rows if r.labels == labels]
+    return row
+
+
+def shown(table, *labels):
+    return [c.value for c in row_of(table, *labels).cells]
+
+
+def test_numbers_by_hand(results):
+    table = tables_of(results)["results_visa_image"]
+    place = [(c.group, c.title) for c in table.columns].index(("8-4 with 1 Step", "ACC ↑"))
+    acc, fm = row_of(table, "IUF", "paper 0a1b2c3d").cells[place : place + 2]
+    assert acc.value == pytest.approx(87.0) and acc.sd == pytest.approx(np.sqrt(8.0))
+    assert acc.raw == pytest.approx((85.0, 89.0))
+    assert fm.value == pytest.approx(8.0)
+    assert row_of(table, "IUF", "published").cells[place].value == 80.1
+    assert row_of(table, "IUF", "difference").cells[place].value == pytest.approx(6.9)
+    assert shown(table, "UniAD", "paper 0a1b2c3d")[place] == pytest.approx(72.5)
+    assert acc.best and fm.best
+    assert table.columns[0].group == "11-1 with 1 Step"
+    assert row_of(table, "IUF", "paper 0a1b2c3d").cells[0] == Cell()
+
+
+@pytest.mark.parametrize("fmt", ["md", "tex"])
+@pytest.mark.parametrize("name", ["results_visa_image", "objects_visa_visa_8_4_image", "costs_visa"])
+def test_golden(results, name, fmt):
+    text = render(tables_of(results)[name], fmt)
+    path = GOLDEN / f"{name}.{fmt}"
+    if os.environ.get("IUFBENCH_WRITE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_every_published_value_of_the_paper_is_shown(results):
+    table = tables_of(results)["results_visa_image"]
+    assert [r.labels[0] for r in table.rows if r.kind == "published"] == [
+        "UniAD",
+        "UniAD + EWC",
+        "UniAD + SI",
+        "UniAD + MAS",
+        "UniAD + LVT",
+        "IUF",
+        "CDAD †",
+    ]
+    text = render(table, "md")
+    assert "≈" in text and "reading error" in text and "IUF (ECCV 2024" in text
+    assert "runs visa/visa\\_8\\_4/iuf/0a1b2c3d/seed{0,1}" in text
+
+
+def test_tampering_with_the_summary_changes_no_table_and_is_reported(results):
+    before = {name: render(t, "csv") for name, t in tables_of(results).items()}
+    path = results / "runs/visa/visa_8_4/iuf/0a1b2c3d/seed0/run.json"
+    info = json.loads(path.read_text())
+    info["summary"]["image"]["acc"] = 0.999
+    path.write_text(json.dumps(info))
+    after = {name: render(t, "csv") for name, t in tables_of(results).items()}
+    assert after == before
+    warnings = []
+    files = write_tables(results, results / "tables", ("md",), warn=warnings.append)
+    assert any("seed0" in w and "summary disagrees" in w and "0.999" in w for w in warnings)
+    assert "summary disagrees" in next(f for f in files if f.name == "results_visa_image.md").read_text()
+    with pytest.raises(RunError, match="summary disagrees"):
+        write_tables(results, results / "tables", strict=True)
+
+
+def test_tampering_with_image_metrics_is_undone_from_the_scores(tmp_path):
+    path = make_run(tmp_path, "elpv_1_1", masks=False, scores=True)
+    before = write_tables(tmp_path, tmp_path / "a", ("csv",))
+    lines = (path / "metrics.csv").read_text().splitlines()
+    lines[1] = re.sub(r"auroc,[^,]+,", "auroc,0.125,", lines[1])
+    (path / "metrics.csv").write_text("\n".join(lines) + "\n")
+    warnings = []
+    after = write_tables(tmp_path, tmp_path / "b", ("csv",), warn=warnings.append)
+    assert (
+        "metrics.csv disagrees with scores.csv.gz (auroc of mono after experience 0; 1 in all)" in warnings[0]
+    )
+
+    def values(files):
+        return [[row["values"] for row in csv.DictReader(io.StringIO(f.read_text()))] for f in files]
+
+    assert values(before) == values(after)
+
+
+def test_incomplete_stays_empty(tmp_path):
+    image = np.array(two_steps(0.9, 0.8, 0.7))
+    image[1, 3] = np.nan  # undefined for one object
+    make_run(tmp_path, "visa_8_4", "iuf", 0, image=image)
+    make_run(tmp_path, "visa_8_4", "iuf", 1, image=two_steps(0.9, 0.8, 0.7))
+    tables = tables_of(tmp_path)
+    column = [(c.group, c.title) for c in tables["results_visa_image"].columns].index(
+        ("8-4 with 1 Step", "ACC ↑")
+    )
+    row = row_of(tables["results_visa_image"], "IUF", "paper 0a1b2c3d")
+    assert row.cells[column] == Cell()
+    assert row_of(tables["results_visa_pixel"], "IUF", "paper 0a1b2c3d").cells[column].value is not None
+    markdown = next(
+        line for line in render(tables["results_visa_image"], "md").splitlines() if "0a1b" in line
+    )
+    assert "nan" not in markdown and "| 0.0" not in markdown
+    learnt = row_of(tables["objects_visa_visa_8_4_image"], "when introduced", "IUF", "paper 0a1b2c3d (n=2)")
+    assert learnt.cells[3].value == pytest.approx(90.0)
+
+
+def test_a_running_run_is_not_in_any_table_but_named(results):
+    make_run(results, "visa_8_4", "ewc", 0, status="running")
+    warnings = []
+    write_tables(results, results / "tables", warn=warnings.append)
+    assert warnings == ["not counted: visa/visa_8_4/ewc/0a1b2c3d/seed0 is running"]
+    assert "/ewc/" not in (results / "tables/results_visa_image.md").read_text()
+
+
+def test_a_damaged_run_is_skipped_with_its_name_and_reason(results):
+    path = make_run(results, "visa_8_4", "ewc", 0)
+    (path / "metrics.csv").unlink()
+    warnings = []
+    assert write_tables(results, results / "tables", warn=warnings.append)
+    assert len(warnings) == 1 and str(path) in warnings[0] and "metrics.csv" in warnings[0]
+    with pytest.raises(RunError, match=r"metrics\.csv"):
+        write_tables(results, results / "tables", strict=True)
+
+
+def test_no_runs_says_how_to_make_one(tmp_path):
+    with pytest.raises(InputError, match="iufbench run"):
+        write_tables(tmp_path, tmp_path / "tables")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe_hash": "ffffffff"},
+        {"image_size": 256},
+        {"preset": "quick"},
+        {"backbone": {"name": "resnet18", "weights_sha256": "cd" * 32, "random": True}},
+    ],
+)
+def test_different_recipes_are_never_merged(results, change):
+    make_run(results, "visa_8_4", "iuf", 7, **change)
+    rows = [
+        r for r in tables_of(results)["results_visa_image"].rows if r.labels[0] == "IUF" and r.kind == "ours"
+    ]
+    place = 2
+    assert sorted(len(r.cells[place].raw) for r in rows) == [1, 2]
+
+
+def test_different_data_are_never_merged(results):
+    path = make_run(results, "visa_8_4", "iuf", 7)
+    text = (path / "run.json").read_text()
+    (path / "run.json").write_text(text.replace("f00d" * 16, "beef" * 16))
+    rows = [
+        r for r in tables_of(results)["results_visa_image"].rows if r.labels[0] == "IUF" and r.kind == "ours"
+    ]
+    assert sorted(len(r.cells[2].raw) for r in rows) == [1, 2]
+
+
+def test_a_recipe_for_each_protocol_shares_a_row(results):
+    make_run(results, "visa_11_1", "uniad", 0, recipe_hash="12345678")
+    table = tables_of(results)["results_visa_image"]
+    row = row_of(table, "UniAD", "paper 2 recipes")
+    assert [c.value is not None for c in row.cells] == [True, True, True, True, False, False]
+    assert "12345678/seed0" in dict(table.footnotes)[row.note]
+
+
+def test_synthetic_results_stand_alone(results):
+    make_run(results, "visa_8_4", "iuf", 0, synthetic=True)
+    tables = tables_of(results)
+    table = tables["results_visa-synthetic_image"]
+    assert table.synthetic and {r.kind for r in table.rows} == {"ours"}
+    for fmt in ("md", "tex", "html"):
+        text = render(table, fmt)
+        assert "SYNTHETIC DATA" in text and "80.1" not in text
+    assert not tables["results_visa_image"].synthetic
+    assert "synthetic" not in render(tables["results_visa_image"], "md")
+
+
+def test_joint_training_does_not_compete(results):
+    experiences = [find_runs(results)[0][0].objects]
+    path = make_run(results, "visa_8_4", "joint", 0)
+    info = json.loads((path / "run.json").read_text())
+    info["protocol"]["experiences"] = [list(experiences[0])]
+    info.pop("summary")
+    (path / "run.json").write_text(json.dumps(info))
+    rows = ["experience,object,level,metric,value,seen"] + [
+        f"0,{o},image,auroc,0.99,1" for o in experiences[0]
+    ]
+    (path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    table = tables_of(results)["results_visa_image"]
+    row = row_of(table, "joint", "paper 0a1b2c3d")
+    assert row.cells[2].value == pytest.approx(99.0) and not row.cells[2].best
+    assert row.cells[3] == Cell()
+    assert "all objects at once" in dict(table.footnotes)[row.note]
+
+
+def test_ablation(tmp_path):
+    make_run(tmp_path, "mvtec_10_1x5", "iuf")
+    make_run(tmp_path, "mvtec_10_1x5", "iuf_without_scl", keep=0.7)
+    table = tables_of(tmp_path)["ablation_mvtec_mvtec_10_1x5"]
+    published_rows = {r.labels[0]: [c.value for c in r.cells] for r in table.rows if r.kind == "published"}
+    assert published_rows["IUF, without object-aware self-attention"] == [84.2, 14.2, 90.3, 8.6]
+    assert published_rows["IUF, full"] == [94.2, 3.2, 95.1, 1.0]
+    assert row_of(table, "IUF, without semantic compression loss", "difference")
+    assert "secondary source" in render(table, "md")
+
+
+def test_objects_one_by_one(tmp_path):
+    make_run(tmp_path, "mvtec_1_1x14", "iuf")
+    table = tables_of(tmp_path)["one_by_one_mvtec"]
+    assert shown(table, "IUF", "published") == [76.2, 17.1]
+    assert "secondary source" in render(table, "md")
+
+
+@pytest.mark.parametrize("fmt", list(FORMATS))
+def test_hostile_names_are_escaped(tmp_path, fmt):
+    name = "<script>alert(1)<!script> & |_$%#{}~^"
+    make_run(tmp_path, "elpv_1_1", name, masks=False)
+    for table in tables_of(tmp_path).values():
+        text = render(table, fmt)
+        if fmt in ("md", "html"):
+            assert "<script" not in text
+        if fmt == "md":
+            widths = {
+                len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")
+            }
+            assert len(widths) == 1
+        if fmt == "csv":
+            assert name in {r["strategy"] for r in csv.DictReader(io.StringIO(text))}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+def test_latex_compiles(results):
+    make_run(results, "visa_8_4", "<a>_&%$#{}~^ß→", 0)
+    make_run(results, "visa_2_2x5", "iuf", 0, synthetic=True)
+    files = write_tables(results, results / "tables", ("tex",))
+    body = "\n".join(rf"\input{{{f.stem}}}\clearpage" for f in files)
+    document = (
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
+    )
+    (results / "tables/all.tex").write_text(document)
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
+        cwd=results / "tables",
+        capture_output=True,
+        text=True,
+        errors="replace",
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_csv_keeps_every_seed(results):
+    rows = list(csv.DictReader(io.StringIO(render(tables_of(results)["results_visa_image"], "csv"))))
+    row = next(r for r in rows if r["source"] == "paper 0a1b2c3d" and r["strategy"] == "IUF" and r["values"])
+    assert [float(v) for v in row["values"].split()] == pytest.approx([85.0, 89.0])
+    assert row["n"] == "2" and float(row["value"]) == pytest.approx(87.0)
+
+
+def test_costs(results):
+    table = tables_of(results)["costs_visa"]
+    row = row_of(table, "8-4 with 1 Step", "IUF", "paper 0a1b2c3d")
+    values = {f"{c.group} {c.title}".strip(): cell for c, cell in zip(table.columns, row.cells)}
+    assert values["parameters trainable (M)"].value == pytest.approx(7.654321)
+    assert values["kept for later bytes (MB)"].value == pytest.approx(2.0)
+    assert values["seconds training"].value == pytest.approx(300.5)
+    assert values["images/s evaluation"].value == pytest.approx((8 + 12) * 30 / 60)
+    assert values["object id at training"].text == "yes"
+
+
+def test_missing_costs_are_empty(tmp_path):
+    make_run(tmp_path, "elpv_1_1", masks=False, costs={}, seconds={}, environment={})
+    (row,) = tables_of(tmp_path)["costs_elpv"].rows
+    assert all(c.value is None for c in row.cells)
+
+
+def test_best_ties_by_what_is_printed():
+    rows = [Row((str(k),), (Cell(v),)) for k, v in enumerate((90.04, 90.0, 89.9))]
+    assert [r.cells[0].best for r in mark_best([Column("x", higher_is_better=True)], rows)] == [
+        True,
+        True,
+        False,
+    ]
+
+
+def test_a_seed_without_a_value_leaves_no_mean():
+    assert measured([0.5, np.nan]) == Cell()
+    assert measured([]) == Cell()
+
+
+def test_unknown_format(results):
+    with pytest.raises(InputError, match="unknown table format"):
+        write_tables(results, results / "tables", ("docx",))
+
+
+def test_tables_do_not_depend_on_where_runs_were_found(results, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(results / "runs", other / "runs")
+    assert {n: render(t, "md") for n, t in tables_of(results).items()} == {
+        n: render(t, "md") for n, t in tables_of(other).items()
+    }
+
+
+def test_collect_warns_once_per_problem(results):
+    assert collect(results).warnings() == []
+
+
+def test_table_html_is_well_formed(results):
+    from xml.etree import ElementTree
+
+    for table in tables_of(results).values():
+        text = render(table, "html")
+        assert isinstance(table, Table)
+        ElementTree.fromstring(f"<div>{text}</div>")
