@@ -17,7 +17,8 @@ from iufbench.errors import InputError
 from iufbench.evaluation import ObjectEvaluation, ObjectTest
 from iufbench.files import read_json
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.models.checkpoints import load_public_weights, read_weights
+from iufbench.models.checkpoints import load_public_weights
+from iufbench.models.weights import read_state_dict
 from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
 from iufbench.provenance import command_line, environment, now, peak_memory_mb
@@ -137,7 +138,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     evaluation = ObjectEvaluation(tests)
     strategy = build_strategy(plan, backbone, device, EvaluationPlugin(evaluation))
     if plan.request.init_from is not None:
-        load_public_weights(strategy.model, read_weights(plan.request.init_from))
+        load_public_weights(strategy.model, read_state_dict(plan.request.init_from))
     return Parts(built, strategy, evaluation, backbone)
 
 

@@ -20,10 +20,12 @@ from iufbench.data.resident import Batch, Batches
 from iufbench.fields import number
 from iufbench.models.compression import semantic_compression, tail_singular_values
 from iufbench.models.iuf import IUFNetwork, token_means
-from iufbench.models.projection import merge_rows, project_gradients_, projection_matrix, pull_
+from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
 
 from .base import ReconstructionStrategy
+
+RELEASED_RATIO = 0.1  # the released code sums normalised singular values below 0.1/256
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class IUF(ReconstructionStrategy):
         std = torch.tensor(context.pixel_std, device=self.device).view(1, 3, 1, 1)
         self._pixels = (mean, std)
         self._old_state: dict[str, Tensor] | None = None
-        self._rows: dict[str, Tensor] = {}
+        self.feature_matrices: dict[str, FeatureMatrix] = {}
         self._projections: dict[str, Tensor] = {}
         self._window: deque[list[Tensor]] = deque()
         self._epochs_done = 0
@@ -157,7 +159,7 @@ class IUF(ReconstructionStrategy):
         if not scl.gradient:
             windows = [w.detach() for w in windows]
         if scl.form == "released":
-            return semantic_compression(windows)
+            return semantic_compression(windows, RELEASED_RATIO)
         return tail_singular_values(windows, scl.first)
 
     # Update strategy -----------------------------------------------------------------------------------
@@ -170,7 +172,7 @@ class IUF(ReconstructionStrategy):
         if update.enabled and self._is_increment and update.pull > 0:
             self._old_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         # Released and published alike: an experience uses the matrices that stood at its start.
-        self._projections = {name: projection_matrix(rows) for name, rows in self._rows.items()}
+        self._projections = {name: matrix.projection() for name, matrix in self.feature_matrices.items()}
 
     def _before_training_iteration(self, **kwargs: Any) -> None:
         if self._old_state is not None:
@@ -181,7 +183,7 @@ class IUF(ReconstructionStrategy):
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)
         if self._projections and self._is_increment:
-            project_gradients_(self.model, self._projections)
+            project_gradients(self.model, self._projections)
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         super()._after_training_epoch(**kwargs)
@@ -207,13 +209,9 @@ class IUF(ReconstructionStrategy):
                 self._reconstruct(batch.to(self.device))
         self.model.train()
         for name, parts in means.items():
-            self._rows[name] = merge_rows(self._rows.get(name), torch.cat(parts))
-
-    @property
-    def feature_rows(self) -> dict[str, Tensor]:
-        """Layer name -> feature matrix [rows, E] of all old objects: one row per training image."""
-        return dict(self._rows)
+            rows, old = torch.cat(parts), self.feature_matrices.get(name)
+            self.feature_matrices[name] = FeatureMatrix.of(rows) if old is None else old.merge(rows)
 
     @property
     def bytes_kept(self) -> int:
-        return sum(r.numel() * r.element_size() for r in self._rows.values())
+        return sum(matrix.nbytes for matrix in self.feature_matrices.values())

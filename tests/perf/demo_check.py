@@ -1,0 +1,69 @@
+"""What the quick preset reaches on synthetic VisA and on ELPV, seeds 0-2, against the stated goals.
+
+Prints one line per goal with what was measured, and exits 1 when one is missed. Finished runs are
+reused, so a second call only prints. Usage: python tests/perf/demo_check.py [results folder]
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from iufbench.plan import Request, prepare
+from iufbench.store import load_run
+from iufbench.summary import summaries
+
+SEEDS = (0, 1, 2)
+
+
+def summary(results: Path, protocol: str, strategy: str, synthetic: bool, level: str, name: str) -> float:
+    """Mean over seeds of one continual summary; missing runs are made first."""
+    values = []
+    for seed in SEEDS:
+        command = ["iufbench", "run", "--protocol", protocol, "--strategy", strategy, "--seed", str(seed)]
+        command += ["--results", str(results)] + (["--synthetic"] if synthetic else [])
+        program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
+        subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
+        request = Request(protocol, strategy, seed=seed, synthetic=synthetic, results=results)
+        run = load_run(prepare(request, progress=False).path)
+        values.append(summaries(run)[level][name])
+    return statistics.mean(values)
+
+
+def main() -> int:
+    results = Path(sys.argv[1] if len(sys.argv) > 1 else "results")
+
+    def visa(strategy: str, level: str, name: str) -> float:
+        return summary(results, "visa_8_1x4", strategy, True, level, name)
+
+    def elpv(protocol: str, strategy: str) -> float:
+        return summary(results, protocol, strategy, False, "image", "fm_final")
+
+    forgets, protected = visa("finetune", "image", "fm_final"), visa("iuf", "image", "fm_final")
+    goals = [
+        ("joint: image AUROC", visa("joint", "image", "acc_final"), ">=", 0.90),
+        ("joint: pixel AUROC", visa("joint", "pixel", "acc_final"), ">=", 0.95),
+        ("finetune: FM-final (image)", forgets, ">=", 0.15),
+        ("iuf: FM-final (image), at most half of finetune's", protected, "<=", forgets / 2),
+    ]
+    for name in ("acc", "acc_final"):
+        theirs = visa("finetune", "image", name)
+        goals.append((f"iuf: {name} (image), above finetune's", visa("iuf", "image", name), ">=", theirs))
+    for protocol in ("elpv_1_1", "elpv_1_1_reversed"):
+        forgets = elpv(protocol, "finetune")
+        goals.append((f"{protocol} finetune: FM-final (image)", forgets, ">=", 0.15))
+        goals.append((f"{protocol} iuf: at most half of that", elpv(protocol, "iuf"), "<=", forgets / 2))
+
+    missed = 0
+    print(f"quick preset, means over seeds {SEEDS}; visa_8_1x4 is SYNTHETIC data, elpv is real")
+    for text, value, sign, goal in goals:
+        reached = value >= goal if sign == ">=" else value <= goal
+        missed += not reached
+        print(f"{'reached' if reached else 'MISSED '}  {text}: {value:.3f} (goal {sign} {goal:.3f})")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
