@@ -48,11 +48,6 @@ class Curve:
             self._above += values.size - np.searchsorted(values, self.thresholds, side="right")
             self._at_or_above += values.size - np.searchsorted(values, self.thresholds, side="left")
 
-    @property
-    def false_hits(self) -> np.ndarray:
-        """[U] normals at or above each threshold."""
-        return self._at_or_above
-
     def auroc(self) -> float:
         """Share of (positive, normal) pairs in the right order, ties counting half. No flip below 0.5.
 
