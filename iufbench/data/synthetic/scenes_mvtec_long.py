@@ -8,11 +8,11 @@ from typing import ClassVar
 import numpy as np
 
 from .primitives import Map, Picture, Region, box, cover, disc, dome, generator, rgb, ridge, segment, text
-from .scene import Canvas, Params, Scene, changed, register
-from .surface_mvtec import dye, poke, scuffs, specks
+from .scene import Canvas, Mutation, Params, Scene, changed, register
+from .surface_mvtec import dye, pale_crack, poke, scuffs, specks
 
 
-def _misprint(fields: tuple[str, ...]):
+def _misprint(fields: tuple[str, ...]) -> Mutation:
     """Another imprint than the right one, or the right one out of place."""
 
     def mutation(p: Params, rng: np.random.Generator) -> Params:
@@ -40,8 +40,11 @@ class Capsule(Scene):
 
     angle = 8.0
     mutations: ClassVar = {"faulty_imprint": _misprint(("50", "5 0", "300", "00", "")), "squeeze": _squeeze}
-    surface = ("crack",)
-    painters: ClassVar = {"poke": poke(10, 13), "scratch": scuffs((3.0, 4.5), (70, 110), (2, 4))}
+    painters: ClassVar = {
+        "crack": pale_crack,
+        "poke": poke(12, 15),
+        "scratch": scuffs((3.0, 4.5), (70, 110), (2, 4)),
+    }
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
@@ -133,7 +136,7 @@ class Pill(Scene):
 _HEAD, _NECK, _THREAD, _TIP = -0.84, -0.56, -0.16, 0.86  # along the axis
 
 
-def _gouges(low: float, high: float, half: float):
+def _gouges(low: float, high: float, half: float) -> Mutation:
     """Two or three deep scratches across the part of the axis between ``low`` and ``high``."""
 
     def mutation(p: Params, rng: np.random.Generator) -> Params:
@@ -209,8 +212,8 @@ class Screw(Scene):
         tone -= 0.30 * ridge(u - np.float32(_NECK), 0.02) + 0.25 * (
             segment(u, v, -0.82, 0, -0.80, 0, 0.10) < 0
         )
-        for line in p["gouges"]:
-            mark = cover(segment(u, v, *line, 0.026))
+        for x0, y0, x1, y1 in p["gouges"]:
+            mark = cover(segment(u, v, x0, y0, x1, y1, 0.026))
             height = height - 0.015 * mark
             tone = tone * (1 - 0.6 * mark)
         tone *= 1 + 0.05 * canvas.noise(n + 1, 60, 2, 0.9)
@@ -261,7 +264,7 @@ class Toothbrush(Scene):
     angle = 4.0
     mutations: ClassVar = {"bent_bristles": _bend_tufts, "missing_tuft": _lose_tufts}
     painters: ClassVar = {
-        "color": dye(((150, 96, 40), (90, 70, 60), (60, 120, 60)), 16, 24, 0.8),
+        "color": dye(((170, 100, 30), (110, 60, 40), (50, 120, 50)), 18, 26, 0.95),
         "contamination": specks(((60, 40, 28), (196, 70, 60), (40, 90, 60)), 12, 17, (1, 3)),
     }
 

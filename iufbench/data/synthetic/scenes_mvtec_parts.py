@@ -22,8 +22,7 @@ from .primitives import (
     text,
 )
 from .scene import Canvas, Params, Scene, changed, register
-from .surface import PAINTERS
-from .surface_mvtec import rough
+from .surface_mvtec import frayed_cut, rough
 
 # ---------------------------------------------------------------- transistor
 
@@ -106,7 +105,7 @@ class Transistor(Scene):
         if p["damage"]:
             x, y, size, seed = p["damage"]
             bite = disc(c.u, c.v, size, x, y + 0.42) + 0.03 * c.noise(seed, 14, 2)
-            filler = rgb(120, 114, 106) * (1 + 0.25 * c.noise(seed + 1, 40, 2, 0.8))[..., None]
+            filler = rgb(176, 168, 152) * (1 + 0.25 * c.noise(seed + 1, 40, 2, 0.8))[..., None]
             c.paint(cover(np.maximum(case, bite)), filler)
             c.paint(cover(np.maximum(case, np.abs(bite + 0.02) - np.float32(0.02))), filler * 0.55)
             case = np.maximum(case, -bite)
@@ -143,7 +142,7 @@ def _break_teeth(p: Params, rng: np.random.Generator) -> Params:
 
 def _split_teeth(p: Params, rng: np.random.Generator) -> Params:
     """The two rows have come apart over a stretch."""
-    return changed(p, gap=(rng.uniform(-0.6, 0.6), rng.uniform(0.18, 0.25), rng.uniform(0.08, 0.11)))
+    return changed(p, gap=(rng.uniform(-0.6, 0.6), rng.uniform(0.18, 0.25), rng.uniform(0.10, 0.13)))
 
 
 def _squeeze_teeth(p: Params, rng: np.random.Generator) -> Params:
@@ -178,7 +177,7 @@ class Zipper(Scene):
         "split_teeth": _split_teeth,
         "squeezed_teeth": _squeeze_teeth,
     }
-    painters: ClassVar = {"fabric_interior": PAINTERS["cut"], "rough": rough}
+    painters: ClassVar = {"fabric_interior": frayed_cut, "rough": rough(2.3)}
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
@@ -211,7 +210,7 @@ class Zipper(Scene):
             return out
         y, reach, width = p["gap"]
         apart = np.exp(-(((v - np.float32(y)) / np.float32(reach)) ** 2))
-        return out - np.float32(width) * apart * np.clip((0.7 - out) / 0.45, 0, 1)
+        return out - np.float32(width) * apart * np.clip((0.5 - out) / 0.3, 0, 1)
 
     @staticmethod
     def _fabric(canvas: Canvas, n: int, out: Map, tape: Map) -> None:

@@ -22,8 +22,8 @@ from .primitives import (
     text,
     wander,
 )
-from .scene import Canvas, Params, Scene, changed, register
-from .surface_mvtec import dye, glass_crack, poke, scuffs, specks
+from .scene import Canvas, Mutation, Params, Scene, changed, register
+from .surface_mvtec import dye, pale_crack, poke, scuffs, specks
 
 TAU = 2 * math.pi
 
@@ -36,7 +36,7 @@ def _turn(angle: Map, zero: float) -> Map:
 # ---------------------------------------------------------------- bottle
 
 
-def _breakage(low: float, high: float):
+def _breakage(low: float, high: float) -> Mutation:
     """A piece of the lip is gone: angle, half width (radians), depth reaching outwards."""
 
     def mutation(p: Params, rng: np.random.Generator) -> Params:
@@ -58,7 +58,7 @@ class Bottle(Scene):
     mutations: ClassVar = {"broken_large": _breakage(0.45, 0.65), "broken_small": _breakage(0.20, 0.28)}
     painters: ClassVar = {
         "contamination": specks(((214, 206, 190), (196, 160, 110), (120, 128, 120)), 9, 16),
-        "crack": glass_crack,
+        "crack": pale_crack,
     }
 
     def sample(self, rng: np.random.Generator) -> Params:
@@ -163,7 +163,7 @@ class Cable(Scene):
         "missing_cable": _missing_cable,
         "missing_wire": _missing_wire,
     }
-    painters: ClassVar = {"poke_insulation": poke(11, 14)}
+    painters: ClassVar = {"poke_insulation": poke(13, 16)}
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
@@ -179,8 +179,8 @@ class Cable(Scene):
         sheath, filler = disc(u, v, 0.86), disc(u, v, 0.74)
         if p["slit"]:
             turn, width = p["slit"]
-            x, y = rotate(u, v, turn)
-            gap = box(x, y, 0.16, width, 0.86, 0, r=0.03) + 0.015 * canvas.noise(n + 8, 16, 2)
+            a, b = rotate(u, v, turn)
+            gap = box(a, b, 0.16, width, 0.86, 0, r=0.03) + 0.015 * canvas.noise(n + 8, 16, 2)
             sheath = np.maximum(sheath, -gap)
         canvas.shadow(sheath, 0.03, 0.4)
         canvas.body(sheath, rgb(176, 178, 180), 0.03, 0.0007 * canvas.noise(n + 1, 40, 2), gloss=0.1)
@@ -233,9 +233,9 @@ class Cable(Scene):
                 )
         if p["bent"] and p["bent"][0] == i:
             _, direction, reach = p["bent"]
-            x, y = rotate(c.u, c.v, direction)
-            bow = y - np.float32(0.10) * np.sin(np.clip(x / np.float32(reach), 0, 1) * np.float32(2.4))
-            wire = box(x, bow, reach / 2, 0.040, reach / 2, 0, r=0.038)
+            a, b = rotate(c.u, c.v, direction)
+            bow = b - np.float32(0.10) * np.sin(np.clip(a / np.float32(reach), 0, 1) * np.float32(2.4))
+            wire = box(a, bow, reach / 2, 0.040, reach / 2, 0, r=0.038)
             c.shadow(wire, 0.02, 0.5, 0.05)
             c.body(wire, rgb(214, 138, 90), 0.035, gloss=0.35)
 

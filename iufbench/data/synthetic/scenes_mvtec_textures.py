@@ -13,6 +13,7 @@ from .scene import Canvas, Params, Scene, changed, register
 from .surface import PAINTERS
 from .surface_mvtec import (
     dye,
+    frayed_cut,
     glue_strip,
     gray_stroke,
     liquid,
@@ -36,8 +37,8 @@ class Carpet(Scene):
     THREADS = 8.0  # per scene unit
 
     painters: ClassVar = {
-        "color": dye(((196, 70, 60), (60, 90, 170), (60, 130, 80))),
-        "cut": PAINTERS["cut"],
+        "color": dye(((224, 50, 44), (30, 70, 190), (30, 150, 80))),
+        "cut": frayed_cut,
         "hole": PAINTERS["hole"],
         "metal_contamination": metal_contamination,
         "thread": thread(((206, 60, 54), (230, 226, 214), (50, 70, 150))),
@@ -141,7 +142,7 @@ class Leather(Scene):
 
     angle = 180.0
     painters: ClassVar = {
-        "color": dye(((150, 36, 30), (40, 52, 96), (44, 92, 60))),
+        "color": dye(((200, 34, 34), (30, 44, 120), (30, 116, 76))),
         "cut": PAINTERS["cut"],
         "fold": PAINTERS["fold"],
         "glue": PAINTERS["glue"],
@@ -195,7 +196,7 @@ class Tile(Scene):
         "glue_strip": glue_strip,
         "gray_stroke": gray_stroke,
         "oil": PAINTERS["oil"],
-        "rough": rough,
+        "rough": rough(0.72),
     }
 
     def render(self, p: Params) -> tuple[Picture, Region]:

@@ -30,7 +30,7 @@ def dye(colours: tuple[Colour, ...], low: float = 16, high: float = 26, depth: f
     """A blot that colours the material but leaves its texture; radius low..high pixels."""
 
     def painter(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-        coverage = _filled(blob(rng, region, low, high, 0.45), 3)
+        coverage = _filled(blob(rng, region, low, high, 0.45), 4)
         colour = draw_colour(rng, colours, image, coverage)
         grey = image.mean(-1)
         level = float((grey * coverage).sum() / max(float(coverage.sum()), 1.0)) + 1e-3
@@ -68,7 +68,8 @@ def poke(low: float = 8, high: float = 11) -> Painter:
         slope = (gx + gy) / np.float32(np.hypot(gx, gy).max() + 1e-6)
         rim = np.clip(1 - np.abs(d - 0.15) / 0.3, 0, 1)
         funnel = np.float32(rng.uniform(0.8, 0.92)) * _filled(d + 0.15, 2.2)
-        return np.clip(image * (1 + 0.45 * rim * slope - funnel)[..., None], 0, 1), _filled(d - 0.3, 5)
+        pushed = image * (1 + 0.45 * rim * slope - funnel)[..., None] + (0.2 * rim * (0.6 + slope))[..., None]
+        return np.clip(pushed, 0, 1), _filled(d - 0.3, 5)
 
     return painter
 
@@ -113,7 +114,7 @@ def glue_strip(rng: np.random.Generator, image: Picture, region: Region) -> tupl
     inside = np.maximum(np.abs(u) - np.float32(length), np.abs(v) - np.float32(width))
     coverage = np.clip(0.5 - inside, 0, 1)
     border = np.clip(1 - np.abs(inside + 2.5) / 2.5, 0, 1) * np.sign(v)
-    milk = image + (rgb(222, 204, 150) - image) * np.float32(rng.uniform(0.5, 0.65))
+    milk = image + (rgb(226, 204, 136) - image) * np.float32(rng.uniform(0.65, 0.8))
     return np.clip(milk * (1 - np.float32(0.3) * border)[..., None], 0, 1), coverage
 
 
@@ -136,12 +137,29 @@ def gray_stroke(rng: np.random.Generator, image: Picture, region: Region) -> tup
     return ink, coverage
 
 
-def rough(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    """An unpolished patch: the surface is dull and pitted."""
-    coverage = _filled(blob(rng, region, 18, 28, 0.6), 2.5)
-    pits = noise(draw_seed(rng), 64, 2, 0.9)
-    matt = ndimage.uniform_filter(image, (5, 5, 1)) * np.float32(0.86)
-    return np.clip(matt * (1 + np.float32(rng.uniform(0.22, 0.3)) * pits)[..., None], 0, 1), coverage
+def rough(level: float) -> Painter:
+    """A coarse patch, dull and pitted; ``level`` is its brightness relative to the sound surface."""
+
+    def painter(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
+        coverage = _filled(blob(rng, region, 18, 28, 0.6), 2.5)
+        pits = noise(draw_seed(rng), 64, 2, 0.9)
+        matt = ndimage.uniform_filter(image, (5, 5, 1)) * np.float32(level)
+        return np.clip(matt * (1 + np.float32(rng.uniform(0.24, 0.32)) * pits)[..., None], 0, 1), coverage
+
+    return painter
+
+
+def frayed_cut(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
+    """A cut into cloth: pale broken fibres along a black gash."""
+    x, y = spot(rng, region)
+    angle, reach = rng.uniform(0, 2 * math.pi), rng.uniform(60, 90)
+    x, y = x - reach / 2 * math.cos(angle), y - reach / 2 * math.sin(angle)
+    gash = stroke(walk(rng, x, y, angle, reach, 0.05), rng.uniform(4.0, 6.0))
+    lips = np.clip(np.clip(ndimage.gaussian_filter(gash, 2.5) * 2, 0, 1) - gash, 0, 1)
+    fibres = np.clip(0.45 + 0.25 * noise(draw_seed(rng), 64, 1), 0.1, 0.8)[..., None]
+    pale = (lips / (lips + gash + np.float32(1e-3)))[..., None]
+    torn = image * np.float32(0.15) * (1 - pale) + (image * np.float32(0.7) + fibres) * pale
+    return np.clip(torn, 0, 1), np.maximum(gash, lips)
 
 
 def liquid(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
@@ -170,7 +188,7 @@ def scuffs(width: tuple[float, float], length: tuple[float, float], count: tuple
     return painter
 
 
-def glass_crack(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    """A crack in dark glass: it scatters the light."""
+def pale_crack(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
+    """A crack in dark, clear or glossy material: it scatters the light."""
     _, coverage = PAINTERS["crack"](rng, image, region)
     return image + (rgb(240, 222, 196) - image) * np.float32(rng.uniform(0.6, 0.8)), coverage
