@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +26,7 @@ from iufbench.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.registry import load_class
 from iufbench.rundir import run_id, run_path
 
+NEEDED_BYTES = 64 * 2**20  # metrics, scores, log and figures of a long run take a few MiB
 MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and IUF do
 
 
@@ -99,6 +102,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         raise InputError("--synthetic and --data-root cannot be given together")
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
+    check_results_folder(request.results)
     root = request.data_root or default_root(dataset_name)
     objects = known_objects(dataset_name, root)
     protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed)
@@ -131,6 +135,22 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         learner=learner,
         options=options,
     )
+
+
+def check_results_folder(results: Path) -> None:
+    """Raise InputError when a run could not be written there: found before an hour is spent on it."""
+    folder = results.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"--results {results}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--results {results}: no permission to write in {folder}")
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        raise InputError(
+            f"--results {results}: only {free / 2**20:.0f} MiB free in {folder}, a run needs {NEEDED_BYTES >> 20} MiB"
+        )
 
 
 def _card_id(protocol: Protocol) -> str:

@@ -1,0 +1,227 @@
+"""The command line as a user meets it: exit codes, messages, and nothing written on bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from tiny import tiny_settings
+
+from iufbench.cli import main
+from iufbench.data.synthetic import make
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "visa"
+    make(root, objects=["candle", "capsules", "cashew"], n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture
+def broken(data, tmp_path):
+    """A copy of the data to spoil."""
+    return shutil.copytree(data, tmp_path / "visa")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def arguments(data, results, strategy="finetune", protocol="visa_2_1", *more):
+    settings = [part for s in tiny_settings("finetune") for part in ("--set", s)]
+    return [
+        "run", "--protocol", protocol, "--strategy", strategy, "--data-root", data, "--results", results,
+        "--device", "cpu", "--threads", "1", *settings, *more,
+    ]  # fmt: skip
+
+
+def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_path):
+    results = tmp_path / "results"
+    first = invoke(*arguments(data, results))
+    assert first.exit_code == 0, first.output
+    assert "SYNTHETIC" in first.stdout and "image AUROC" in first.stdout and "fm" in first.stdout
+    assert "experience 1/2: training" in first.stderr and "matrix_image.png" in first.stderr
+    (info_file,) = results.rglob("run.json")
+    info = json.loads(info_file.read_text())
+    assert info["status"] == "complete" and info["dataset"]["name"] == "visa-synthetic"
+    assert info["dataset"]["synthetic"] is True and info["preset"] == "quick"
+    for name in ("metrics.csv", "scores.csv.gz", "train_log.csv"):
+        assert (info_file.parent / name).is_file()
+    stamp = info_file.stat().st_mtime_ns
+    again = invoke(*arguments(data, results))
+    assert again.exit_code == 0 and "complete already" in again.stderr
+    assert info_file.stat().st_mtime_ns == stamp
+    assert again.stdout == first.stdout
+    anew = invoke(*arguments(data, results), "--restart", "-q")
+    assert anew.exit_code == 0 and anew.stderr == "" and info_file.stat().st_mtime_ns != stamp
+
+    listed = invoke("list", "runs", "--results", results, "--json")
+    assert json.loads(listed.stdout)[0]["run"] == info["id"]
+    shown = invoke("show", "run", info_file.parent)
+    assert "image AUROC" in shown.stdout
+    tables = invoke("tables", "--results", results)
+    assert tables.exit_code == 0, tables.output
+    text = "".join(p.read_text() for p in (results / "tables").rglob("*.md"))
+    assert "synthetic" in text.lower()
+    figures = invoke("figures", "--results", results)
+    assert figures.exit_code == 0, figures.output
+    assert list((results / "figures").rglob("*.png"))
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(data, tmp_path):
+    done = invoke(*arguments(data, tmp_path / "results"), "--dry-run")
+    assert done.exit_code == 0, done.output
+    assert "training iterations 10" in done.stdout  # 12 images then 6, batches of 4, 2 epochs: 6 + 4
+    assert "parameters" in done.stdout and "visa-synthetic/visa_2_1/finetune" in done.stdout
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "finetun"}, "did you mean 'finetune'"),
+        ({"protocol": "visa_8_1x5"}, "needs 13 objects, but visa has 12"),
+        ({"protocol": "vsa"}, "unknown protocol"),
+        ({"protocol": "visa_3_1"}, "chewinggum"),
+        ({"data_root": "/nowhere"}, "--synthetic"),
+        ({"more": ["--set", "base.epochs=-1"]}, "base.epochs must be >= 1"),
+        ({"more": ["--set", "base.lr=abc"]}, "base.lr must be a number"),
+        ({"more": ["--set", "oasa.resolutoin=3"]}, "oasa.resolution"),
+        ({"more": ["--set", "nothing=3"]}, "unknown key 'nothing'"),
+        ({"more": ["--backbone", "resnet18x"]}, "resnet18"),
+        ({"more": ["--weights", "/nowhere.pth"]}, "/nowhere.pth"),
+        ({"more": ["--device", "cuda:99"]}, "--device cuda:99"),
+        ({"more": ["--device", "tpu"]}, "--device tpu"),
+        ({"more": ["--preset", "fast"]}, "unknown preset 'fast'"),
+        ({"more": ["--order", "candle,capsules,candel"]}, "did you mean 'candle'"),
+        ({"more": ["--synthetic"]}, "cannot be given together"),
+        ({"more": ["--train-list", "x.json"]}, "belong together"),
+        ({"more": ["--set", "oasa.resolution=128"]}, "larger than image_size"),
+        ({"more": ["--set", "image_size=50"]}, "multiples of 16"),
+        ({"more": ["--set", "network.heads=3"]}, "heads"),
+        ({"more": ["--init-from", "/nowhere.pth"]}, "/nowhere.pth"),
+    ],
+)
+def test_bad_requests_end_with_one_line_and_write_nothing(data, tmp_path, change, message):
+    results = tmp_path / "results"
+    done = invoke(
+        *arguments(
+            change.get("data_root", data),
+            results,
+            change.get("strategy", "finetune"),
+            change.get("protocol", "visa_2_1"),
+            *change.get("more", []),
+        )
+    )
+    assert done.exit_code == 2, done.output
+    errors = [line for line in done.stderr.splitlines() if line.startswith(("error:", "Error:"))]
+    assert len(errors) == 1 and message in errors[0], done.stderr
+    assert "Traceback" not in done.stderr and done.stdout == ""
+    assert not results.exists()
+
+
+def spoil_image(root):
+    path = root / "candle/Data/Images/Normal/0002.JPG"
+    path.write_bytes(path.read_bytes()[:200])
+    return path.name
+
+
+def replace_by_text(root):
+    path = root / "cashew/Data/Images/Anomaly/001.JPG"
+    path.write_text("not an image")
+    return path.name
+
+
+def shrink_mask(root):
+    Image.fromarray(np.ones((9, 9), np.uint8)).save(root / "candle/Data/Masks/Anomaly/000.png")
+    return "000.png"
+
+
+def remove_mask(root):
+    (root / "capsules/Data/Masks/Anomaly/002.png").unlink()
+    return "002.png"
+
+
+def remove_object(root):
+    shutil.rmtree(root / "cashew")
+    return "cashew"
+
+
+def remove_training(root):
+    table = root / "split_csv/1cls.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(x for x in lines if not x.startswith("cashew,train")) + "\n")
+    return "cashew"
+
+
+@pytest.mark.parametrize(
+    "spoil", [spoil_image, replace_by_text, shrink_mask, remove_mask, remove_object, remove_training]
+)
+def test_broken_data_are_named_and_nothing_is_written(broken, tmp_path, spoil):
+    name = spoil(broken)
+    results = tmp_path / "results"
+    done = invoke(*arguments(broken, results), "-q")
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("error: ") and name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not results.exists()
+
+
+def test_other_data_under_a_finished_run_are_noticed(broken, tmp_path):
+    results = tmp_path / "results"
+    assert invoke(*arguments(broken, results), "-q").exit_code == 0
+    path = broken / "candle/Data/Images/Normal/0000.JPG"
+    path.write_bytes(path.read_bytes() + b"\0")
+    done = invoke(*arguments(broken, results))
+    assert done.exit_code == 2 and "other data" in done.stderr
+
+
+def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    done = invoke(*arguments(data, blocked / "results"))
+    assert done.exit_code == 2, done.output
+    assert str(blocked) in done.stderr and "training" not in done.stderr
+
+
+def test_an_interrupt_exits_130_with_a_hint(data, tmp_path, monkeypatch):
+    import iufbench.runner
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(iufbench.runner, "_loop", interrupted)
+    done = invoke(*arguments(data, tmp_path / "results"))
+    assert done.exit_code == 130 and "interrupted" in done.stderr
+    (info,) = (tmp_path / "results").rglob("run.json")
+    assert json.loads(info.read_text())["status"] == "interrupted"
+
+
+def test_data_commands(tmp_path):
+    root = tmp_path / "made"
+    made = invoke("data", "make", root, "--objects", "candle", "--train", 2, "--good", 1, "--defective", 2, "-q")
+    assert made.exit_code == 0 and "5 synthetic images" in made.stdout
+    assert invoke("data", "make", root, "-q").exit_code == 2
+    assert invoke("data", "make", tmp_path / "x", "--dataset", "mvtek", "-q").exit_code == 2
+    sheet = tmp_path / "sheet.png"
+    assert invoke("data", "preview", sheet, "--objects", "candle").exit_code == 0
+    assert Image.open(sheet).size[0] > 500
+
+
+@pytest.mark.parametrize("what", ["protocols", "strategies", "datasets"])
+def test_lists_are_for_people_and_for_scripts(what):
+    assert len(invoke("list", what).stdout.splitlines()) > 2
+    assert len(json.loads(invoke("list", what, "--json").stdout)) > 1
+
+
+def test_show_names_what_it_does_not_know():
+    assert "nn_unknown" in invoke("show", "strategy", "nn_unknown").stderr
+    assert "extends" not in invoke("show", "strategy", "finetune").stdout
+    assert json.loads(invoke("show", "protocol", "8-1 with 4 Steps", "--json").stdout)["id"] == "visa_8_1x4"
