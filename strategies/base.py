@@ -36,6 +36,9 @@ class ReconstructionStrategy(SupervisedTemplate):
         pass
 
     uses: ClassVar[Uses] = Uses()
+    # Attributes that go from one experience to the next beside the network: tensors, numbers, text, and
+    # lists and dicts of them. They are what a checkpoint holds.
+    carried: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, context: Context, evaluator: Any = None, plugins: Any = None) -> None:
         self.context = context
@@ -48,8 +51,9 @@ class ReconstructionStrategy(SupervisedTemplate):
         model = self.build_network()
         super().__init__(
             model=model,
-            # Replaced before every experience; Avalanche insists on having one from the start.
-            optimizer=torch.optim.SGD(model.parameters(), lr=1.0),
+            # Replaced before every experience; Avalanche insists on having one from the start, and torch
+            # on it holding a parameter, which a learner without gradients does not have.
+            optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=1.0),
             train_mb_size=context.recipe.base.batch_size,
             eval_mb_size=context.recipe.evaluation_batch_size,
             device=context.device,
@@ -85,7 +89,23 @@ class ReconstructionStrategy(SupervisedTemplate):
         """Bytes carried over to the next experience beside the network itself."""
         return 0
 
+    def state(self) -> dict[str, Any]:
+        """All that the next experience depends on: the network and the ``carried`` attributes."""
+        memory = {name: getattr(self, name) for name in self.carried}
+        return {"network": self.model.state_dict(), "memory": memory}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to what ``state`` returned; the network must already have the same shape."""
+        self.model.load_state_dict(state["network"])
+        for name in self.carried:
+            setattr(self, name, state["memory"][name])
+
     # Set-up ----------------------------------------------------------------------------------------
+
+    def fit_standardisation(self) -> None:
+        """Take mean and deviation of every channel from the first experience, once and for all."""
+        assert self.experience is not None
+        self.model.fit_standardisation(self.experience.resident.features.to(self.device))
 
     def network_arguments(self) -> dict[str, Any]:
         """Arguments of the reconstruction network from the card and the shape of the features."""
@@ -119,7 +139,7 @@ class ReconstructionStrategy(SupervisedTemplate):
         self.train_mb_size = self.schedule.batch_size
         self.replayed_images = 0
         if number == 0 and self.recipe.network.standardise:
-            self.model.fit_standardisation(self.experience.resident.features.to(self.device))
+            self.fit_standardisation()
         super()._before_training_exp(**kwargs)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
@@ -140,7 +160,8 @@ class ReconstructionStrategy(SupervisedTemplate):
             self.optimizer = torch.optim.SGD(parameters, lr=training.lr, weight_decay=training.weight_decay)
         iterations = self.train_epochs * len(self.dataloader)  # type: ignore[arg-type]
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, learning_rate_factor(training, iterations, len(self.dataloader))  # type: ignore[arg-type]
+            self.optimizer,
+            learning_rate_factor(training, iterations, len(self.dataloader)),  # type: ignore[arg-type]
         )
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
@@ -189,7 +210,9 @@ class ReconstructionStrategy(SupervisedTemplate):
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         row = {name: float(total) / max(self._images, 1) for name, total in self._sums.items()}
-        self.training_log.append({"loss": sum(row.values()), **row, "lr": self.optimizer.param_groups[0]["lr"]})
+        self.training_log.append(
+            {"loss": sum(row.values()), **row, "lr": self.optimizer.param_groups[0]["lr"]}
+        )
         super()._after_training_epoch(**kwargs)
 
 
