@@ -2,7 +2,8 @@
 
 The train stream has one experience per step with the normal images of the objects it introduces; the
 test stream has one experience per object. The two are separate Avalanche benchmarks, and every
-experience is sealed: from the one that a strategy is handed, no other can be reached.
+experience is sealed: from the one that a strategy is handed, no other can be reached. Test experiences
+carry object ids only for a strategy that declares to use them.
 """
 
 from __future__ import annotations
@@ -58,9 +59,7 @@ class Streams:
 def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> list[list[Sample]]:
     """The normal training images of every experience; with ``joint``, all objects in one experience."""
     groups = [protocol.objects] if joint else protocol.experiences
-    return [
-        [s for o in group for s in dataset.select("train", (o,)) if s.label == 0] for group in groups
-    ]
+    return [[s for o in group for s in dataset.select("train", (o,)) if s.label == 0] for group in groups]
 
 
 def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
@@ -69,10 +68,16 @@ def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
 
 
 def build_streams(
-    dataset: DataSet, protocol: Protocol, inputs: FrozenInputs, joint: bool = False, advance: Any = None
+    dataset: DataSet,
+    protocol: Protocol,
+    inputs: FrozenInputs,
+    joint: bool = False,
+    advance: Any = None,
+    object_id_at_test: bool = False,
 ) -> Streams:
     """Decode and encode everything once and wrap it as Avalanche streams.
 
+    Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``.
     Raises InputError naming the file when an image is unreadable.
     """
     ids = {name: number for number, name in enumerate(protocol.objects)}
@@ -83,6 +88,8 @@ def build_streams(
     train = [resident(group) for group in train_samples(dataset, protocol, joint)]
     tests = test_samples(dataset, protocol)
     test = [resident(group) for group in tests]
+    if not object_id_at_test:
+        test = [data.without_objects() for data in test]
     return Streams(_stream("train", train), _stream("test", test), tests)
 
 

@@ -131,7 +131,12 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     streams = room("benchmarks.streams")
     with progress.bar("reading images", total) as bar:
         built = streams.build_streams(
-            plan.dataset, plan.protocol, inputs, joint=recipe.stream == "joint", advance=bar.advance
+            plan.dataset,
+            plan.protocol,
+            inputs,
+            joint=recipe.stream == "joint",
+            advance=bar.advance,
+            object_id_at_test=plan.learner.uses.object_id_at_test,
         )
     names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
     tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]

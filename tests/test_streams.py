@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from iufbench.data.datasets import dataset_cards, open_dataset
-from iufbench.data.resident import Batch, Batches, FrozenInputs, ResidentData, shrink
+from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches, FrozenInputs, ResidentData, shrink
 from iufbench.protocols import protocol_cards, resolve_protocol
 from iufbench.registry import room
 
@@ -95,6 +95,19 @@ def test_what_a_strategy_is_handed_has_no_labels_masks_or_paths(built):
     resident = built.test[0].resident
     assert set(vars(resident)) == {"features", "objects", "guide"}
     assert not hasattr(built.test[0], "samples")
+
+
+def test_object_ids_at_test_are_for_those_who_declare_them(visa_tree):
+    protocol = resolve_protocol("visa_2_1", dataset_cards()["visa"].objects)
+    data = open_dataset("visa", protocol.objects, visa_tree)
+    for declared in (False, True):
+        inputs = FrozenInputs(Mean(), 32, batch_size=256)
+        built = streams.build_streams(data, protocol, inputs, object_id_at_test=declared)
+        for number, experience in enumerate(built.test):
+            shown = {number} if declared else {UNKNOWN_OBJECT}
+            assert set(experience.resident.objects.tolist()) == set(experience.dataset.targets) == shown
+            assert {y for batch in Batches(experience.resident, 64) for y in batch.y.tolist()} == shown
+        assert set(built.train[1].resident.objects.tolist()) == {2}
 
 
 def test_avalanche_may_copy_a_sealed_experience(built):

@@ -15,14 +15,16 @@ from torch.utils.data import Dataset
 from iufbench.data.images import load_image
 from iufbench.data.samples import Sample
 
+UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare to use it
+
 
 @dataclass
 class Batch:
     """A mini-batch that Avalanche's plugins can index as ``(x, y, task)``.
 
     ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
-    which experiences introduce them; ``task`` [B] int64 zeros; ``guide`` [B, 3, g, g] uint8 images for
-    learners that look at pixels, or None.
+    which experiences introduce them (``UNKNOWN_OBJECT`` where they are hidden); ``task`` [B] int64 zeros;
+    ``guide`` [B, 3, g, g] uint8 images for learners that look at pixels, or None.
     """
 
     x: Tensor
@@ -78,6 +80,10 @@ class ResidentData(Dataset):
         objects = self.objects[index]
         guide = None if self.guide is None else self.guide[index]
         return Batch(self.features[index], objects, torch.zeros_like(objects), guide)
+
+    def without_objects(self) -> ResidentData:
+        """The same inputs with every object id hidden."""
+        return ResidentData(self.features, torch.full_like(self.objects, UNKNOWN_OBJECT), self.guide)
 
 
 class Batches:
