@@ -75,7 +75,7 @@ def _markdown(table: Table) -> str:
             text = _md_escape(cell_text(cell, table.spread))
             cells.append(f"**{text}**" if cell.best else text)
         lines.append("| " + " | ".join([*labels, *cells]) + " |")
-    lines += ["", _md_escape(table.caption), ""]
+    lines += ["", _md_escape(table.caption), *([""] if table.definitions else [])]
     lines += [f"- {_md_escape(title)}: {_md_escape(text)}" for title, text in table.definitions]
     for mark, text in table.footnotes:
         lines += ["", (f"<sup>{mark}</sup> " if mark else "") + _md_escape(text)]
@@ -128,7 +128,8 @@ def _latex(table: Table) -> str:
     for group, members in itertools.groupby(table.columns, key=lambda c: c.group):
         size = len(list(members))
         top.append(rf"\multicolumn{{{size}}}{{c}}{{{_tex_escape(group)}}}")
-        rules.append(rf"\cmidrule(lr){{{column}-{column + size - 1}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{column}-{column + size - 1}}}")
         column += size
     lines = [
         "% Needs \\usepackage{booktabs,graphicx}",

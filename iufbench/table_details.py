@@ -157,7 +157,9 @@ def _of_objects(run: Run, level: str, when: str, objects: Sequence[str]) -> np.n
 # ---- costs -----------------------------------------------------------------------------------------
 
 
-def _cost(*keys: str) -> Callable[[Run], float]:
+def cost(*keys: str) -> Callable[[Run], float]:
+    """A reader of one number of ``run.json``: the largest of a list, NaN when it was not recorded."""
+
     def value(run: Run) -> float:
         found: Any = run.info
         for key in keys:
@@ -174,21 +176,22 @@ def test_images_per_second(run: Run) -> float:
     counts = run.info["dataset"].get("counts") or {}
     evaluated = run.metrics[["experience", "object"]].drop_duplicates()["object"]
     images = sum(counts.get(obj, {}).get("test", np.nan) for obj in evaluated)
-    seconds = _cost("seconds", "evaluate")(run)
+    seconds = cost("seconds", "evaluate")(run)
     return images / seconds if seconds else np.nan
 
 
 COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
-    ("parameters", "total (M)", _cost("costs", "parameters_total"), 1e-6, 2),
-    ("parameters", "trainable (M)", _cost("costs", "parameters_trainable"), 1e-6, 2),
-    ("kept for later", "bytes (MB)", _cost("costs", "bytes_kept"), 1e-6, 2),
-    ("kept for later", "images", _cost("costs", "replayed_images"), 1, 0),
-    ("seconds", "features", _cost("seconds", "features"), 1, 1),
-    ("seconds", "training", _cost("seconds", "train"), 1, 1),
-    ("seconds", "evaluation", _cost("seconds", "evaluate"), 1, 1),
-    ("images/s", "training", _cost("costs", "train_images_per_s"), 1, 1),
+    ("parameters", "total (M)", cost("costs", "parameters_total"), 1e-6, 2),
+    ("parameters", "trainable (M)", cost("costs", "parameters_trainable"), 1e-6, 2),
+    ("kept for later", "bytes (MB)", cost("costs", "bytes_kept"), 1e-6, 2),
+    ("kept for later", "images", cost("costs", "replayed_images"), 1, 0),
+    ("seconds", "features", cost("seconds", "features"), 1, 1),
+    ("seconds", "training", cost("seconds", "train"), 1, 1),
+    ("seconds", "evaluation", cost("seconds", "evaluate"), 1, 1),
+    ("images/s", "training", cost("costs", "train_images_per_s"), 1, 1),
     ("images/s", "evaluation", test_images_per_second, 1, 1),
-    ("memory", "peak (MB)", _cost("costs", "peak_memory_mb"), 1, 0),
+    ("peak memory (MB)", "main", cost("costs", "peak_memory_mb"), 1, 0),
+    ("peak memory (MB)", "GPU", cost("costs", "peak_device_memory_mb"), 1, 0),
 ]
 
 

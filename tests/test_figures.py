@@ -1,0 +1,233 @@
+"""Figures: drawn from run directories, complete, labelled, inside their borders. All numbers are made up."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from fake_runs import MVTEC, VISA, make_run
+from matplotlib.collections import PolyCollection
+from matplotlib.text import Text
+
+from iufbench.drawing import styles
+from iufbench.errors import InputError, RunError
+from iufbench.figure_bars import cost_figure, forgetting_figure
+from iufbench.figure_curves import curve_figure, paper_figure, run_curves, stream_figure
+from iufbench.figure_matrix import matrix_figure
+from iufbench.figures import write_figures, write_run_figures
+from iufbench.groups import group_runs
+from iufbench.literature import published
+from iufbench.store import find_runs, load_run
+
+
+def texts(figure):
+    return [t.get_text() for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+
+
+def assert_inside(figure):
+    """Nothing drawn may stick out of the picture."""
+    figure.canvas.draw()
+    box = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    assert box.x0 > -0.05 and box.y0 > -0.05 and box.x1 < width + 0.05 and box.y1 < height + 0.05
+
+
+def groups_of(results):
+    return group_runs(find_runs(results)[0])
+
+
+@pytest.mark.parametrize("protocol", ["visa_8_1x4", "mvtec_1_1x14", "visa_8_4", "elpv_1_1"])
+def test_matrix(tmp_path, protocol):
+    run = load_run(make_run(tmp_path, protocol))
+    figure = matrix_figure(run, "image")
+    shown = texts(figure)
+    for obj in run.objects:
+        assert obj.replace("_", " ") in shown
+    matrix = run.matrix("image")
+    for value in matrix.values[matrix.seen]:
+        assert f"{100 * value:.1f}" in shown
+    assert run.id in shown and not any("SYNTHETIC" in t for t in shown)
+    assert_inside(figure)
+
+
+def test_matrix_says_synthetic(tmp_path):
+    figure = matrix_figure(load_run(make_run(tmp_path, synthetic=True)), "pixel")
+    assert any("SYNTHETIC DATA" in t for t in texts(figure))
+    assert_inside(figure)
+
+
+def test_matrix_shows_unseen_objects_apart_and_missing_values_as_such(tmp_path):
+    r = np.array([[0.9, 0.31], [np.nan, 0.8]])
+    figure = matrix_figure(load_run(make_run(tmp_path, "elpv_1_1", image=r, masks=False)), "image")
+    (unseen,) = [t for t in figure.findobj(Text) if t.get_text() == "31.0"]
+    assert unseen.get_style() == "italic"
+    assert "nan" not in texts(figure)
+    hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
+    assert len(hatched) == 2  # the missing cell and the mean that needs it
+
+
+def test_matrix_without_the_level(tmp_path):
+    with pytest.raises(InputError, match="no pixel metrics"):
+        matrix_figure(load_run(make_run(tmp_path, "elpv_1_1", masks=False)), "pixel")
+
+
+def test_curve_values_by_hand(tmp_path):
+    r = [[0.9] * 8 + [np.nan] * 4, [0.8] * 8 + [0.5] * 4]
+    make_run(tmp_path, "visa_8_4", image=r)
+    counts, curves = run_curves(groups_of(tmp_path)[0], "image")
+    assert counts.tolist() == [8, 12]
+    np.testing.assert_allclose(curves, [[90.0, 70.0]])
+
+
+def test_curves_show_published_lines_as_digitised(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "visa_8_1x4", "iuf", seed)
+    make_run(tmp_path, "visa_8_1x4", "uniad", keep=0.7)
+    figure = curve_figure(find_runs(tmp_path)[0], published(), "visa_8_1x4", "image")
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    assert [x for x in labels if "digitised" not in x] == ["IUF", "UniAD"]
+    assert len([x for x in labels if "(digitised)" in x]) == 6
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert lines["IUF (digitised)"].get_linewidth() < lines["IUF"].get_linewidth()
+    np.testing.assert_allclose(lines["IUF (digitised)"].get_ydata()[-1], 65.7, atol=0.2)
+    assert len(figure.axes[0].findobj(PolyCollection)) == 1  # one band: one group has several seeds
+    assert any("standard deviation" in t for t in texts(figure))
+    assert_inside(figure)
+
+
+def test_synthetic_curves_stand_alone(tmp_path):
+    make_run(tmp_path, "visa_8_1x4", synthetic=True)
+    figure = curve_figure(find_runs(tmp_path)[0], published(), "visa_8_1x4", "image")
+    assert not any("digitised" in t for t in texts(figure))
+    assert any("SYNTHETIC DATA" in t for t in texts(figure))
+    assert_inside(figure)
+
+
+@pytest.mark.parametrize(("dataset", "panels"), [("MVTec AD", 8), ("VisA", 6)])
+def test_figures_of_the_paper(tmp_path, dataset, panels):
+    protocols = [p for p, (title, _) in published().protocols.items() if title == dataset]
+    for protocol in protocols[:-1]:
+        for seed in range(2):
+            make_run(tmp_path, protocol, "iuf", seed)
+        make_run(tmp_path, protocol, "my strategy with a long name", keep=0.6)
+    make_run(tmp_path, protocols[0], "iuf", 0, recipe_hash="ffff0000", keep=0.8)
+    figure = paper_figure(groups_of(tmp_path), published(), dataset)
+    assert len(figure.axes) == panels
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles[0].startswith("(A-1)") and titles[panels // 2].startswith("(B-1)")
+    assert all(len(axes.get_lines()) >= 6 for axes in figure.axes)
+    assert_inside(figure)
+
+
+def test_forgetting_by_hand(tmp_path):
+    r = [[0.9] * 8 + [np.nan] * 4, [0.8] * 8 + [0.5] * 4]
+    make_run(tmp_path, "visa_8_4", image=r)
+    figure = forgetting_figure(groups_of(tmp_path), published(), "image")
+    widths = [bar.get_width() for bar in figure.axes[0].patches]
+    np.testing.assert_allclose(widths, [10.0] * 8 + [0.0] * 4)
+    assert_inside(figure)
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9])
+def test_forgetting_with_many_strategies(tmp_path, count):
+    for k in range(count):
+        make_run(tmp_path, "mvtec_10_1x5", f"strategy {k}", synthetic=count == 1)
+    figure = forgetting_figure(groups_of(tmp_path), published(), "image")
+    assert sum(axes.get_visible() for axes in figure.axes) == count
+    assert_inside(figure)
+
+
+def test_costs(tmp_path):
+    for strategy, seconds, kept, keep in [("a", 10, 0, 0.5), ("b", 100, 5e6, 0.8), ("c", 5000, 4e8, 0.7)]:
+        make_run(
+            tmp_path,
+            strategy=strategy,
+            keep=keep,
+            seconds={"train": seconds},
+            costs={"bytes_kept": [0, kept]},
+        )
+    figure = cost_figure(groups_of(tmp_path), published(), "image")
+    for axes in figure.axes:
+        (front,) = [line for line in axes.get_lines() if line.get_drawstyle() == "steps-post"]
+        assert len(front.get_xdata()) == 2  # c is dearer and worse than b
+    assert_inside(figure)
+
+
+def test_costs_that_were_not_recorded_are_not_drawn(tmp_path):
+    make_run(tmp_path, strategy="a", seconds={}, costs={})
+    make_run(tmp_path, strategy="b")
+    figure = cost_figure(groups_of(tmp_path), published(), "image")
+    assert figure.axes[0].get_legend_handles_labels()[1] == ["b"]
+
+
+def test_titles_are_text_not_formulas(tmp_path):
+    make_run(tmp_path, "visa_8_4", "$x^$ <script>")
+    figure = stream_figure(groups_of(tmp_path), published(), ["image", "pixel"])
+    assert_inside(figure)  # drawing would fail on a broken formula
+    assert_inside(matrix_figure(groups_of(tmp_path)[0].runs[0], "image"))
+
+
+def test_every_strategy_has_its_own_look():
+    names = ["iuf", "mine", "yours", "uniad", "joint"]
+    look = styles(names, published())
+    assert len({look[name] for name in names}) == len(names)
+
+
+def test_run_figures(tmp_path):
+    path = make_run(tmp_path, "visa_8_4")
+    files = write_run_figures(path)
+    assert sorted(f.name for f in files) == sorted(
+        f"{n}.{e}" for n in ("matrix_image", "matrix_pixel", "curve") for e in ("png", "pdf")
+    )
+    data = (path / "curve.png").read_bytes()
+    width, height = struct.unpack(">II", data[16:24])
+    assert width > 1000 and height > 500
+    assert (path / "curve.pdf").read_bytes().startswith(b"%PDF")
+    again = {f.name: f.read_bytes() for f in write_run_figures(path)}
+    assert again["curve.png"] == data and again["curve.pdf"] == (path / "curve.pdf").read_bytes()
+
+
+def test_run_figures_without_masks(tmp_path):
+    files = write_run_figures(make_run(tmp_path, "elpv_1_1", masks=False))
+    assert {f.stem for f in files} == {"matrix_image", "curve"}
+
+
+def test_write_figures(tmp_path):
+    make_run(tmp_path, "visa_8_4", "iuf")
+    make_run(tmp_path, "visa_8_4", "uniad")
+    make_run(tmp_path, "elpv_1_1", "iuf", synthetic=True, masks=False)
+    damaged = make_run(tmp_path, "visa_11_1", "iuf")
+    (damaged / "metrics.csv").unlink()
+    warnings = []
+    names = {p.name for p in write_figures(tmp_path, tmp_path / "figures", warn=warnings.append)}
+    assert {
+        "figure2_visa.png",
+        "figure2_visa.pdf",
+        "curves_visa_visa_8_4.png",
+        "forgetting_visa_visa_8_4_pixel.pdf",
+        "costs_visa_visa_8_4_image.png",
+        "matrix_visa_visa_8_4_uniad_0a1b2c3d_seed0_pixel.png",
+        "curves_elpv-synthetic_elpv_1_1.png",
+    } <= names
+    assert not any("figure1" in n or "costs_elpv" in n for n in names)
+    assert len(warnings) == 1 and "visa_11_1" in warnings[0]
+    with pytest.raises(RunError, match="visa_11_1"):
+        write_figures(tmp_path, tmp_path / "figures", strict=True)
+
+
+def test_no_runs(tmp_path):
+    with pytest.raises(InputError, match="iufbench run"):
+        write_figures(tmp_path, tmp_path / "figures")
+
+
+def test_the_digitised_curves_give_back_the_printed_acc():
+    """What ACC means was found this way: the mean of each published curve is the printed number."""
+    numbers = published()
+    for protocol in numbers.protocols:
+        rows = numbers.curves
+        rows = rows[(rows.protocol == protocol) & (rows.level == "image") & (rows.method == "IUF")]
+        value = numbers.value("IUF", protocol, "image", "acc")
+        assert value.sign == ""
+        assert abs(rows.auroc_percent.mean() - value.percent) < 0.1
+    assert len(numbers.protocols) == 7 and len(MVTEC) == 15 and len(VISA) == 12
