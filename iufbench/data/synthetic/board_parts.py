@@ -39,9 +39,7 @@ def hole_row(c: Canvas, count: int, pitch: float, radius: float = 0.045) -> None
     c.paint(cover(disc(u, c.v, radius * 0.5)), rgb(16, 16, 18))
 
 
-def chip(
-    c: Canvas, *, half: tuple[float, float], colour: Map = BLACK, mark: str = "", body: bool = True
-) -> None:
+def chip(c: Canvas, *, half: tuple[float, float], colour: Map = BLACK, body: bool = True) -> None:
     """A two-terminal part (resistor, capacitor, diode) lying along x."""
     hx, hy = half
     _pads(c, [(-hx, 0), (hx, 0)], 0.05, hy * 0.95)
@@ -51,8 +49,6 @@ def chip(
     c.shadow(shape, 0.02, 0.35, 0.05)
     ends = cover(hx - 0.06 - np.abs(c.u))[..., None]
     c.body(shape, colour + (TIN - colour) * ends, 0.03, gloss=0.15)
-    if mark:
-        c.paint(0.85 * text(c.u, c.v, mark, 0, 0, hy * 1.4), SILK)
 
 
 def package(

@@ -17,11 +17,11 @@ def shoot(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
     Masks are taken before this step, so that they never contain noise.
     """
     direction = rng.uniform(0, 2 * math.pi)
-    slope = np.float32(rng.uniform(0, 0.08))
+    slope = np.float32(rng.uniform(0, 0.06))
     tilt = X * np.float32(math.cos(direction)) + Y * np.float32(math.sin(direction))
-    light = np.float32(1 + rng.normal(0, 0.03)) * (1 + slope * tilt)
-    balance = (1 + rng.normal(0, 0.012, 3)).astype(np.float32)
-    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * np.float32(rng.uniform(0.008, 0.014))
+    light = np.float32(1 + rng.normal(0, 0.02)) * (1 + slope * tilt)
+    balance = (1 + rng.normal(0, 0.008, 3)).astype(np.float32)
+    grain = rng.standard_normal((SIZE, SIZE), dtype=np.float32) * np.float32(rng.uniform(0.006, 0.010))
     photo = picture * light[..., None]
     photo *= balance
     photo += grain[..., None]

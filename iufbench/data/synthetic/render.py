@@ -18,8 +18,8 @@ GENERATOR_VERSION = 1  # rises whenever any image may come out different
 NORMAL_KINDS = ("train", "good")
 _TRIES = 8
 _DIFFERENCE = 0.06  # of full scale: smaller differences of two renders are no defect anyone could see
-_SMALLEST = 200  # pixels, 0.3 % of the image
-_CONTRAST = 0.12  # mean change below the mask
+_SMALLEST = 350  # pixels, 0.5 % of the image
+_CONTRAST = 0.16  # mean change below the mask
 
 
 def get_scene(dataset: str, object_: str) -> Scene:

@@ -144,9 +144,9 @@ class Scene(ABC):
     are dealt and VisA numbers the classes.
     """
 
-    angle: ClassVar[float] = 5.0  # pose: degrees to either side; 180 = any
-    shift: ClassVar[float] = 0.03  # scene units
-    zoom: ClassVar[float] = 0.02
+    angle: ClassVar[float] = 3.0  # pose: degrees to either side; 180 = any
+    shift: ClassVar[float] = 0.02  # scene units
+    zoom: ClassVar[float] = 0.012
     mutations: ClassVar[Mapping[str, Mutation]] = {}
     surface: ClassVar[tuple[str, ...]] = ()
     painters: ClassVar[Mapping[str, Painter]] = {}

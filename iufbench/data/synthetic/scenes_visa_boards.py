@@ -70,13 +70,16 @@ def _defects(placed: tuple[Part, ...], rows: tuple[HoleRow, ...]) -> dict[str, M
         row = int(rng.integers(len(rows)))
         return changed(p, bridge=(row, int(rng.integers(rows[row].count - 1))))
 
-    return {f.__name__: f for f in (missing_part, turned_part, bent_pin, solder_bridge)}
+    possible = [missing_part, turned_part, solder_bridge]
+    if any(part.pins for part in placed):
+        possible.append(bent_pin)
+    return {f.__name__: f for f in possible}
 
 
 class Board(Scene):
     """A printed circuit board on a bench; the subclasses give layout and colours."""
 
-    angle, shift, zoom = 3, 0.025, 0.015
+    angle, shift, zoom = 1.5, 0.015, 0.01
     bench: ClassVar[Map]
     mask_colour: ClassVar[Map]  # solder resist
     half: ClassVar[tuple[float, float]]
@@ -89,15 +92,15 @@ class Board(Scene):
     def sample(self, rng: np.random.Generator) -> Params:
         n = len(self.parts)
         return self.pose(rng) | {
-            "off": rng.normal(0, 0.005, (n, 2)),
-            "turn": rng.normal(0, 0.02, n),
+            "off": rng.normal(0, 0.004, (n, 2)),
+            "turn": rng.normal(0, 0.015, n),
             "faults": {},
             "bridge": None,
         }
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         c = Canvas.posed(p, self.bench)
-        c.shade(0.04 * c.noise(p["n"], 40, 3, 0.8))
+        c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         outline = box(c.u, c.v, self.half[0], self.half[1], r=0.05)
         for x, y in self.holes:
             outline = np.maximum(outline, -disc(c.u, c.v, 0.05, x, y))
@@ -146,7 +149,7 @@ class Board(Scene):
 class UltrasonicSensor(Board):
     """Blue ultrasonic range sensor: two large transducers, crystal, four-pin header."""
 
-    bench, mask_colour, half = rgb(208, 206, 200), rgb(26, 70, 150), (0.90, 0.46)
+    bench, mask_colour, half = rgb(134, 122, 104), rgb(26, 70, 150), (0.90, 0.46)
     holes = ((-0.82, -0.38), (0.82, -0.38), (-0.82, 0.38), (0.82, 0.38))
     traces = (
         (-0.2, -0.36, -0.1, -0.36, 0.12, -0.36, 0.18, -0.30),
@@ -174,7 +177,7 @@ class UltrasonicSensor(Board):
 class InfraredSensor(Board):
     """Green, upright infrared obstacle sensor: two diodes, blue trimmer, comparator, three-pin header."""
 
-    bench, mask_colour, half = rgb(226, 216, 196), rgb(28, 98, 58), (0.46, 0.80)
+    bench, mask_colour, half = rgb(112, 94, 116), rgb(28, 98, 58), (0.46, 0.80)
     holes = ((0, -0.32),)
     traces = (
         (-0.24, -0.44, -0.40, -0.28, -0.40, 0.60),
@@ -200,7 +203,7 @@ class InfraredSensor(Board):
             pins=8,
         ),
         Part(parts.chip, -0.32, -0.10, 0.20, {"half": (0.10, 0.055), "colour": CERAMIC}, 90, can_turn=True),
-        Part(parts.chip, 0.34, 0.48, 0.18, {"half": (0.08, 0.045), "mark": "103"}, 90, can_go=False),
+        Part(parts.chip, 0.34, 0.48, 0.18, {"half": (0.08, 0.045)}, 90, can_go=False),
         Part(parts.header, 0, 0.76, 0.46, {"pins": 3}, can_go=False, pins=3),
     )
     mutations = _defects(parts, rows)
@@ -230,10 +233,10 @@ class RelayDriver(Board):
         Part(parts.can, -0.02, -0.28, 0.30, {"radius": 0.18}),
         Part(
             parts.package, 0.06, 0.16, 0.46, {"half": (0.13, 0.27), "pins": 7, "mark": "L29"}, 90,
-            can_turn=True, pins=14, bend=3,
+            can_turn=True,
         ),
         Part(parts.button, 0.46, -0.30, 0.28, {"half": 0.15}, can_turn=True),
-        Part(parts.chip, -0.46, 0.06, 0.22, {"half": (0.11, 0.06), "mark": "472"}, can_turn=True),
+        Part(parts.chip, -0.46, 0.06, 0.22, {"half": (0.11, 0.06), "colour": parts.BLACK}, can_turn=True),
         Part(parts.chip, -0.46, 0.38, 0.22, {"half": (0.11, 0.06), "colour": CERAMIC}, can_turn=True),
         Part(parts.lamp, 0.54, 0.22, 0.16, {"radius": 0.075, "colour": GREEN_LED}),
     )  # fmt: skip
@@ -265,7 +268,7 @@ class Controller(Board):
         Part(parts.socket, 0, -0.72, 0.34, {"half": (0.21, 0.19)}),
         Part(
             parts.package, 0, 0.02, 0.48, {"half": (0.23, 0.23), "pins": 7, "sides": 4, "mark": "M4F"}, 45,
-            can_turn=True, pins=28, bend=3,
+            can_turn=True,
         ),
         Part(parts.crystal, -0.28, 0.42, 0.26, {"half": (0.16, 0.07), "mark": "16"}, can_turn=True),
         Part(parts.button, 0.30, 0.46, 0.24, {"half": 0.13}, can_turn=True),

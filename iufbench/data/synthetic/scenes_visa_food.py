@@ -33,14 +33,14 @@ class Candle(Scene):
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
             "places": self.PLACES + rng.normal(0, 0.012, (4, 2)),
-            "turn": rng.uniform(-0.6, 0.6, 4),
+            "turn": rng.uniform(-0.3, 0.3, 4),
             "wick": [True] * 4,
             "bite": None,
         }
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         canvas = Canvas.posed(p, rgb(50, 60, 82))
-        canvas.shade(0.06 * canvas.noise(p["n"], 30, 3, 0.8))
+        canvas.shade(0.02 * canvas.noise(p["n"], 24, 2, 0.7))
         region = np.zeros(canvas.u.shape, bool)
         for i, (x, y) in enumerate(p["places"]):
             c = canvas.at(x, y, 0.50, p["turn"][i])
@@ -55,12 +55,12 @@ class Candle(Scene):
                 bite = disc(c.u, c.v, size, bx, by) + 0.02 * c.noise(p["n"] + 3, 12, 2)
                 c.body(np.maximum(wax, bite), rgb(128, 130, 138), 0.01, gloss=0.5)
                 wax = np.maximum(wax, -bite)
-            molten = cover(radius - 0.17 + 0.02 * c.noise(p["n"] + 1, 8, 2), 6)
+            molten = cover(radius - 0.17 + 0.012 * c.noise(p["n"] + 1, 8, 2), 6)
             wax_colour = rgb(246, 232, 200) + (rgb(226, 188, 124) - rgb(246, 232, 200)) * molten[..., None]
-            dip = 0.03 * (1 - molten) + 0.003 * c.noise(p["n"] + 2, 14, 2) * (1 - molten)
+            dip = 0.03 * (1 - molten) + 0.002 * c.noise(p["n"] + 2, 14, 2) * (1 - molten)
             c.body(wax, wax_colour, 0.03, dip, gloss=0.16, shininess=60)
             if p["wick"][i]:
-                wick = segment(c.u, c.v, -0.035, 0.01, 0.05, -0.02, 0.030)
+                wick = segment(c.u, c.v, -0.05, 0.015, 0.065, -0.025, 0.042)
                 c.shadow(wick, 0.025, 0.4, 0.06)
                 c.body(wick, rgb(70, 58, 50), 0.03, gloss=0.15)
             region |= disc(canvas.u, canvas.v, 0.34, x, y) < 0
@@ -80,7 +80,7 @@ def _split(p: Params, rng: np.random.Generator) -> Params:
 class Cashew(Scene):
     """One cashew nut on a dark mat."""
 
-    angle = 10
+    angle = 6
     mutations: ClassVar = {"broken_end": _end, "split": _split}
     surface = ("burn", "hole", "scratch", "mould")
 
@@ -94,7 +94,7 @@ class Cashew(Scene):
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         c = Canvas.posed(p, rgb(46, 74, 70))
-        c.shade(0.07 * c.noise(p["n"], 40, 3, 0.8))
+        c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         u, v = c.u, c.v - np.float32(0.22)
         bend, half = 0.47 + p["bend"], 1.28
         t = np.arctan2(u, -v)  # along the nut: -half .. half
@@ -111,7 +111,7 @@ class Cashew(Scene):
         c.shadow(body, 0.05, 0.5, 0.09)
         seam = ridge(np.hypot(u, v) - (bend - 0.13), 0.02) * (np.abs(t) < 1.15)
         tone = 1 + 0.035 * c.noise(p["n"] + 4, 9, 4, 0.7) - 0.16 * seam
-        bumps = 0.006 * c.noise(p["n"] + 5, 16, 3, 0.6)
+        bumps = 0.004 * c.noise(p["n"] + 5, 16, 3, 0.6)
         c.body(body, rgb(224, 190, 134) * tone[..., None], 0.27, bumps, gloss=0.12, shininess=14)
         return c.image, body < -0.04
 
@@ -132,7 +132,7 @@ def _chips(p: Params, rng: np.random.Generator) -> Params:
 class ChewingGum(Scene):
     """One sugar-coated pillow."""
 
-    angle = 8
+    angle = 5
     mutations: ClassVar = {"missing_corner": _corner, "chipped_edge": _chips}
     surface = ("crack", "scratch", "dirt", "colour_spot")
 
@@ -142,7 +142,7 @@ class ChewingGum(Scene):
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         c = Canvas.posed(p, rgb(116, 50, 66))
-        c.shade(0.05 * c.noise(p["n"], 50, 2, 0.9))
+        c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         pillow = box(c.u, c.v, p["size"][0], p["size"][1], r=0.22) + 0.006 * c.noise(p["n"] + 1, 6, 2)
         for x, y, radius in p["bites"]:
             bite = disc(c.u, c.v, radius, x, y) + 0.025 * c.noise(p["n"] + 2, 14, 2)
@@ -166,7 +166,7 @@ def _rim(p: Params, rng: np.random.Generator) -> Params:
 class Fryum(Scene):
     """A puffed snack in the shape of a cart wheel."""
 
-    angle = 180
+    angle = 5
     mutations: ClassVar = {"missing_spoke": _spoke, "broken_rim": _rim}
     surface = ("burn", "colour_spot", "crack", "debris")
 
@@ -175,7 +175,7 @@ class Fryum(Scene):
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         c = Canvas.posed(p, rgb(70, 92, 128))
-        c.shade(0.05 * c.noise(p["n"], 50, 2, 0.9))
+        c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         radius, angle = np.hypot(c.u, c.v), np.arctan2(c.v, c.u)
         rim = np.abs(radius - 0.62) - 0.125
         if p["gap"]:
@@ -190,9 +190,9 @@ class Fryum(Scene):
         )
         spoke[~np.isin(sector, p["spokes"])] = 1.0
         wheel = smooth_min(smooth_min(rim, spoke, 0.05), radius - 0.19, 0.06)
-        wheel = wheel + 0.012 * c.noise(p["n"] + 1, 10, 2)
+        wheel = wheel + 0.008 * c.noise(p["n"] + 1, 8, 2)
         c.shadow(wheel, 0.05, 0.45, 0.07)
-        bubbles = 0.010 * c.noise(p["n"] + 2, 22, 2, 0.7)
+        bubbles = 0.004 * c.noise(p["n"] + 2, 22, 2, 0.7)
         tone = (1 + 0.05 * c.noise(p["n"] + 4, 6, 2))[..., None]
         c.body(wheel, rgb(236, 170, 72) * tone, 0.11, bubbles, gloss=0.15, shininess=16)
         return c.image, wheel < -0.02
@@ -210,17 +210,17 @@ def _slit(p: Params, rng: np.random.Generator) -> Params:
 class PipeFryum(Scene):
     """A ribbed tube-shaped snack, one open end towards the viewer."""
 
-    angle = 8
+    angle = 4
     mutations: ClassVar = {"broken_end": _short, "split": _slit}
-    surface = ("burn", "colour_spot", "crack", "hole")
+    surface = ("mould", "colour_spot", "crack", "hole")
 
     def sample(self, rng: np.random.Generator) -> Params:
         phase = rng.uniform(0, 2 * math.pi)
         return self.pose(rng) | {"phase": phase, "left": -0.68, "ragged": 0.006, "slit": None}
 
     def render(self, p: Params) -> tuple[Picture, Region]:
-        c = Canvas.posed(p, rgb(214, 216, 212))
-        c.shade(0.04 * c.noise(p["n"], 40, 3, 0.8))
+        c = Canvas.posed(p, rgb(88, 96, 112))
+        c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         u, v, r, mouth = c.u, c.v, 0.34, 0.52
         bulge = 0.012 * c.noise(p["n"] + 1, 5, 2)
         left = p["left"] - 0.10 * np.sqrt(np.clip(1 - (v / r) ** 2, 0, 1))

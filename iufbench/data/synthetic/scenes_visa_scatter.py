@@ -25,23 +25,21 @@ def _broken_capsule(p: Params, rng: np.random.Generator) -> Params:
 
 
 def _squeezed(p: Params, rng: np.random.Generator) -> Params:
-    return _one(p, rng, "squeezed", rng.uniform(-0.04, 0.04), rng.uniform(0.055, 0.07))
+    return _one(p, rng, "squeezed", rng.uniform(-0.04, 0.04), rng.uniform(0.085, 0.105))
 
 
 def _leak(p: Params, rng: np.random.Generator) -> Params:
-    return _one(p, rng, "leak", rng.choice([-1, 1]), rng.uniform(0.12, 0.15))
+    return _one(p, rng, "leak", rng.choice([-1, 1]), rng.uniform(0.14, 0.17))
 
 
 @register("visa", "capsules")
 class Capsules(Scene):
-    """A dozen two-coloured gel capsules, loosely scattered on a pale tray."""
+    """Nine two-coloured gel capsules, loosely scattered on a pale tray."""
 
-    angle = 3
+    angle, shift, zoom = 1.5, 0.012, 0.01
     GREEN, AMBER = rgb(44, 122, 84), rgb(226, 172, 70)
     WRONG = (rgb(150, 40, 48), rgb(52, 74, 150), rgb(120, 120, 124))
-    PLACES = tuple(
-        (-0.66 + 0.44 * (i % 4), -0.62 + 0.60 * (i // 4) + 0.10 * (i % 2) - 0.05) for i in range(12)
-    )
+    PLACES = tuple((-0.60 + 0.60 * (i % 3), -0.60 + 0.60 * (i // 3)) for i in range(9))
     mutations: ClassVar = {
         "wrong_colour": _wrong_colour,
         "broken": _broken_capsule,
@@ -51,43 +49,43 @@ class Capsules(Scene):
     surface = ("scratch", "dirt")
 
     def sample(self, rng: np.random.Generator) -> Params:
-        slants = np.array([0.7 if (i + i // 4) % 2 else -0.7 for i in range(12)])
+        slants = math.pi / 2 + np.array([0.7, -0.4, 0.5, -0.6, 0.8, -0.3, 0.3, -0.8, 0.6])
         return self.pose(rng) | {
-            "places": self.PLACES + rng.normal(0, 0.016, (12, 2)),
-            "slant": slants + math.pi / 2 + rng.normal(0, 0.16, 12),
+            "places": self.PLACES + rng.normal(0, 0.012, (9, 2)),
+            "slant": slants + rng.normal(0, 0.07, 9),
             "bad": {},
         }
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         canvas = Canvas.posed(p, rgb(222, 220, 226))
-        canvas.shade(0.03 * canvas.noise(p["n"], 36, 3, 0.8))
+        canvas.shade(0.02 * canvas.noise(p["n"], 24, 2, 0.7))
         region = np.zeros(canvas.u.shape, bool)
         for i, ((x, y), slant) in enumerate(zip(p["places"], p["slant"])):
-            c = canvas.at(x, y, 0.40, slant)
+            c = canvas.at(x, y, 0.50, slant)
             region[c.window] |= self._capsule(c, p["n"], *p["bad"].get(i, ("",)))
         return canvas.image, region
 
     def _capsule(self, c: Canvas, n: int, state: str, *values: float) -> Region:
-        u, v, radius = c.u, c.v, 0.112
-        whole = segment(u, v, -0.14, 0, 0.14, 0, radius)
+        u, v, radius = c.u, c.v, 0.14
+        whole = segment(u, v, -0.165, 0, 0.165, 0, radius)
         first, second = self.GREEN, self.AMBER
         if state == "colour":
             first = self.WRONG[int(values[0])]
             second = first * np.float32(0.8)
         if state == "leak":
             side, size = values
-            pool = disc(u, v, size, side * 0.22, 0.08) + 0.03 * c.noise(n + 4, 14, 2)
+            pool = disc(u, v, size, side * 0.24, 0.10) + 0.03 * c.noise(n + 4, 14, 2)
             c.body(pool, (self.GREEN if side < 0 else self.AMBER) * np.float32(0.85), 0.03, gloss=0.5)
         if state == "broken":
             edge = values[0] * u - 0.02 + 0.02 * wander(n + 5, v * 2 + 0.5, 12)
             whole = np.maximum(whole, edge)
         if state == "squeezed":
             x, depth = values
-            whole = np.maximum(whole, np.abs(v) - radius + depth * np.exp(-(((u - x) / 0.07) ** 2)))
+            whole = np.maximum(whole, np.abs(v) - radius + depth * np.exp(-(((u - x) / 0.10) ** 2)))
         c.shadow(whole, 0.025, 0.4, 0.06)
         colour = second + (first - second) * cover(u - 0.01)[..., None]
         lap = 0.010 * cover(u - 0.01)
-        c.body(whole, colour, 0.105, lap, gloss=0.55, shininess=30)
+        c.body(whole, colour, 0.13, lap, gloss=0.55, shininess=30)
         c.paint(0.25 * ridge(u - 0.012, 0.012) * cover(whole), rgb(30, 40, 30))
         return whole < -0.01
 
@@ -101,7 +99,7 @@ def _chipped(p: Params, rng: np.random.Generator) -> Params:
 
 
 def _split_elbow(p: Params, rng: np.random.Generator) -> Params:
-    return _one(p, rng, "split", rng.uniform(-0.35, 0.35), rng.uniform(0.022, 0.032))
+    return _one(p, rng, "split", rng.uniform(-0.35, 0.35), rng.uniform(0.030, 0.042))
 
 
 class Elbows(Scene):
@@ -109,12 +107,12 @@ class Elbows(Scene):
 
     TABLE: ClassVar[Map]
     PASTA: ClassVar[Map]
-    BEND, HALF, THICK = 0.25, 1.40, 0.125
+    BEND, HALF, THICK = 0.26, 1.40, 0.145
     mutations: ClassVar = {"broken": _broken_elbow, "chipped": _chipped, "split": _split_elbow}
 
     def render(self, p: Params) -> tuple[Picture, Region]:
         canvas = Canvas.posed(p, self.TABLE)
-        canvas.shade(0.05 * canvas.noise(p["n"], 40, 3, 0.8))
+        canvas.shade(0.02 * canvas.noise(p["n"], 24, 2, 0.7))
         region = np.zeros(canvas.u.shape, bool)
         for i, ((x, y), turn) in enumerate(zip(p["places"], p["turn"])):
             c = canvas.at(x, y, 0.47, turn)
@@ -157,7 +155,7 @@ class Elbows(Scene):
 class MacaroniGrid(Elbows):
     """Four elbow macaroni, laid out in order."""
 
-    angle = 3
+    angle = 2
     TABLE, PASTA = rgb(48, 52, 58), rgb(238, 190, 92)
     surface = ("colour_spot", "crack", "burn")
 
@@ -174,14 +172,14 @@ class MacaroniGrid(Elbows):
 class MacaroniAnyPose(Elbows):
     """Four elbow macaroni, each turned as it fell."""
 
-    angle = 3
+    angle = 2
     TABLE, PASTA = rgb(150, 60, 52), rgb(240, 214, 150)
-    surface = ("colour_spot", "crack", "debris")
+    surface = ("colour_spot", "burn", "debris")
 
     def sample(self, rng: np.random.Generator) -> Params:
         places = np.array([(-0.46, -0.46), (0.46, -0.46), (-0.46, 0.46), (0.46, 0.46)])
         return self.pose(rng) | {
-            "places": places + rng.normal(0, 0.025, (4, 2)),
-            "turn": rng.uniform(-math.pi, math.pi, 4),
+            "places": places + rng.normal(0, 0.018, (4, 2)),
+            "turn": np.array([0.5, -1.1, -2.4, 2.0]) + rng.uniform(-0.22, 0.22, 4),
             "bad": {},
         }

@@ -101,8 +101,8 @@ def draw_colour(rng: np.random.Generator, colours: tuple[Colour, ...], image: Pi
 
 def _scratch(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
     coverage = np.zeros((SIZE, SIZE), np.float32)
-    for _ in range(int(rng.integers(1, 4))):
-        coverage = np.maximum(coverage, _line(rng, region, (80, 150), (3.0, 4.6), 0.06))
+    for _ in range(int(rng.integers(2, 4))):
+        coverage = np.maximum(coverage, _line(rng, region, (90, 150), (3.8, 5.4), 0.06))
     under = float((image.mean(-1) * coverage).sum() / max(float(coverage.sum()), 1.0))
     strength = np.float32(rng.uniform(0.75, 1.0))
     to = image * np.float32(1.5) + np.float32(0.18) if under < 0.55 else image * np.float32(0.45)
@@ -121,12 +121,12 @@ def _crack(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Pi
     angle = rng.uniform(0, 2 * math.pi)
     main = walk(rng, x, y, angle, rng.uniform(50, 80), 0.40)
     back = walk(rng, x, y, angle + math.pi, rng.uniform(30, 55), 0.40)
-    coverage = np.maximum(stroke(main, rng.uniform(3.2, 4.6)), stroke(back, rng.uniform(2.6, 3.6)))
+    coverage = np.maximum(stroke(main, rng.uniform(4.2, 5.6)), stroke(back, rng.uniform(3.4, 4.6)))
     for _ in range(int(rng.integers(1, 4))):
         bx, by = main[int(rng.integers(len(main)))]
         turn = rng.choice([-1, 1]) * rng.uniform(0.6, 1.2)
         branch = walk(rng, bx, by, angle + turn, rng.uniform(20, 40), 0.4)
-        coverage = np.maximum(coverage, stroke(branch, 2.6))
+        coverage = np.maximum(coverage, stroke(branch, 3.2))
     return image * np.float32(1 - rng.uniform(0.6, 0.78)), coverage
 
 
@@ -143,7 +143,7 @@ def _thread(rng: np.random.Generator, image: Picture, region: Region) -> tuple[P
 
 
 def _hole(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
-    d = blob(rng, region, 9, 15, 0.25)
+    d = blob(rng, region, 11, 17, 0.25)
     inside = np.clip(0.5 - d * 4, 0, 1)
     rim = np.clip(1 - np.abs(d - 0.2) / 0.22, 0, 1)
     factor = (1 + np.float32(0.3) * rim) * (1 - np.float32(rng.uniform(0.7, 0.85)) * inside)
@@ -222,12 +222,12 @@ PAINTERS: dict[str, Painter] = {
     "tear": _tear,
     "stain": partial(
         _blots,
-        radius=(20, 34),
+        radius=(21, 34),
         colours=((64, 46, 30), (40, 44, 60), (110, 76, 36)),
-        alpha=(0.5, 0.65),
+        alpha=(0.62, 0.76),
         rough=0.45,
     ),
-    "oil": partial(_blots, radius=(20, 32), colours=((34, 28, 22),), alpha=(0.5, 0.68)),
+    "oil": partial(_blots, radius=(20, 32), colours=((34, 28, 22),), alpha=(0.6, 0.75)),
     "rust": partial(
         _blots,
         radius=(18, 30),
@@ -249,7 +249,7 @@ PAINTERS: dict[str, Painter] = {
     ),
     "dirt": partial(
         _blots,
-        radius=(6, 11),
+        radius=(8, 13),
         colours=((40, 34, 30), (90, 50, 30), (30, 60, 40)),
         alpha=(0.7, 0.88),
         rough=0.3,
@@ -257,7 +257,7 @@ PAINTERS: dict[str, Painter] = {
     ),
     "debris": partial(
         _blots,
-        radius=(9, 15),
+        radius=(12, 18),
         colours=((214, 210, 200), (190, 90, 50), (60, 110, 190), (44, 44, 48)),
         alpha=(0.85, 0.95),
         rough=0.6,
@@ -266,9 +266,9 @@ PAINTERS: dict[str, Painter] = {
     ),
     "colour_spot": partial(
         _blots,
-        radius=(14, 24),
+        radius=(17, 26),
         colours=((186, 60, 50), (60, 90, 160), (66, 130, 70), (200, 160, 40)),
-        alpha=(0.55, 0.75),
+        alpha=(0.7, 0.85),
         rough=0.3,
         edge=2.5,
     ),
