@@ -84,10 +84,10 @@ class Recipe:
 
     title: str
     learner: str
-    version: int = number(at_least=1)
     backbone: Backbone
     base: Training
     increment: Training
+    version: int = number(1, at_least=1)
     network: Network = field(default_factory=Network)
     description: str = ""
     stream: Literal["incremental", "joint"] = "incremental"
@@ -244,4 +244,3 @@ def options_of(recipe: Recipe, learner: Any, where: str) -> Any:
             allowed = ", ".join(sorted({*known_blocks, *common} - {"options"}))
             raise InputError(f"{where}: unknown key '{name}'{hint} (allowed: {allowed})")
     return build(learner.Options, recipe.options, where)
-

@@ -32,7 +32,7 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("\ninterrupted: the same command starts this run again", err=True)
+            click.echo("\ninterrupted: the same command goes on after the last finished experience", err=True)
             context.exit(130)
         except BrokenPipeError:
             # Whoever read our output (head, less) has left: not an error.
@@ -73,18 +73,28 @@ def json_option(function: F) -> F:
 @main.command()
 @click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
 @click.option("--strategy", required=True, help="Name of a strategy, or a path to your own card.yaml.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
+)
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
-@click.option("--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so).")
-@click.option("--data-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --synthetic.")
+@click.option(
+    "--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so)."
+)
+@click.option(
+    "--data-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --synthetic."
+)
 @click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
 @click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
-@click.option("--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic).")
+@click.option(
+    "--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic)."
+)
 @click.option("--backbone", help="Any timm model instead of the card's.")
 @click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads [default: torch's own choice].")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
+)
 @click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
 @click.option("--order-seed", type=click.IntRange(0), help="Objects in a reproducibly shuffled order.")
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
@@ -128,7 +138,7 @@ def run(quiet: bool, verbose: bool, restart: bool, dry_run: bool, **options: Any
         progress.say(f"complete already: {plan.path} (--restart runs it anew)")
     else:
         progress.say(f"run {plan.id}")
-        execute(plan, progress)
+        execute(plan, progress, restart)
     _show_results(plan.path, progress)
 
 
@@ -146,7 +156,9 @@ def _show_results(path: Path, progress: Any) -> None:
 
 
 @main.command("list")
-@click.argument("what", type=click.Choice(["protocols", "strategies", "datasets", "runs"]), default="protocols")
+@click.argument(
+    "what", type=click.Choice(["protocols", "strategies", "datasets", "runs"]), default="protocols"
+)
 @results_option
 @json_option
 def list_(what: str, results: Path, as_json: bool) -> None:
@@ -213,7 +225,9 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 
 @data.command()
 @click.argument("folder", type=FOLDER)
-@click.option("--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours).")
+@click.option(
+    "--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours)."
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @json_option
 def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> None:
@@ -227,12 +241,16 @@ def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> Non
     findings = check_dataset(opened, expected, workers=workers, progress=not as_json)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:
-        click.echo(json.dumps([{**vars(f), "path": str(f.path) if f.path else None} for f in findings], indent=1))
+        click.echo(
+            json.dumps([{**vars(f), "path": str(f.path) if f.path else None} for f in findings], indent=1)
+        )
     else:
         for finding in findings:
             place = finding.path or finding.object
             click.echo(f"{finding.severity}: {place}: {finding.message}")
-        click.echo(f"{opened.name}: {len(opened.samples)} images, {len(opened.objects)} objects, {errors} errors")
+        click.echo(
+            f"{opened.name}: {len(opened.samples)} images, {len(opened.objects)} objects, {errors} errors"
+        )
     if errors:
         raise SystemExit(1)
 

@@ -55,7 +55,7 @@ def build(cls: type[T], mapping: Any, where: str, key: str = "") -> T:
 
 
 def convert(hint: Any, value: Any, where: str, key: str, bounds: Mapping[str, float]) -> Any:
-    """One value to the type ``hint`` (int, float, bool, str, Literal, list, tuple, dict, dataclass, unions)."""
+    """One value to a type: int, float, bool, str, Literal, list, tuple, dict, dataclass or a union."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _convert_union(args, value, where, key, bounds)

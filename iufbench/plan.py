@@ -71,7 +71,9 @@ class Plan:
 
     @property
     def id(self) -> str:
-        return run_id(self.dataset.name, self.protocol.id, self.card.name, self.recipe_hash, self.request.seed)
+        return run_id(
+            self.dataset.name, self.protocol.id, self.card.name, self.recipe_hash, self.request.seed
+        )
 
     @property
     def path(self) -> Path:
@@ -108,7 +110,9 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
-        recipe = resolve(card, dataset_name, _card_id(protocol), preset, request.settings, _overrides(request))
+        recipe = resolve(
+            card, dataset_name, _card_id(protocol), preset, request.settings, _overrides(request)
+        )
         learner = load_class(recipe.learner, card.path)
         _check_learner(learner, recipe, card)
         options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
@@ -149,7 +153,8 @@ def check_results_folder(results: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < NEEDED_BYTES:
         raise InputError(
-            f"--results {results}: only {free / 2**20:.0f} MiB free in {folder}, a run needs {NEEDED_BYTES >> 20} MiB"
+            f"--results {results}: only {free / 2**20:.0f} MiB free in {folder}, "
+            f"a run needs {NEEDED_BYTES >> 20} MiB"
         )
 
 
@@ -190,7 +195,9 @@ def _identity(recipe: Recipe, init_from: Path | None) -> str:
         backbone = dataclasses.replace(recipe.backbone, weights=_content_hash(weights))
         recipe = dataclasses.replace(recipe, backbone=backbone)
     if init_from is not None:
-        recipe = dataclasses.replace(recipe, options={**recipe.options, "init_from": _content_hash(init_from)})
+        recipe = dataclasses.replace(
+            recipe, options={**recipe.options, "init_from": _content_hash(init_from)}
+        )
     return recipe.fingerprint()
 
 

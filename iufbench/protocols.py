@@ -105,7 +105,8 @@ def resolve_protocol(
         protocol_id = name if count != 1 else f"{dataset}_{base}_{step}"
     if sum(sizes) > len(objects):
         raise InputError(
-            f"protocol '{name}' needs {sum(sizes)} objects, but {dataset} has {len(objects)}: {', '.join(objects)}"
+            f"protocol '{name}' needs {sum(sizes)} objects, "
+            f"but {dataset} has {len(objects)}: {', '.join(objects)}"
         )
     origin = "dataset"
     if order is not None and order_seed is not None:
@@ -114,14 +115,18 @@ def resolve_protocol(
         sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
         joined = "-".join(sequence)
         # A folder name has room for two objects, not for fifteen; run.json has the order in full.
-        protocol_id += "+" + (joined if len(joined) <= 40 else hashlib.sha256(joined.encode()).hexdigest()[:8])
+        protocol_id += "+" + (
+            joined if len(joined) <= 40 else hashlib.sha256(joined.encode()).hexdigest()[:8]
+        )
     elif order_seed is not None:
         shuffled = np.random.Generator(np.random.PCG64(order_seed)).permutation(len(objects))
         sequence, origin = [objects[i] for i in shuffled], f"seed:{order_seed}"
         protocol_id += f"+order{order_seed}"
     missing = [o for o in sequence if o not in objects]
     if missing:
-        raise InputError(f"protocol '{name}': {dataset} has no object '{missing[0]}' (has: {', '.join(objects)})")
+        raise InputError(
+            f"protocol '{name}': {dataset} has no object '{missing[0]}' (has: {', '.join(objects)})"
+        )
     groups, start = [], 0
     for size in sizes:
         groups.append(tuple(sequence[start : start + size]))
@@ -136,7 +141,9 @@ def resolve_protocol(
 def _given_order(order: Sequence[str], objects: Sequence[str], needed: int, name: str) -> list[str]:
     for item in order:
         if item not in objects:
-            raise InputError(f"--order: no object '{item}'{suggest(item, objects)} (has: {', '.join(objects)})")
+            raise InputError(
+                f"--order: no object '{item}'{suggest(item, objects)} (has: {', '.join(objects)})"
+            )
     repeated = [o for o in order if list(order).count(o) > 1]
     if repeated:
         raise InputError(f"--order names '{repeated[0]}' twice")

@@ -45,7 +45,8 @@ def find_card(kind: str, name: str) -> Path:
     if name not in paths:
         known = ", ".join(paths)
         raise InputError(
-            f"unknown {kind} '{name}'{suggest(name, paths)} (known: {known}; see `iufbench list {_PLURALS[kind]}`)"
+            f"unknown {kind} '{name}'{suggest(name, paths)} "
+            f"(known: {known}; see `iufbench list {_PLURALS[kind]}`)"
         )
     return paths[name]
 
@@ -69,7 +70,9 @@ def load_class(target: str, where: Path) -> Any:
             f"{where}: cannot import learner module '{module_name}': {type(error).__name__}: {error}"
         ) from error
     if not hasattr(module, attribute):
-        raise InputError(f"{where}: module '{module_name}' has no '{attribute}'{suggest(attribute, dir(module))}")
+        raise InputError(
+            f"{where}: module '{module_name}' has no '{attribute}'{suggest(attribute, dir(module))}"
+        )
     return getattr(module, attribute)
 
 

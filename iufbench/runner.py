@@ -11,6 +11,12 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench import __version__
+from iufbench.checkpoint import (
+    finished_experiences,
+    load_checkpoint,
+    remove_checkpoints,
+    save_checkpoint,
+)
 from iufbench.context import Context
 from iufbench.data.resident import FrozenInputs
 from iufbench.errors import InputError
@@ -27,6 +33,8 @@ from iufbench.rundir import INFO, record_experience, record_training, write_info
 from iufbench.seeding import Seeds, derive, seed_everything
 from iufbench.store import load_run
 from iufbench.summary import summaries
+
+_PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")
 
 
 @dataclass
@@ -59,19 +67,18 @@ def choose_device(name: str) -> torch.device:
 def is_complete(plan: Plan) -> bool:
     """Whether the plan's run directory already holds the finished run.
 
-    Raises InputError when it holds a run on other data: nothing is overwritten without ``--restart``.
+    Raises InputError when it holds a run on other data, finished or not: nothing is overwritten or
+    continued without ``--restart``.
     """
     if not (plan.path / INFO).is_file():
         return False
     info = read_json(plan.path / INFO)
-    if info.get("status") != "complete":
-        return False
     if info.get("dataset", {}).get("fingerprint") != plan.dataset.fingerprint():
         raise InputError(
             f"{plan.path} holds a run on other data (its file list or file sizes differ): "
             "use --restart to replace it or --results DIR to keep both"
         )
-    return True
+    return info.get("status") == "complete"
 
 
 def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
@@ -81,25 +88,26 @@ def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
     return FrozenBackbone(spec, device)
 
 
-def execute(plan: Plan, progress: Progress) -> Path:
+def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     """Train and evaluate a whole stream; returns the run directory.
 
-    The directory appears only after weights, images and masks have been read without a fault, so that
-    bad input leaves nothing behind. An interrupt or a failure is recorded in ``run.json``.
+    An unfinished run goes on after its last finished experience, and ends with the same numbers as one
+    that was never stopped; ``restart`` begins anew. The directory appears only after weights, images
+    and masks have been read without a fault, so that bad input leaves nothing behind. An interrupt or a
+    failure is recorded in ``run.json``.
     """
     device = choose_device(plan.request.device)
     if plan.request.threads is not None:
         torch.set_num_threads(plan.request.threads)
     started, clock = now(), time.perf_counter()
     parts = assemble(plan, device, progress)
-    seconds = {"features": time.perf_counter() - clock, "train": 0.0, "evaluate": 0.0}
     info = _info(plan, parts, device, started)
-    info["seconds"] = seconds
-    costs: dict[str, Any] = {"bytes_kept": [], "replayed_images": []}
-    info["costs"] = {**_parameters(parts.strategy), **costs}
+    first = _resume(plan, parts, info, restart, progress)
+    seconds = info["seconds"]
+    seconds["features"] += time.perf_counter() - clock
     _write(plan, info, "running")
     try:
-        images = _loop(plan, parts, progress, info, seconds)
+        _loop(plan, parts, progress, info, first)
     except KeyboardInterrupt:
         _write(plan, info, "interrupted")
         raise
@@ -107,11 +115,12 @@ def execute(plan: Plan, progress: Progress) -> Path:
         info["error"] = f"{type(error).__name__}: {error}"
         _write(plan, info, "failed")
         raise
+    images = sum(info["costs"]["trained_images"])
     info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
     info["costs"]["peak_memory_mb"] = peak_memory_mb()
     if device.type == "cuda":
         info["costs"]["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    seconds["total"] = time.perf_counter() - clock
+    seconds["total"] += time.perf_counter() - clock
     info["finished"] = now()
     info["summary"] = summaries(load_run(plan.path))
     _write(plan, info, "complete")
@@ -124,7 +133,9 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     backbone = load_backbone(plan, device)
     size = plan.learner.guide_size(plan.options)
     if size is not None and size > recipe.image_size:
-        raise InputError(f"the learner's image resolution {size} is larger than image_size {recipe.image_size}")
+        raise InputError(
+            f"the learner's image resolution {size} is larger than image_size {recipe.image_size}"
+        )
     inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size)
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
@@ -174,22 +185,44 @@ def parameter_counts(plan: Plan) -> dict[str, int]:
     return _parameters(build_strategy(plan, backbone, device))
 
 
-def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], seconds: dict[str, float]) -> int:
-    strategy, evaluation = parts.strategy, parts.evaluation
-    trained_images, objects_seen, steps = 0, 0, len(plan.experiences)
+def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progress: Progress) -> int:
+    """The first experience still to be done; restores the strategy and the measured costs before it."""
+    info["seconds"] = {"features": 0.0, "train": 0.0, "evaluate": 0.0, "total": 0.0}
+    info["costs"] = {**_parameters(parts.strategy), **{name: [] for name in _PER_EXPERIENCE}}
+    if restart or not (plan.path / INFO).is_file():
+        remove_checkpoints(plan.path)
+        return 0
+    first = finished_experiences(plan.path)
+    if first:
+        before = read_json(plan.path / INFO)
+        load_checkpoint(plan.path, first - 1, parts.strategy)
+        info["seconds"] = before["seconds"]
+        info["resumed"] = [*before.get("resumed", []), first]
+        info["costs"] = {**before["costs"], **{k: before["costs"][k][:first] for k in _PER_EXPERIENCE}}
+        progress.say(f"going on after experience {first}/{len(plan.experiences)} (--restart begins anew)")
+    return first
+
+
+def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], first: int) -> None:
+    """Experiences from ``first`` on: train, evaluate, record, checkpoint."""
+    strategy, evaluation, seconds = parts.strategy, parts.evaluation, info["seconds"]
+    objects_seen, steps = 0, len(plan.experiences)
     for number, (experience, names) in enumerate(zip(parts.streams.train, plan.experiences)):
-        seed_everything(derive(Seeds.of(plan.request.seed).training, number))
         objects_seen += len(names)
+        if number < first:
+            continue
+        seed_everything(derive(Seeds.of(plan.request.seed).training, number))
         first_epoch = len(strategy.training_log)
         training = plan.recipe.base if number == 0 else plan.recipe.increment
         total = len(experience.resident) * training.epochs_of(number) if plan.learner.uses.gradients else 0
         clock = time.perf_counter()
-        with TrainingBar(progress, f"experience {number + 1}/{steps}: training {_short(names)}", total) as bar:
+        label = f"experience {number + 1}/{steps}"
+        with TrainingBar(progress, f"{label}: training {_short(names)}", total) as bar:
             strategy.plugins.insert(0, bar)
             strategy.train(experience, eval_streams=[])
             strategy.plugins.remove(bar)
         seconds["train"] += time.perf_counter() - clock
-        trained_images += total
+        info["costs"]["trained_images"].append(total)
         info["costs"]["bytes_kept"].append(int(strategy.bytes_kept))
         info["costs"]["replayed_images"].append(int(strategy.replayed_images))
         info["costs"].update(_parameters(strategy))
@@ -199,15 +232,15 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], se
         clock = time.perf_counter()
         shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
         evaluation.start(number, objects_seen)
-        with progress.bar(f"experience {number + 1}/{steps}: evaluating", shown, " objects") as bar:
+        with progress.bar(f"{label}: evaluating", shown, " objects") as bar:
             for test in parts.streams.test[:shown]:
                 strategy.eval([test])
                 bar.advance()
         rows = evaluation.result()
         record_experience(plan.path, number, rows.metrics, rows.scores)
+        save_checkpoint(plan.path, number, strategy)
         seconds["evaluate"] += time.perf_counter() - clock
         _write(plan, info, "running")
-    return trained_images
 
 
 def _short(names: tuple[str, ...]) -> str:
@@ -270,5 +303,3 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
         "command": command_line(),
         "started": started,
     }
-
-

@@ -87,6 +87,7 @@ class IUF(ReconstructionStrategy):
         update: UpdateStrategy = field(default_factory=UpdateStrategy)
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True)
+    carried: ClassVar[tuple[str, ...]] = ("epochs_done",)
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -98,7 +99,7 @@ class IUF(ReconstructionStrategy):
         self.feature_matrices: dict[str, FeatureMatrix] = {}
         self._projections: dict[str, Tensor] = {}
         self._window: deque[list[Tensor]] = deque()
-        self._epochs_done = 0
+        self.epochs_done = 0
 
     @classmethod
     def guide_size(cls, options: Any) -> int | None:
@@ -119,6 +120,16 @@ class IUF(ReconstructionStrategy):
         if self.model.classifier is not None:
             known = self.model.classifier.objects
             self.model.classifier.grow(max(known, int(self.experience.resident.objects.max()) + 1))
+
+    def state(self) -> dict[str, Any]:
+        matrices = {n: {"factor": m.factor, "rows": m.rows} for n, m in self.feature_matrices.items()}
+        return {**super().state(), "feature_matrices": matrices}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        if self.model.classifier is not None:
+            self.model.classifier.grow(len(state["network"]["classifier.fc.2.weight"]))
+        super().restore(state)
+        self.feature_matrices = {n: FeatureMatrix(**m) for n, m in state["feature_matrices"].items()}
 
     def forward(self) -> Reconstruction:
         return self._reconstruct(self.mbatch)
@@ -187,9 +198,9 @@ class IUF(ReconstructionStrategy):
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         super()._after_training_epoch(**kwargs)
-        self._epochs_done += 1
+        self.epochs_done += 1
         every = self.options.update.collect_every_epochs
-        if every is not None and self._epochs_done % every == 0:
+        if every is not None and self.epochs_done % every == 0:
             self._collect()
 
     def _after_training_exp(self, **kwargs: Any) -> None:

@@ -71,7 +71,7 @@ def test_epochs_may_differ_between_increments(card):
     ],
 )
 def test_bad_settings_are_named(card, setting, message):
-    with pytest.raises(InputError, match=".") as caught:
+    with pytest.raises(InputError) as caught:
         resolve(card, "visa", "visa_8_1x4", "quick", [setting])
     assert message.lower() in str(caught.value).lower()
 

@@ -20,7 +20,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "visa"
-    make(root, objects=["candle", "capsules", "cashew"], n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
+    make(
+        root,
+        objects=["candle", "capsules", "cashew"],
+        n_train=6,
+        n_good=3,
+        n_defective=4,
+        workers=1,
+        progress=False,
+    )
     return root
 
 
@@ -206,7 +214,9 @@ def test_an_interrupt_exits_130_with_a_hint(data, tmp_path, monkeypatch):
 
 def test_data_commands(tmp_path):
     root = tmp_path / "made"
-    made = invoke("data", "make", root, "--objects", "candle", "--train", 2, "--good", 1, "--defective", 2, "-q")
+    made = invoke(
+        "data", "make", root, "--objects", "candle", "--train", 2, "--good", 1, "--defective", 2, "-q"
+    )
     assert made.exit_code == 0 and "5 synthetic images" in made.stdout
     assert invoke("data", "make", root, "-q").exit_code == 2
     assert invoke("data", "make", tmp_path / "x", "--dataset", "mvtek", "-q").exit_code == 2

@@ -26,7 +26,9 @@ def imported_modules(path: Path) -> set[str]:
 
 def test_the_harness_never_imports_the_rooms():
     for path in (ROOT / "iufbench").rglob("*.py"):
-        bad = {n for n in imported_modules(path) if n.startswith(("iufbench.strategies", "iufbench.benchmarks"))}
+        bad = {
+            n for n in imported_modules(path) if n.startswith(("iufbench.strategies", "iufbench.benchmarks"))
+        }
         assert not bad, f"{path} imports {bad}"
 
 
@@ -62,9 +64,14 @@ def test_light_modules_import_neither_torch_nor_avalanche(module):
     assert heavy_modules_after(f"import iufbench.{module}") == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list", "strategies"], ["list", "runs"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["list", "strategies"], ["list", "runs"]]
+)
 def test_light_commands_import_neither_torch_nor_avalanche(arguments):
-    code = f"from click.testing import CliRunner\nfrom iufbench.cli import main\nr = CliRunner().invoke(main, {arguments!r})\nassert r.exit_code == 0, r.output"
+    code = (
+        "from click.testing import CliRunner\nfrom iufbench.cli import main\n"
+        f"r = CliRunner().invoke(main, {arguments!r})\nassert r.exit_code == 0, r.output"
+    )
     assert heavy_modules_after(code) == "[]"
 
 

@@ -71,9 +71,7 @@ def test_projection_holds_the_old_main_direction(data, tmp_path):  # noqa: F811
     learner.train(parts.streams.train[0], eval_streams=[])
     names = list(learner.feature_matrices)
     before = {n: learner.model.get_submodule(n).weight.detach().clone() for n in names}
-    vectors = {
-        n: torch.linalg.svd(learner.feature_matrices[n].factor, full_matrices=False).Vh for n in names
-    }
+    vectors = {n: torch.linalg.svd(learner.feature_matrices[n].factor, full_matrices=False).Vh for n in names}
     learner.train(parts.streams.train[1], eval_streams=[])
     for n in names:
         change = vectors[n] @ (learner.model.get_submodule(n).weight.detach() - before[n])
@@ -85,7 +83,9 @@ def test_a_full_pull_keeps_the_old_weights(data, tmp_path):  # noqa: F811
     _, parts = assembled("iuf", data, tmp_path, settings=("update.pull=1", "increment.lr=1e-12"))
     learner = parts.strategy
     learner.train(parts.streams.train[0], eval_streams=[])
-    before = {n: p.detach().clone() for n, p in learner.model.named_parameters() if "classifier.fc.2" not in n}
+    before = {
+        n: p.detach().clone() for n, p in learner.model.named_parameters() if "classifier.fc.2" not in n
+    }
     learner.train(parts.streams.train[1], eval_streams=[])
     now = dict(learner.model.named_parameters())
     assert all(torch.allclose(before[n], now[n], atol=1e-6) for n in before)

@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from iufbench.errors import InputError
 from iufbench.protocols import find_protocol, protocol_cards, resolve_protocol
 
-VISA = (
-    "candle capsules cashew chewinggum fryum macaroni1 macaroni2 pcb1 pcb2 pcb3 pcb4 pipe_fryum"
-).split()
+VISA = protocol_cards()["visa_8_1x4"].objects
 
 
 @pytest.mark.parametrize("alias", ["visa_8_1x4", "8-1 with 4 Steps", "8-1x4", "VisA 3"])
@@ -42,14 +40,14 @@ def test_the_grammar_splits_objects_without_loss(base, step, count):
         return
     protocol = resolve_protocol(name, VISA)
     assert [len(e) for e in protocol.experiences] == [base] + [step] * count
-    assert list(protocol.objects) == VISA[: base + step * count]
+    assert protocol.objects == VISA[: base + step * count]
     assert len(protocol.introduced) == len(protocol.objects)
 
 
 def test_order_seed_is_reproducible_and_part_of_the_id():
     one, again = (resolve_protocol("visa_8_1x4", VISA, order_seed=3) for _ in range(2))
     assert one == again
-    assert sorted(one.objects) == sorted(VISA) and list(one.objects) != VISA
+    assert sorted(one.objects) == sorted(VISA) and one.objects != VISA
     assert one.id == "visa_8_1x4+order3" and one.order == "seed:3"
     assert resolve_protocol("visa_8_1x4", VISA, order_seed=4).objects != one.objects
 

@@ -1,4 +1,4 @@
-"""Every registered strategy, unseen: it trains, evaluates, repeats itself bit by bit, and touches nothing frozen."""
+"""Every registered strategy, unseen: it trains, repeats itself, resumes, and moves nothing frozen."""
 
 from __future__ import annotations
 
@@ -18,7 +18,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "visa"
-    make(root, objects=["candle", "capsules", "cashew"], n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
+    make(
+        root,
+        objects=["candle", "capsules", "cashew"],
+        n_train=6,
+        n_good=3,
+        n_defective=4,
+        workers=1,
+        progress=False,
+    )
     return root
 
 
@@ -41,6 +49,32 @@ def test_trains_evaluates_and_repeats_itself(strategy, data, tmp_path):
     costs = first.info["costs"]
     assert len(costs["bytes_kept"]) == len(costs["replayed_images"]) == steps
     assert set(first.info["strategy"]["uses"]) >= {"object_id_at_training", "object_id_at_test", "gradients"}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_an_interrupted_run_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
+    """Killed while the second experience trains, the same command goes on after the first."""
+    import iufbench.runner
+
+    whole = tiny_run(strategy, data, tmp_path / "whole")
+    if len(whole.experiences) == 1:
+        pytest.skip("has one experience")
+    record = iufbench.runner.record_training
+
+    def killed(run, experience, rows):
+        if experience == 1:
+            raise KeyboardInterrupt
+        record(run, experience, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(iufbench.runner, "record_training", killed)
+        tiny_run(strategy, data, tmp_path / "killed")
+    resumed = tiny_run(strategy, data, tmp_path / "killed")
+    assert resumed.info["resumed"] == [1]
+    for name in ("metrics.csv", "scores.csv.gz", "train_log.csv"):
+        assert (whole.path / name).read_bytes() == (resumed.path / name).read_bytes()
+    for cost in ("bytes_kept", "replayed_images", "trained_images"):
+        assert whole.info["costs"][cost] == resumed.info["costs"][cost]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -44,7 +44,8 @@ class DataSetCard:
 
 def dataset_cards() -> dict[str, DataSetCard]:
     """Every data set that has a card, by name."""
-    return {name: build(DataSetCard, read_yaml(path), str(path)) for name, path in card_paths("dataset").items()}
+    paths = card_paths("dataset")
+    return {name: build(DataSetCard, read_yaml(path), str(path)) for name, path in paths.items()}
 
 
 def default_root(name: str) -> Path | None:
