@@ -1,0 +1,47 @@
+"""Memory aware synapses: importance is how strongly a weight moves the network's output.
+
+Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018. Needs no labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from iufbench.fields import number
+from iufbench.models.uniad import Reconstruction
+
+from .quadratic import HeldWeights, mean_over_images
+
+
+def squared_output(output: Reconstruction) -> Tensor:
+    """Squared Euclidean norm of the reconstruction, summed over the batch."""
+    return output.reconstruction.square().sum()
+
+
+@dataclass(frozen=True)
+class Synapses:
+    """``samples``: images per experience behind the importances; all when there are fewer."""
+
+    strength: float = number(0.1, at_least=0)
+    samples: int = number(256, at_least=1)
+
+
+class MAS(HeldWeights):
+    """Per-image absolute gradients of the squared output norm say which weights to hold."""
+
+    @dataclass(frozen=True)
+    class Options:
+        mas: Synapses = field(default_factory=Synapses)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.strength = self.options.mas.strength
+
+    def measure(self) -> dict[str, Tensor]:
+        images = self.some_images(self.options.mas.samples)
+        data = self.experience.resident
+        return mean_over_images(self.model, self.held(), data, images, squared_output, torch.abs)
