@@ -155,6 +155,32 @@ def _show_results(path: Path, progress: Any) -> None:
             progress.say(f"figure: {figure}")
 
 
+@main.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.option(
+    "--save-maps", is_flag=True, help="Keep the anomaly maps (float16, 98 KiB an image) in RUN/maps."
+)
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(path: Path, save_maps: bool, objects: str | None, device: str, quiet: bool) -> None:
+    """Evaluate a run directory again from its checkpoints and compare with its stored metrics.
+
+    Exit code 1 when a number differs.
+    """
+    from iufbench.plan import split_names
+    from iufbench.progress import Progress
+    from iufbench.reevaluate import evaluate_run
+
+    differences = evaluate_run(path, Progress(-1 if quiet else 0), save_maps, split_names(objects), device)
+    for d in differences:
+        place = f"experience {d.experience}, {d.object}, {d.level} {d.metric}"
+        click.echo(f"{place}: stored {d.stored!r}, now {d.again!r}")
+    click.echo(f"{len(differences) or 'no'} difference{'s' if len(differences) > 1 else ''}")
+    if differences:
+        raise SystemExit(1)
+
+
 @main.command("list")
 @click.argument(
     "what", type=click.Choice(["protocols", "strategies", "datasets", "runs"]), default="protocols"

@@ -58,7 +58,13 @@ def strategy_rows() -> list[dict[str, Any]]:
 
 def dataset_rows() -> list[dict[str, Any]]:
     return [
-        {"dataset": c.name, "title": c.title, "objects": len(c.objects), "layout": c.layout, "licence": c.licence}
+        {
+            "dataset": c.name,
+            "title": c.title,
+            "objects": len(c.objects),
+            "layout": c.layout,
+            "licence": c.licence,
+        }
         for c in dataset_cards().values()
     ]
 
@@ -127,7 +133,9 @@ def describe_results(run: Run) -> str:
     """The matrix R of image and pixel AUROC and its summaries, as text."""
     if not run.complete:
         raise InputError(f"{run.path}: the run is {run.info['status']}, not complete")
-    blocks = [run.info["protocol"]["title"] + " | " + run.info["strategy"]["title"] + f" | seed {run.info['seed']}"]
+    blocks = [
+        run.info["protocol"]["title"] + " | " + run.info["strategy"]["title"] + f" | seed {run.info['seed']}"
+    ]
     if run.synthetic:
         blocks[0] += " | SYNTHETIC data"
     for level, summary in summaries(run).items():
@@ -137,8 +145,14 @@ def describe_results(run: Run) -> str:
             seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(values)]
             rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": _mean(seen)})
         shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
-        numbers = ", ".join(f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan)))
-        blocks += [f"\n{level} AUROC of every object seen so far, after each experience", columns(rows), numbers]
+        numbers = ", ".join(
+            f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan))
+        )
+        blocks += [
+            f"\n{level} AUROC of every object seen so far, after each experience",
+            columns(rows),
+            numbers,
+        ]
     return "\n".join(blocks)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,7 +27,9 @@ class ObjectTest:
     names: list[str]
 
     @classmethod
-    def of(cls, name: str, samples: Sequence[Sample], root: Any, map_size: int, has_masks: bool) -> ObjectTest:
+    def of(
+        cls, name: str, samples: Sequence[Sample], root: Any, map_size: int, has_masks: bool
+    ) -> ObjectTest:
         """Labels come from the file list; masks are resized to ``map_size`` by nearest neighbour."""
         return cls(
             object=name,
@@ -58,6 +60,8 @@ class ObjectEvaluation(PluginMetric):
         self._maps: list[np.ndarray] = []
         self.experience = 0
         self.seen = 0
+        # Called with (object test, maps [N, S, S]) when somebody wants more of them than numbers.
+        self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
         self.result_rows = EvaluationResult()
 
     def start(self, experience: int, seen: int) -> None:
@@ -76,6 +80,8 @@ class ObjectEvaluation(PluginMetric):
         test = self._tests[number]
         maps = np.concatenate(self._maps)
         self._maps = []
+        if self.on_maps is not None:
+            self.on_maps(test, maps)
         scores = image_score(maps)
         values = {"image": image_metrics(test.labels, scores, names=test.names, object=test.object)}
         if test.masks is not None:

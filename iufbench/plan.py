@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,29 @@ class Request:
     eval_unseen: bool = False
     init_from: Path | None = None
     results: Path = field(default_factory=lambda: Path("results"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold: what ``run.json`` keeps to find the data and the card again."""
+        plain = dataclasses.asdict(self)
+        for name, value in plain.items():
+            if isinstance(value, Path):
+                plain[name] = str(value.absolute())
+        if self.lists is not None:
+            plain["lists"] = [str(p.absolute()) for p in self.lists]
+        if self.strategy.endswith((".yaml", ".yml")):
+            plain["strategy"] = str(Path(self.strategy).absolute())
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Request:
+        """The request that ``as_dict`` described."""
+        values = dict(plain)
+        for name in ("data_root", "init_from", "results"):
+            values[name] = None if values[name] is None else Path(values[name])
+        values["lists"] = None if values["lists"] is None else tuple(map(Path, values["lists"]))
+        values["settings"] = tuple(values["settings"])
+        values["order"] = None if values["order"] is None else tuple(values["order"])
+        return cls(**values)
 
 
 @dataclass(frozen=True)

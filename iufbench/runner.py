@@ -300,6 +300,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
         "image_size": plan.recipe.image_size,
         "map_size": MAP_SIZE,
         "environment": environment(str(device), torch.get_num_threads()),
+        "request": plan.request.as_dict(),
         "command": command_line(),
         "started": started,
     }

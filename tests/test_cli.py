@@ -235,3 +235,34 @@ def test_show_names_what_it_does_not_know():
     assert "nn_unknown" in invoke("show", "strategy", "nn_unknown").stderr
     assert "extends" not in invoke("show", "strategy", "finetune").stdout
     assert json.loads(invoke("show", "protocol", "8-1 with 4 Steps", "--json").stdout)["id"] == "visa_8_1x4"
+
+
+def test_a_run_can_be_evaluated_again_and_its_maps_kept(data, tmp_path):
+    results = tmp_path / "results"
+    assert invoke(*arguments(data, results), "-q").exit_code == 0
+    (info,) = results.rglob("run.json")
+    done = invoke("evaluate", info.parent, "--save-maps", "--objects", "candle,cashew", "-q")
+    assert done.exit_code == 0, done.output
+    assert "no difference" in done.stdout
+    kept = sorted(p.relative_to(info.parent).as_posix() for p in info.parent.rglob("*.npz"))
+    assert kept == [
+        "maps/experience0/candle.npz",
+        "maps/experience1/candle.npz",
+        "maps/experience1/cashew.npz",
+    ]
+    stored = np.load(info.parent / kept[0])
+    assert stored["maps"].shape == (7, 224, 224) and stored["maps"].dtype == np.float16
+    assert len(stored["images"]) == 7
+    assert "did you mean 'candle'" in invoke("evaluate", info.parent, "--objects", "candel").stderr
+
+
+def test_a_tampered_metric_is_found_by_evaluating_again(data, tmp_path):
+    results = tmp_path / "results"
+    assert invoke(*arguments(data, results), "-q").exit_code == 0
+    (table,) = results.rglob("metrics.csv")
+    lines = table.read_text().splitlines()
+    first = lines[1].split(",")
+    first[4] = "0.123"
+    table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
+    done = invoke("evaluate", table.parent, "-q")
+    assert done.exit_code == 1 and "0.123" in done.stdout

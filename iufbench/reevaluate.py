@@ -1,0 +1,106 @@
+"""Evaluate a finished run again from its checkpoints: to check its numbers, or to keep its maps."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iufbench.checkpoint import checkpoint_path, load_checkpoint
+from iufbench.errors import InputError, RunError
+from iufbench.evaluation import ObjectTest
+from iufbench.fields import suggest
+from iufbench.files import write_bytes
+from iufbench.plan import Request, prepare
+from iufbench.progress import Progress
+from iufbench.runner import assemble, choose_device
+from iufbench.store import Run, load_run
+
+MAPS = "maps"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that came out differently from what ``metrics.csv`` holds."""
+
+    experience: int
+    object: str
+    level: str
+    metric: str
+    stored: float
+    again: float
+
+
+def maps_path(run: Path, experience: int, object_name: str) -> Path:
+    """Where the maps of one object after one experience are kept."""
+    return run / MAPS / f"experience{experience}" / f"{object_name}.npz"
+
+
+def evaluate_run(
+    path: Path,
+    progress: Progress,
+    save_maps: bool = False,
+    objects: Sequence[str] | None = None,
+    device: str = "auto",
+) -> list[Difference]:
+    """Every experience of a run again from its checkpoint; returns what differs from its metrics.
+
+    With ``save_maps`` the anomaly maps are kept below ``maps/`` as float16 (98 KiB per image and
+    experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
+    ``images`` [N]. ``objects`` restricts the work. Raises InputError for unknown objects, RunError when
+    a checkpoint is missing or the data are not those of the run.
+    """
+    run = load_run(path)
+    wanted = _wanted(run, objects)
+    if "request" not in run.info:
+        raise RunError(f"{path}: run.json does not say how it was made; run it anew")
+    plan = prepare(Request.from_dict(run.info["request"]), progress=False)
+    if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+        raise RunError(f"{path} was made from other data than {plan.dataset.root} holds now")
+    if plan.recipe_hash != run.info["recipe_hash"]:
+        raise RunError(f"{path} was made with another recipe than its card gives now ({plan.recipe_hash})")
+    steps = len(plan.experiences)
+    for number in range(steps):
+        if not checkpoint_path(path, number).is_file():
+            raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
+    parts = assemble(plan, choose_device(device), progress)
+    differences, seen = [], 0
+    names = plan.protocol.objects
+    for number, group in enumerate(plan.experiences):
+        seen += len(group)
+        load_checkpoint(path, number, parts.strategy)
+        parts.evaluation.start(number, seen)
+        if save_maps:
+            parts.evaluation.on_maps = lambda test, maps, k=number: _save(path, k, test, maps)  # type: ignore
+        chosen = [i for i, name in enumerate(names[:seen]) if name in wanted]
+        with progress.bar(f"experience {number + 1}/{steps}: evaluating", len(chosen), " objects") as bar:
+            for index in chosen:
+                parts.strategy.eval([parts.streams.test[index]])
+                bar.advance()
+        stored = {
+            (r.object, r.level, r.metric): r.value
+            for r in run.metrics[run.metrics["experience"] == number].itertuples()
+        }
+        for row in parts.evaluation.result().metrics:
+            before = stored.get((row.object, row.level, row.metric), np.nan)
+            if not (before == row.value or (np.isnan(before) and np.isnan(row.value))):
+                differences.append(
+                    Difference(number, row.object, row.level, row.metric, float(before), row.value)
+                )
+    return differences
+
+
+def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:
+    for name in objects or ():
+        if name not in run.objects:
+            raise InputError(f"no object '{name}' in {run.id}{suggest(name, run.objects)}")
+    return set(objects or run.objects)
+
+
+def _save(path: Path, experience: int, test: ObjectTest, maps: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, maps=maps.astype(np.float16), images=np.array(test.names))
+    write_bytes(maps_path(path, experience, test.object), buffer.getvalue())
