@@ -1,0 +1,113 @@
+"""Nearest neighbours and greedy coresets in bounded memory: what a memory bank is made of.
+
+PatchCore (Roth et al., CVPR 2022) keeps a subset of all patch features such that every patch is close to
+a kept one, found by farthest-point selection (k-centre greedy).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MATRIX_BYTES = 64 * 2**20  # the largest distance matrix that is ever made, unless told otherwise
+_CANDIDATES = 256  # farthest points looked at together by the greedy selection
+
+
+def nearest(queries: Tensor, bank: Tensor, matrix_bytes: int = MATRIX_BYTES) -> tuple[Tensor, Tensor]:
+    """Distance [n] to and index [n] of the row of ``bank`` [m, C] nearest to each of ``queries`` [n, C].
+
+    Euclidean. Never makes a distance matrix of more than ``matrix_bytes`` (at least one row by one row).
+    """
+    if len(bank) == 0:
+        raise ValueError("an empty bank has no nearest row")
+    size = queries.element_size()
+    columns = min(len(bank), max(1, int((matrix_bytes / size) ** 0.5)))
+    rows = max(1, matrix_bytes // (size * columns))
+    norms = bank.square().sum(dim=1)
+    index = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
+    for start in range(0, len(queries), rows):
+        part = queries[start : start + rows]
+        best = torch.full((len(part),), torch.inf, dtype=queries.dtype, device=queries.device)
+        where = torch.zeros(len(part), dtype=torch.int64, device=queries.device)
+        for first in range(0, len(bank), columns):
+            # |q|^2 is the same for all rows of the bank and need not be added to compare them.
+            matrix = torch.addmm(
+                norms[first : first + columns], part, bank[first : first + columns].T, alpha=-2
+            )
+            value, column = matrix.min(dim=1)
+            closer = value < best
+            best = torch.where(closer, value, best)
+            where = torch.where(closer, column + first, where)
+        index[start : start + rows] = where
+    return _distances(queries, bank, index, rows), index
+
+
+def _distances(queries: Tensor, bank: Tensor, index: Tensor, rows: int) -> Tensor:
+    """[n]: from each query to its bank row by subtraction, free of the product form's cancellation."""
+    parts = [
+        torch.linalg.vector_norm(q - bank[i], dim=1) for q, i in zip(queries.split(rows), index.split(rows))
+    ]
+    return torch.cat(parts) if parts else queries.new_zeros(0)
+
+
+def greedy_coreset(
+    points: Tensor,
+    count: int,
+    centres: Tensor | None = None,
+    first: int = 0,
+    matrix_bytes: int = MATRIX_BYTES,
+) -> Tensor:
+    """Indices [count] of ``points`` [n, C], each the farthest from all chosen before (k-centre greedy).
+
+    ``centres`` [m, C] count as chosen already; without them the selection starts with point ``first``.
+    ``count`` is clamped to n. The first k indices are the coreset of size k: a coreset is shrunk by
+    cutting its end. The selection is exact: candidates are examined in groups only as long as no point
+    outside the group can be farther away.
+    """
+    count = min(count, len(points))
+    if count <= 0:
+        return torch.zeros(0, dtype=torch.int64, device=points.device)
+    chosen: list[int] = []
+    if centres is not None and len(centres):
+        squared = nearest(points, centres, matrix_bytes)[0].square()
+    else:
+        squared = torch.full((len(points),), torch.inf, dtype=points.dtype, device=points.device)
+        chosen.append(first)
+        _approach(squared, points, points[[first]], matrix_bytes)
+        squared[first] = -1
+    while len(chosen) < count:
+        top = squared.topk(min(_CANDIDATES + 1, len(points)))
+        group = top.indices[:_CANDIDATES]
+        # Distances only shrink: whatever is outside the group stays at most this far away.
+        outside = float(top.values[_CANDIDATES]) if len(top.values) > _CANDIDATES else -1.0
+        mutual = torch.cdist(points[group], points[group]).square().cpu().numpy()
+        picked = _pick(top.values[:_CANDIDATES].cpu().numpy(), mutual, outside, count - len(chosen))
+        new = group[torch.as_tensor(picked, device=group.device)]
+        _approach(squared, points, points[new], matrix_bytes)
+        squared[new] = -1
+        chosen += new.tolist()
+    return torch.tensor(chosen, dtype=torch.int64, device=points.device)
+
+
+def _pick(squared: np.ndarray, mutual: np.ndarray, outside: float, limit: int) -> list[int]:
+    """Farthest-point selection within a group, ended where a point outside might be farther."""
+    squared = squared.copy()
+    picked: list[int] = []
+    while len(picked) < limit:
+        best = int(squared.argmax())
+        if squared[best] < outside or squared[best] < 0:
+            break
+        picked.append(best)
+        squared = np.minimum(squared, mutual[best])
+        squared[best] = -1
+    return picked
+
+
+def _approach(squared: Tensor, points: Tensor, centres: Tensor, matrix_bytes: int) -> None:
+    """Lower ``squared`` [n], in place, to the squared distance to the nearest of a few new centres."""
+    rows = max(1, matrix_bytes // (points.element_size() * len(centres)))
+    for start in range(0, len(points), rows):
+        part = slice(start, start + rows)
+        matrix = torch.cdist(points[part], centres).square_()
+        torch.minimum(squared[part], matrix.min(dim=1).values, out=squared[part])
