@@ -36,7 +36,8 @@ class SealedStream:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         raise PeekingError(
-            f"a strategy may not look beyond its experience (asked for '{attribute}' of the {self.name} stream)"
+            f"a strategy may not look beyond its experience (asked for '{attribute}' of the "
+            f"{self.name} stream)"
         )
 
     def __iter__(self) -> Any:

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from iufbench.data.images import load_image
 from iufbench.data.samples import Sample
+from iufbench.errors import RunError
 
 UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare to use it
 
@@ -40,6 +41,16 @@ class Batch:
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.x, self.y, self.task))
+
+    @property
+    def objects(self) -> Tensor:
+        """``y``, for a learner that needs it: RunError when the object ids are hidden."""
+        if bool((self.y == UNKNOWN_OBJECT).any()):
+            raise RunError(
+                "this strategy needs object ids, and the stream has none: "
+                "a learner that uses them at test must declare uses.object_id_at_test"
+            )
+        return self.y
 
     def to(self, device: Any, non_blocking: bool = False) -> Batch:
         moved = (None if t is None else t.to(device, non_blocking=non_blocking) for t in self._tensors())
