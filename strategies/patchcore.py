@@ -1,0 +1,108 @@
+"""PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022).
+
+A patch is as anomalous as it is far from the nearest remembered patch of a normal image. What is
+remembered is a greedy coreset, here under a fixed byte budget and updated experience by experience.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from iufbench.context import Uses
+from iufbench.errors import InputError
+from iufbench.fields import number
+from iufbench.models.neighbours import greedy_coreset, nearest
+from iufbench.seeding import derive
+
+from .memory_bank import MemoryBank, Patches
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """``ratio``: share of an experience's patches that is remembered (1: all of them, no selection);
+    ``budget_bytes``: what all banks together may hold. A budget larger than the data is never filled."""
+
+    ratio: float = number(0.1, above=0, at_most=1)
+    budget_bytes: int = number(32 * 2**20, at_least=1)
+
+
+class PatchCore(MemoryBank):
+    """One bank for all objects.
+
+    An experience adds ``ratio`` of its patches, each the farthest from all that is remembered already.
+    When the budget is exceeded, the greedy selection over the old and new patches together decides
+    what stays.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        patches: Patches = field(default_factory=Patches)
+        coreset: Coreset = field(default_factory=Coreset)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._new: dict[int, list[Tensor]] = {}
+
+    def see(self, key: int, patches: Tensor) -> None:
+        self._new.setdefault(key, []).append(_rows(patches))
+
+    def settle(self) -> None:
+        banks = len({*self.memory, *self._new})
+        share = self._patches_each(banks)
+        for key in list(self._new):
+            self._remember(key, torch.cat(self._new.pop(key)), share)
+        # Banks of objects learnt earlier make room for the new ones.
+        for parts in self.memory.values():
+            if len(parts["bank"]) > share:
+                parts["bank"] = parts["bank"][greedy_coreset(parts["bank"], share)]
+
+    def _remember(self, key: int, points: Tensor, share: int) -> None:
+        old = self.memory[key]["bank"] if key in self.memory else points[:0]
+        wanted = math.ceil(self.options.coreset.ratio * len(points))
+        if wanted < len(points) or len(points) > share:
+            index = greedy_coreset(
+                points, min(wanted, share), centres=old, first=self._first(key, len(points))
+            )
+            points = points[index]
+        self.memory[key] = {"bank": torch.cat([old, points])}
+
+    def _patches_each(self, banks: int) -> int:
+        """How many patches each bank may hold. Raises InputError when it is less than one."""
+        budget, size = self.options.coreset.budget_bytes, 4 * self.context.channels
+        share = budget // (size * banks)
+        if share == 0:
+            raise InputError(
+                f"coreset.budget_bytes: {budget} bytes hold no patch for each of {banks} bank(s); "
+                f"a patch takes {size} bytes, so give at least {size * banks}"
+            )
+        return share
+
+    def _first(self, key: int, points: int) -> int:
+        seed = derive(self.context.seeds.memory, "coreset", self.experience.current_experience, key)
+        return int(torch.randint(points, (), generator=torch.Generator().manual_seed(seed)))
+
+    def distances(self, key: int, patches: Tensor) -> Tensor:
+        distance, _ = nearest(_rows(patches), self.memory[key]["bank"])
+        return distance.view(len(patches), *patches.shape[2:])
+
+
+class PatchCorePerObject(PatchCore):
+    """A bank per object, all of the same share of the budget; the nearest bank judges a test image."""
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False)
+
+
+class PatchCoreOracle(PatchCore):
+    """A bank per object, and a test image is judged by the bank of its own object."""
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)
+
+
+def _rows(patches: Tensor) -> Tensor:
+    """[B, C, h, w] to [B * h * w, C]."""
+    return patches.permute(0, 2, 3, 1).flatten(0, 2)
