@@ -1,0 +1,114 @@
+"""PaDiM (Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR workshops 2020).
+
+At every position a Gaussian over a random subset of the channels; a patch is as anomalous as its
+Mahalanobis distance. Mean and covariance are merged from experience to experience without loss: the
+order in which images arrive does not matter, and no image is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from iufbench.context import Uses
+from iufbench.fields import number
+from iufbench.seeding import derive
+
+from .memory_bank import MemoryBank, Patches
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """``channels``: how many randomly chosen channels the Gaussians are over (all, when the backbone has
+    no more); ``regularisation``: what is added to the diagonal of every covariance."""
+
+    channels: int = number(100, at_least=1)
+    regularisation: float = number(0.01, above=0)
+
+
+class PaDiM(MemoryBank):
+    """One Gaussian per position, for all objects together.
+
+    The memory holds ``count`` (images), ``mean`` [L, d] and ``scatter`` [L, d, d] (the sum of squared
+    deviations) of the L positions.
+    """
+
+    @dataclass(frozen=True)
+    class Options:
+        patches: Patches = field(default_factory=Patches)
+        gaussian: Gaussian = field(default_factory=Gaussian)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        context = self.context
+        seed = derive(context.seeds.memory, "channels")
+        order = torch.randperm(context.channels, generator=torch.Generator().manual_seed(seed))
+        self.channels = order[: self.options.gaussian.channels].sort().values.to(self.device)
+        self._work: dict[int, dict[str, Tensor]] = {}
+        self._factors: dict[int, Tensor] = {}
+
+    def see(self, key: int, patches: Tensor) -> None:
+        if key not in self._work:
+            old = self.memory.get(key, {})
+            self._work[key] = {name: tensor.double() for name, tensor in old.items()}
+        self._work[key] = merge(self._work[key], moments(self._chosen(patches)))
+
+    def settle(self) -> None:
+        for key, parts in self._work.items():
+            self.memory[key] = {name: tensor.float() for name, tensor in parts.items()}
+        self._work.clear()
+        self._factors.clear()
+
+    def distances(self, key: int, patches: Tensor) -> Tensor:
+        if key not in self._factors:
+            self._factors[key] = self._factor(self.memory[key])
+        deviation = self._chosen(patches) - self.memory[key]["mean"].double()
+        # |L^-1 (x - mean)| with L L^T the covariance: [positions, channels, images].
+        white = torch.linalg.solve_triangular(self._factors[key], deviation.permute(1, 2, 0), upper=False)
+        distance = torch.linalg.vector_norm(white, dim=1).T
+        return distance.float().view(len(patches), *patches.shape[2:])
+
+    def _factor(self, parts: dict[str, Tensor]) -> Tensor:
+        """Lower Cholesky factor [L, d, d] of every position's regularised covariance."""
+        scatter, count = parts["scatter"].double(), parts["count"]
+        covariance = scatter / (count - 1).clamp(min=1)
+        covariance.diagonal(dim1=-2, dim2=-1).add_(self.options.gaussian.regularisation)
+        return torch.linalg.cholesky(covariance)
+
+    def _chosen(self, patches: Tensor) -> Tensor:
+        """[B, L, d] float64 of patches [B, C, h, w]: the chosen channels of every position."""
+        return patches[:, self.channels].flatten(2).transpose(1, 2).double()
+
+
+class PaDiMPerObject(PaDiM):
+    """Gaussians per object; the nearest object's judge a test image."""
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False)
+
+
+def moments(x: Tensor) -> dict[str, Tensor]:
+    """Count, mean [L, d] and scatter [L, d, d] of samples [B, L, d]."""
+    mean = x.mean(dim=0)
+    deviation = (x - mean).transpose(0, 1)
+    return {
+        "count": torch.tensor(float(len(x)), dtype=x.dtype, device=x.device),
+        "mean": mean,
+        "scatter": deviation.transpose(1, 2) @ deviation,
+    }
+
+
+def merge(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Moments of two sets of samples together (Chan et al., 1979); ``old`` may be empty."""
+    if not old:
+        return new
+    count = old["count"] + new["count"]
+    step = new["mean"] - old["mean"]
+    between = step[:, :, None] * step[:, None, :] * (old["count"] * new["count"] / count)
+    return {
+        "count": count,
+        "mean": old["mean"] + step * (new["count"] / count),
+        "scatter": old["scatter"] + new["scatter"] + between,
+    }
