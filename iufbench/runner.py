@@ -214,7 +214,9 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
         seed_everything(derive(Seeds.of(plan.request.seed).training, number))
         first_epoch = len(strategy.training_log)
         training = plan.recipe.base if number == 0 else plan.recipe.increment
-        total = len(experience.resident) * training.epochs_of(number) if plan.learner.uses.gradients else 0
+        # A learner without gradients goes over its images once, whatever schedule the card has.
+        epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
+        total = len(experience.resident) * epochs
         clock = time.perf_counter()
         label = f"experience {number + 1}/{steps}"
         with TrainingBar(progress, f"{label}: training {_short(names)}", total) as bar:
