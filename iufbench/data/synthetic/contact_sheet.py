@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
 from iufbench.errors import InputError
+from iufbench.files import write_bytes
 
-from .render import GENERATOR_VERSION, get_scene, render_image
-from .scene import load_scenes
+from .render import GENERATOR_VERSION, get_scene, get_scenes, render_image
 
 _TILE, _GAP, _MARGIN, _NAMES, _HEAD, _CAPTION = 144, 6, 24, 132, 104, 22
 _PAPER, _INK, _GREY, _OUTLINE = (250, 250, 248), (32, 34, 38), (118, 122, 130), (255, 0, 200)
@@ -27,12 +27,9 @@ def preview(
     """Write a contact sheet (PNG) of a synthetic data set's objects to ``path``.
 
     One row an object: normal examples, then for each defect type a defective image and the same image with
-    its mask outlined. Raises InputError for unknown names or a path that cannot be written.
+    its mask outlined. Raises InputError for unknown names, RunError when ``path`` cannot be written.
     """
-    scenes = load_scenes()
-    if dataset not in scenes:
-        raise InputError(f"no synthetic data set {dataset!r}: choose one of {', '.join(scenes)}")
-    names = list(objects) if objects is not None else list(scenes[dataset])
+    names = list(get_scenes(dataset) if objects is None else objects)
     if not names:
         raise InputError("no objects to preview: name at least one")
     pairs = max(len(get_scene(dataset, name).defects) for name in names)
@@ -56,7 +53,9 @@ def preview(
             sheet.paste(_tile(image, mask), (x + _TILE + 1, top))
             middle = x + _TILE + 0.5
             draw.text((middle, top + _TILE + 3), kind.replace("_", " "), _INK, _font(13), anchor="ma")
-    _save(sheet, Path(path))
+    data = io.BytesIO()
+    sheet.save(data, format="PNG", optimize=True)
+    write_bytes(path, data.getvalue())
 
 
 def _write_head(draw: ImageDraw.ImageDraw, dataset: str, seed: int, left: int, first_pair: int) -> None:
@@ -85,17 +84,5 @@ def _tile(image: np.ndarray, mask: np.ndarray | None = None) -> Image.Image:
     )
     inside = np.asarray(small) > 100
     pixels = np.array(tile)
-    pixels[ndimage.binary_dilation(inside, iterations=2) & ~ndimage.binary_dilation(inside)] = _OUTLINE
+    pixels[ndimage.binary_dilation(inside, iterations=3) & ~ndimage.binary_dilation(inside)] = _OUTLINE
     return Image.fromarray(pixels)
-
-
-def _save(sheet: Image.Image, path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(part, format="PNG", optimize=True)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}; choose another place") from error
-    finally:
-        part.unlink(missing_ok=True)

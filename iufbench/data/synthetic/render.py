@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
 from iufbench.errors import InputError
+from iufbench.fields import suggest
 
 from . import surface
 from .camera import shoot
@@ -22,16 +25,23 @@ _SMALLEST = 350  # pixels, 0.5 % of the image
 _CONTRAST = 0.16  # mean change below the mask
 
 
-def get_scene(dataset: str, object_: str) -> Scene:
-    """The scene of one object. Raises InputError for unknown names, with the known ones."""
+def get_scenes(dataset: str) -> Mapping[str, Scene]:
+    """All scenes of a data set, in its order. Raises InputError for an unknown one."""
     scenes = load_scenes()
     if dataset not in scenes:
-        raise InputError(f"no synthetic data set {dataset!r}: choose one of {', '.join(scenes)}")
-    if object_ not in scenes[dataset]:
         raise InputError(
-            f"no synthetic object {object_!r} in {dataset}: choose from {', '.join(scenes[dataset])}"
+            f"no synthetic data set '{dataset}': there is {' and '.join(scenes)}{suggest(dataset, scenes)}"
         )
-    return scenes[dataset][object_]
+    return scenes[dataset]
+
+
+def get_scene(dataset: str, object_: str) -> Scene:
+    """The scene of one object. Raises InputError for unknown names, with the known ones."""
+    scenes = get_scenes(dataset)
+    if object_ not in scenes:
+        known = f"{', '.join(scenes)}{suggest(object_, scenes)}"
+        raise InputError(f"no synthetic object '{object_}' in {dataset}: there is {known}")
+    return scenes[object_]
 
 
 def _changed_region(intact: Picture, broken: Picture) -> Region:

@@ -170,7 +170,7 @@ class UltrasonicSensor(Board):
         Part(parts.header, 0, 0.42, 0.46, {"pins": 4}, can_go=False, pins=4),
     )
     mutations = _defects(parts, rows)
-    surface = ("scratch", "burn", "debris")
+    surface = ("scratch", "debris")
 
 
 @register("visa", "pcb2")
@@ -207,7 +207,7 @@ class InfraredSensor(Board):
         Part(parts.header, 0, 0.76, 0.46, {"pins": 3}, can_go=False, pins=3),
     )
     mutations = _defects(parts, rows)
-    surface = ("scratch", "burn", "stain")
+    surface = ("burn", "stain")
 
 
 @register("visa", "pcb3")

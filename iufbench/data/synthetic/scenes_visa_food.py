@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from .primitives import Picture, Region, arc, box, cover, disc, rgb, ridge, segment, smooth_min, wander
+from .primitives import Picture, Region, arc, box, cover, disc, dome, rgb, ridge, segment, smooth_min, wander
 from .scene import Canvas, Params, Scene, changed, register
 
 
@@ -28,7 +28,7 @@ class Candle(Scene):
 
     PLACES = ((-0.46, -0.46), (0.46, -0.46), (-0.46, 0.46), (0.46, 0.46))
     mutations: ClassVar = {"missing_wick": _missing_wick, "missing_wax": _missing_wax}
-    surface = ("burn", "crack", "debris")
+    surface = ("burn", "crack", "debris", "thread")
 
     def sample(self, rng: np.random.Generator) -> Params:
         return self.pose(rng) | {
@@ -100,6 +100,9 @@ class Cashew(Scene):
         t = np.arctan2(u, -v)  # along the nut: -half .. half
         thick = 0.275 + p["plump"] - 0.05 * np.clip(t / half, -1, 1) ** 2 + 0.03 * np.clip(t, -1, 1)
         body = arc(u, v, bend, half, 0) - thick + 0.008 * c.noise(p["n"] + 1, 7, 2)
+        relief = dome(body, 0.27) + 0.004 * c.noise(
+            p["n"] + 5, 16, 3, 0.6
+        )  # a break leaves the rest as it is
         if p["cut"]:
             side, depth, tilt = p["cut"]
             rough = 0.05 * wander(p["n"] + 2, np.hypot(u, v), 14) + tilt * (np.hypot(u, v) - bend)
@@ -111,8 +114,7 @@ class Cashew(Scene):
         c.shadow(body, 0.05, 0.5, 0.09)
         seam = ridge(np.hypot(u, v) - (bend - 0.13), 0.02) * (np.abs(t) < 1.15)
         tone = 1 + 0.035 * c.noise(p["n"] + 4, 9, 4, 0.7) - 0.16 * seam
-        bumps = 0.004 * c.noise(p["n"] + 5, 16, 3, 0.6)
-        c.body(body, rgb(224, 190, 134) * tone[..., None], 0.27, bumps, gloss=0.12, shininess=14)
+        c.body(body, rgb(224, 190, 134) * tone[..., None], 0.03, relief, gloss=0.12, shininess=14)
         return c.image, body < -0.04
 
 
@@ -144,12 +146,14 @@ class ChewingGum(Scene):
         c = Canvas.posed(p, rgb(116, 50, 66))
         c.shade(0.02 * c.noise(p["n"], 24, 2, 0.7))
         pillow = box(c.u, c.v, p["size"][0], p["size"][1], r=0.22) + 0.006 * c.noise(p["n"] + 1, 6, 2)
+        relief = dome(pillow, 0.28) + 0.0035 * c.noise(
+            p["n"] + 3, 44, 2, 0.8
+        )  # a bite leaves the rest as it is
         for x, y, radius in p["bites"]:
             bite = disc(c.u, c.v, radius, x, y) + 0.025 * c.noise(p["n"] + 2, 14, 2)
             pillow = np.maximum(pillow, -bite)
         c.shadow(pillow, 0.05, 0.5, 0.1)
-        sugar = 0.0035 * c.noise(p["n"] + 3, 44, 2, 0.8)
-        c.body(pillow, rgb(226, 232, 232), 0.30, sugar, gloss=0.10, shininess=30)
+        c.body(pillow, rgb(226, 232, 232), 0.03, relief, gloss=0.10, shininess=30)
         return c.image, pillow < -0.04
 
 

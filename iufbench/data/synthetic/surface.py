@@ -105,7 +105,7 @@ def _scratch(rng: np.random.Generator, image: Picture, region: Region) -> tuple[
         coverage = np.maximum(coverage, _line(rng, region, (90, 150), (3.8, 5.4), 0.06))
     under = float((image.mean(-1) * coverage).sum() / max(float(coverage.sum()), 1.0))
     strength = np.float32(rng.uniform(0.75, 1.0))
-    to = image * np.float32(1.5) + np.float32(0.18) if under < 0.55 else image * np.float32(0.45)
+    to = image * np.float32(1.5) + np.float32(0.18) if under < 0.48 else image * np.float32(0.45)
     return image + (np.clip(to, 0, 1) - image) * strength, coverage
 
 

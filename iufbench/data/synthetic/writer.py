@@ -23,8 +23,7 @@ from tqdm import tqdm
 from iufbench.errors import InputError
 
 from .layout import Job, plan, visa_split
-from .render import GENERATOR_VERSION, NORMAL_KINDS, get_scene, render_image
-from .scene import load_scenes
+from .render import GENERATOR_VERSION, NORMAL_KINDS, get_scene, get_scenes, render_image
 
 MARKER = "SYNTHETIC.json"
 NOTICE = (
@@ -58,7 +57,7 @@ def make(
     Returns the number of images written (masks not counted). Raises InputError for unknown names, bad
     counts, a folder that is not empty or cannot be written.
     """
-    root = Path(root)
+    root = Path(root).absolute()
     names = _check_objects(dataset, objects)
     _check_counts(n_train, n_good, n_defective, seed, workers)
     jobs = list(plan(dataset, names, n_train, n_good, n_defective, seed))
@@ -78,11 +77,9 @@ def make(
 
 
 def _check_objects(dataset: str, objects: Sequence[str] | None) -> list[str]:
+    scenes = get_scenes(dataset)
     if objects is None:
-        scenes = load_scenes()
-        if dataset not in scenes:
-            raise InputError(f"no synthetic data set {dataset!r}: choose one of {', '.join(scenes)}")
-        return list(scenes[dataset])
+        return list(scenes)
     if isinstance(objects, str) or not objects:
         raise InputError(f"objects={objects!r}: give a list of at least one object name, or none for all")
     for name in objects:
@@ -131,6 +128,10 @@ def _all_or_nothing(root: Path) -> Iterator[Path]:
         yield folder
         folder.chmod(0o777 & ~_umask())
         if root.exists():
+            if any(root.iterdir()):
+                raise InputError(
+                    f"{root} was filled by someone else meanwhile: look at it, or choose another"
+                )
             root.rmdir()
         folder.rename(root)
     except OSError as error:
