@@ -1,0 +1,206 @@
+"""Rehearsal memories stay within their budget, hold every old object, and repeat themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from test_strategies import assembled, data  # noqa: F401
+from tiny import tiny_plan
+
+from iufbench.errors import InputError
+from iufbench.registry import card_paths, room
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+BALANCED = [name for name in ("replay", "der", "agem", "lvt") if name in card_paths("strategy")]
+REHEARSING = [*BALANCED, "replay_reservoir"]
+
+
+def experiences(strategy, data, tmp_path, settings=(), **request):  # noqa: F811
+    """Yields the learner after each experience, and the experience."""
+    _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings), **request)
+    for number, experience in enumerate(parts.streams.train):
+        torch.manual_seed(number)
+        parts.strategy.train(experience, eval_streams=[])
+        yield parts.strategy, experience
+
+
+def counts(learner):
+    """object -> images in memory."""
+    found = learner.memory["objects"].unique(return_counts=True)
+    return dict(zip(*(t.tolist() for t in found)))
+
+
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_the_memory_stays_within_images_and_bytes(strategy, data, tmp_path):  # noqa: F811
+    buffer = room("strategies.buffer")
+    maps = 2 if strategy == "der" else 1
+    image = maps * 192 * 4 * 4 * 2 + (
+        0 if strategy == "replay_reservoir" else 8
+    )  # float16 at 64 px, object id
+    for setting, fitting in (("memory.images=7", 7), (f"memory.bytes={5 * image + 1}", 5)):
+        for learner, _ in experiences(strategy, data, tmp_path, [setting]):
+            assert buffer.rows(learner.memory) == fitting
+            assert learner.bytes_kept - held_weights(learner) == fitting * image
+
+
+def held_weights(learner):
+    groups = [*getattr(learner, "anchors", []), *getattr(learner, "importances", [])]
+    return sum(t.numel() * t.element_size() for group in groups for t in group.values())
+
+
+@pytest.mark.parametrize("strategy", BALANCED)
+def test_every_object_keeps_its_share(strategy, data, tmp_path):  # noqa: F811
+    shares = [counts(learner) for learner, _ in experiences(strategy, data, tmp_path, ["memory.images=7"])]
+    assert shares == [{0: 4, 1: 3}, {0: 3, 1: 2, 2: 2}]
+    per_object = ["memory.per_object=2"]
+    shares = [counts(learner) for learner, _ in experiences(strategy, data, tmp_path, per_object)]
+    assert shares == [{0: 2, 1: 2}, {0: 2, 1: 2, 2: 2}]
+
+
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_a_budget_larger_than_the_data_keeps_every_image(strategy, data, tmp_path):  # noqa: F811
+    settings = ["memory.images=1000", "memory.bytes=1000000000", "memory.precision=float32"]
+    settings += ["memory.per_object=1000"] if strategy in BALANCED else []
+    seen = []
+    for learner, experience in experiences(strategy, data, tmp_path, settings):
+        seen += [tuple(f.flatten().tolist()) for f in experience.resident.features]
+        kept = [tuple(f.flatten().tolist()) for f in learner.memory["features"]]
+        assert sorted(kept) == sorted(seen)
+
+
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_the_memory_is_the_same_for_the_same_seed_only(strategy, data, tmp_path):  # noqa: F811
+    def features(seed):
+        learners = experiences(strategy, data, tmp_path, ["memory.images=5"], seed=seed)
+        return [learner.memory["features"].clone() for learner, _ in learners]
+
+    one, same, other = features(0), features(0), features(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, same))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other))
+
+
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_only_old_images_are_replayed_and_each_showing_counts(strategy, data, tmp_path):  # noqa: F811
+    replayed = []
+    for learner, _ in experiences(strategy, data, tmp_path, ["memory.images=6", "memory.batch=3"]):
+        replayed.append(learner.replayed_images)
+    assert replayed == [0, 2 * 2 * 3]  # 6 images in batches of 4, 2 epochs, 3 old images each time
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("memory.images=0", "memory.images must be >= 1"),
+        ("memory.bytes=0", "memory.bytes must be >= 1"),
+        ("memory.batch=0", "memory.batch must be >= 1"),
+        ("memory.images=-3", "memory.images must be >= 1"),
+    ],
+)
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_no_budget_is_an_error(strategy, setting, message, data, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match=f"--set.*{message}"):
+        tiny_plan(strategy, data, tmp_path, settings=(setting,))
+
+
+@pytest.mark.parametrize("strategy", REHEARSING)
+def test_a_budget_below_one_image_is_an_error_before_training(strategy, data, tmp_path):  # noqa: F811
+    with pytest.raises(InputError, match=r"memory\.bytes: 100 cannot hold one image"):
+        assembled(strategy, data, tmp_path, settings=("memory.bytes=100",))
+
+
+@pytest.mark.parametrize("strategy", BALANCED)
+def test_a_budget_below_one_image_an_object_is_an_error(strategy, data, tmp_path):  # noqa: F811
+    done = experiences(strategy, data, tmp_path, ["memory.images=2"])
+    learner, _ = next(done)
+    assert counts(learner) == {0: 1, 1: 1}
+    with pytest.raises(InputError, match="2 images cannot hold one of each of the 3 objects"):
+        next(done)
+
+
+def test_der_remembers_what_the_network_said_when_the_experience_ended(data, tmp_path):  # noqa: F811
+    settings = ["memory.precision=float32", "memory.per_object=4"]
+    said = {}  # by image
+    for learner, _ in experiences("der", data, tmp_path, settings):
+        features = learner.memory["features"]
+        with torch.no_grad():
+            now = learner.model.eval()(features).reconstruction
+        for image, reconstruction, stored in zip(features, now, learner.memory["reconstructions"]):
+            expected = said.setdefault(tuple(image.flatten().tolist()), reconstruction)
+            torch.testing.assert_close(stored, expected, rtol=1e-4, atol=1e-5)
+    assert len(said) == 12
+
+
+def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):  # noqa: F811
+    """Jitter and dropout are off, because old images in the batch draw random numbers too."""
+    off = ["network.dropout=0", "network.jitter_scale=0", "increment.epochs=4"]
+
+    def weights(strategy, settings=()):
+        *_, (learner, _) = experiences(strategy, data, tmp_path, [*off, *settings])
+        return torch.nn.utils.parameters_to_vector(learner.model.parameters()).detach()
+
+    plain = weights("uniad")
+    ignored = (weights("der", ["der.alpha=0"]) - plain).norm()
+    for setting in ("der.alpha=1", "der.beta=1"):
+        assert (weights("der", ["der.alpha=0", setting]) - plain).norm() > 30 * ignored
+
+
+def test_replay_lowers_the_loss_on_old_images(data, tmp_path):  # noqa: F811
+    """Against the same network without replay, after an increment long enough to forget."""
+
+    def old_loss(strategy):
+        _, parts = assembled(strategy, data, tmp_path, settings=("increment.epochs=30",))
+        learner, (first, second) = parts.strategy, parts.streams.train
+        for experience in (first, second):
+            learner.train(experience, eval_streams=[])
+        learner.model.eval()
+        with torch.no_grad():
+            output = learner.model(first.resident.features)
+        return float((output.reconstruction - output.target).square().mean())
+
+    plain = old_loss("uniad")
+    for strategy in REHEARSING:
+        assert old_loss(strategy) < plain, strategy
+
+
+# The rules alone -----------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 99))
+def test_a_reservoir_holds_different_images_and_never_too_many(parts, capacity, seed):
+    reservoir = room("strategies.buffer").reservoir
+    generator = torch.Generator().manual_seed(seed)
+    memory, seen = torch.zeros(0, dtype=torch.int64), 0
+    for size in parts:
+        everything = torch.cat([memory, torch.arange(seen, seen + size)])
+        memory = everything[reservoir(len(memory), seen, size, capacity, generator)]
+        seen += size
+        assert len(memory) == min(seen, capacity) == len(memory.unique())
+
+
+def test_a_reservoir_is_a_uniform_sample_of_all_images():
+    reservoir = room("strategies.buffer").reservoir
+    generator = torch.Generator().manual_seed(0)
+    hits, trials = torch.zeros(20), 3000
+    for _ in range(trials):
+        memory = torch.arange(12)[reservoir(0, 0, 12, 5, generator)]
+        everything = torch.cat([memory, torch.arange(12, 20)])
+        hits[everything[reservoir(5, 12, 8, 5, generator)]] += 1
+    # Standard error of each frequency is 0.008; 0.04 is five of them.
+    assert (hits / trials - 5 / 20).abs().max() < 0.04
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.one_of(st.none(), st.integers(1, 8)))
+def test_shares_use_the_whole_capacity_evenly(capacity, objects, per_object):
+    shares = room("strategies.buffer").shares
+    if capacity < objects:
+        with pytest.raises(InputError, match="raise the budget"):
+            shares(range(objects), capacity, per_object)
+        return
+    found = list(shares(range(objects), capacity, per_object).values())
+    assert min(found) >= 1 and max(found) - min(found) <= 1 and sum(found) <= capacity
+    if per_object is None:
+        assert sum(found) == capacity
+    else:
+        assert max(found) <= per_object
