@@ -154,7 +154,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     evaluation = ObjectEvaluation(tests)
     strategy = build_strategy(plan, backbone, device, EvaluationPlugin(evaluation))
     if plan.request.init_from is not None:
-        load_public_weights(strategy.model, read_state_dict(plan.request.init_from))
+        source = plan.request.init_from
+        load_public_weights(strategy.model, read_state_dict(source), str(source))
     return Parts(built, strategy, evaluation, backbone)
 
 

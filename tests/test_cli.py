@@ -266,3 +266,40 @@ def test_a_tampered_metric_is_found_by_evaluating_again(data, tmp_path):
     table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
     done = invoke("evaluate", table.parent, "-q")
     assert done.exit_code == 1 and "0.123" in done.stdout
+
+
+def test_a_run_can_start_from_public_weights(data, tmp_path):
+    """The released names, with a classifier of all twelve objects, as the public checkpoints have it."""
+    import torch
+
+    from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+    from iufbench.models.iuf import IUFNetwork
+
+    backbone = FrozenBackbone(BackboneSpec("tf_efficientnet_lite0", "package"))
+    network = IUFNetwork(
+        backbone.channels, objects=12, hidden=16, heads=2, feedforward=16, encoder_layers=2,
+        decoder_layers=2, feature_size=(4, 4),
+    )  # fmt: skip
+    public = {
+        "module.reconstruction."
+        + n.replace("classifier.", "vitclassifiy.").replace(".blocks.", ".vit_blocks."): t
+        for n, t in network.state_dict().items()
+        if not n.startswith("classifier.blocks") or ".mlp." not in n
+    }
+    public |= {
+        "module.reconstruction."
+        + n.replace("classifier.blocks.", "vitclassifiy.vit_blocks.").replace(".mlp.", ".mlp.mlp."): t
+        for n, t in network.state_dict().items()
+        if n.startswith("classifier.blocks") and ".mlp." in n
+    }
+    path = tmp_path / "public.pth"
+    torch.save({"state_dict": public}, path)
+    plain = ["--set", "network.standardise=false", "--dry-run"]
+    without = invoke(*arguments(data, tmp_path / "r", "finetune", "visa_2_1", *plain))
+    given = invoke(*arguments(data, tmp_path / "r", "finetune", "visa_2_1", *plain, "--init-from", path))
+    assert given.exit_code == 0 and given.stdout.splitlines()[0] != without.stdout.splitlines()[0]
+    done = invoke(*arguments(data, tmp_path / "r", "finetune", "visa_2_1", "--init-from", path, "-q"))
+    assert done.exit_code == 0, done.output
+    torch.save({"state_dict": dict(list(public.items())[:-3])}, path)
+    bad = invoke(*arguments(data, tmp_path / "r2", "finetune", "visa_2_1", "--init-from", path, "-q"))
+    assert bad.exit_code == 2 and str(path) in bad.stderr and not (tmp_path / "r2").exists()

@@ -25,6 +25,7 @@ from .weights import take
 _RENAMED = (("vitclassifiy.vit_blocks.", "classifier.blocks."), ("vitclassifiy.", "classifier."))
 _STANDARDISATION = ("feature_mean", "feature_std")
 _OUTSIDE = ("backbone.", "neck.")
+_HEAD = "classifier.fc.2.weight"
 
 
 def own_name(public: str) -> str:
@@ -41,11 +42,15 @@ def load_public_weights(
 ) -> None:
     """Fill a UniAD or IUF network from a public checkpoint's state dict (``weights.read_state_dict``).
 
-    ``source`` is named in errors. Raises InputError naming the first tensor that is missing, of another
-    shape, or without a place in this network.
+    A classifier grows to the objects that the checkpoint's knows, which keep their order. ``source`` is
+    named in errors. Raises InputError naming the first tensor that is missing, of another shape, or
+    without a place in this network.
     """
     given = {own_name(name): tensor for name, tensor in state_dict.items()}
     given = {name: tensor for name, tensor in given.items() if not name.startswith(_OUTSIDE)}
+    classifier = getattr(model, "classifier", None)
+    if classifier is not None and _HEAD in given:
+        classifier.grow(max(classifier.objects, len(given[_HEAD])))
     own = model.state_dict()
     kept = {name: own[name] for name in _STANDARDISATION if name in own}
     taken = take({name: own[name] for name in own if name not in kept}, given, source)
