@@ -31,7 +31,7 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
         axes.set_ylim(steps - 0.5, -0.5)
         places = [(t, o, o, values[t, o], seen[t, o]) for t in range(steps) for o in range(count)]
         places += [(t, count, count + 0.5, means[t], True) for t in range(steps)]
-        colours = matplotlib_colours(lowest)
+        colours = colour_scale(lowest)
         for t, _, x, value, is_seen in places:
             if np.isnan(value):
                 hatch = "////" if is_seen else None
@@ -83,7 +83,7 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
 METRIC_LABELS = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro_30": "AUPRO@0.3"}
 
 
-def matplotlib_colours(lowest: float):  # type: ignore[no-untyped-def]
+def colour_scale(lowest: float):  # type: ignore[no-untyped-def]
     """Values in [lowest, 1] on cividis, which is even in brightness and safe for colour-blind readers."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

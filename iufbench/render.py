@@ -201,7 +201,8 @@ def _html(table: Table) -> str:
     """A ``<table>`` fragment with head, caption and footnotes; fits into any page."""
     escape = html.escape
     lines = [f'<table class="results" id="{escape(table.name)}">']
-    lines.append(f"<caption><strong>{escape(_title(table))}.</strong> {escape(table.caption)}</caption>")
+    caption = f"<strong>{escape(_title(table))}.</strong> {escape(table.caption)}"
+    lines.append(f"<caption><div>{caption}</div></caption>")
     lines.append("<thead>")
     if any(c.group for c in table.columns):
         cells = "".join(

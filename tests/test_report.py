@@ -1,0 +1,201 @@
+"""The report: one file, no network, everything escaped, and a page that works in a browser."""
+
+from __future__ import annotations
+
+import html
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from fake_runs import make_run
+
+from iufbench.errors import InputError
+from iufbench.metrics.continual import DEFINITIONS
+from iufbench.report import write_report
+from iufbench.store import find_runs
+
+VOID = {"meta", "img", "input", "br"}
+HOSTILE = '<script>alert("x")<!script>'
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced and collects what the tests ask for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.links, self.rows = [], [], [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append((tag, found))
+        if tag not in VOID:
+            self.open.append(tag)
+        if "id" in found:
+            self.ids.append(found["id"])
+        if tag == "a":
+            self.links.append(found["href"])
+        if tag == "tr" and "data-kind" in found:
+            self.rows.append(found)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def results(tmp_path):
+    make_run(tmp_path, "visa_8_1x4", "iuf", 0)
+    make_run(tmp_path, "visa_8_1x4", "iuf", 1)
+    make_run(tmp_path, "visa_8_1x4", "uniad", keep=0.7)
+    make_run(tmp_path, "visa_8_1x4", "iuf", synthetic=True)
+    make_run(tmp_path, "elpv_1_1", HOSTILE, masks=False)
+    return tmp_path
+
+
+@pytest.fixture
+def text(results):
+    return write_report(results, results / "report.html", warn=lambda _: None).read_text()
+
+
+def test_one_file_without_network(text):
+    page = Page(text)
+    for tag, attrs in page.tags:
+        assert tag not in ("link", "iframe", "object", "base")
+        assert not attrs.get("src", "data:").startswith(("http", "//", "file"))
+        assert tag != "script" or "src" not in attrs
+    assert "default-src 'none'" in text
+    assert all(link.startswith("#") for link in page.links)
+
+
+def test_every_link_has_its_target_and_ids_are_unique(text):
+    page = Page(text)
+    assert len(set(page.ids)) == len(page.ids)
+    assert {link[1:] for link in page.links} <= set(page.ids)
+    assert {f"def-{name}" for name in DEFINITIONS} <= set(page.ids)
+
+
+def test_names_from_users_are_escaped(text):
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(&quot;x&quot;)" in text
+    assert len(re.findall("<script", text)) == 1
+    Page(text)
+
+
+def test_hostile_paths_and_recipes_are_escaped(tmp_path):
+    evil = '"><img src=x onerror=alert(1)>'
+    make_run(
+        tmp_path,
+        "elpv_1_1",
+        masks=False,
+        command=evil,
+        recipe={evil: [evil]},
+        environment={"git": {evil: evil}},
+    )
+    text = write_report(tmp_path, tmp_path / "r.html").read_text()
+    assert "<img src=x" not in text
+    Page(text)
+
+
+def test_overview_has_measured_and_published_rows(text):
+    rows = Page(text).rows
+    kinds = [(r["data-strategy"], r["data-kind"], r["data-level"]) for r in rows]
+    assert kinds.count(("IUF", "published", "image")) == 1
+    assert ("UniAD + LVT", "published", "pixel") in kinds
+    assert ("UniAD", "ours", "pixel") in kinds
+    assert {r["data-metric"] for r in rows} == {"AUROC"}
+    synthetic = [r for r in rows if "synthetic" in r["data-dataset"]]
+    assert len(synthetic) == 2 and {r["data-kind"] for r in synthetic} == {"ours"}
+    assert '<span class="badge">synthetic</span>' in text
+
+
+def test_values_and_provenance(text, results):
+    for run in find_runs(results)[0]:
+        values = run.matrix("image").values
+        for value in values[~np.isnan(values)]:
+            assert f">{100 * value:.1f}</td>" in text
+        assert run.info["dataset"]["fingerprint"] in text
+        assert run.info["command"] in html.unescape(text)
+
+
+def test_the_same_runs_give_the_same_bytes(results):
+    one = write_report(results, results / "a.html", warn=lambda _: None).read_bytes()
+    assert one == write_report(results, results / "b.html", warn=lambda _: None).read_bytes()
+
+
+def test_what_is_wrong_is_in_the_report(results):
+    damaged = make_run(results, "visa_11_1")
+    (damaged / "metrics.csv").unlink()
+    make_run(results, "visa_8_4", status="interrupted")
+    warnings = []
+    text = write_report(results, results / "r.html", warn=warnings.append).read_text()
+    assert len(warnings) == 2
+    assert "metrics.csv" in text and "is interrupted" in text
+
+
+def test_no_runs(tmp_path):
+    with pytest.raises(InputError, match="iufbench run"):
+        write_report(tmp_path, tmp_path / "r.html")
+
+
+@pytest.fixture
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no chromium here")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield found
+    found.quit()
+
+
+def test_in_a_browser(text, results, browser):
+    """Sorting and filtering by keyboard, the definitions, a phone's width, and no message in the console."""
+    browser.get((results / "report.html").as_uri())
+
+    def visible():
+        return browser.execute_script(
+            "return [...document.querySelectorAll('#overview-table tbody tr')].filter(r => !r.hidden)"
+            ".map(r => [r.dataset.level, r.dataset.kind, r.cells[6].dataset.value])"
+        )
+
+    everything = visible()
+    assert f"{len(everything)} of {len(everything)} rows" in browser.page_source
+    column = browser.find_elements("css selector", "#overview-table thead button")[6]
+    column.send_keys("\ue007")
+    values = [float(v) for _, _, v in visible() if v]
+    assert values == sorted(values, reverse=True) and len(values) > 5
+    column.send_keys("\ue007")
+    rows = visible()
+    values = [float(v) for _, _, v in rows if v]
+    assert values == sorted(values)
+    assert all(not v for _, _, v in rows[len(values) :])
+    browser.find_element("name", "level").send_keys("pixel")
+    assert {level for level, _, _ in visible()} == {"pixel"}
+    browser.find_element("css selector", "#overview-filters input").click()
+    assert {kind for _, kind, _ in visible()} == {"ours"}
+    browser.find_element("css selector", "#overview-filters button").click()
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert len(visible()) == len(everything)
+    browser.find_element("css selector", "a[href='#def-fm']").send_keys("\ue007")
+    assert browser.execute_script(
+        "const top = document.getElementById('def-fm').getBoundingClientRect().top;"
+        "return top >= 0 && top < innerHeight"
+    )
+    link = browser.find_element("css selector", "#overview-table a[href^='#run-']")
+    target = link.get_attribute("href").partition("#")[2]
+    link.send_keys("\ue007")
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
+    assert browser.execute_script(
+        "return document.getElementById(decodeURIComponent(arguments[0])).open", target
+    )
+    browser.set_window_size(500, 900)
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.get_log("browser") == []
