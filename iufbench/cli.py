@@ -218,6 +218,21 @@ def show(kind: str, name: str, as_json: bool) -> None:
     click.echo(json.dumps(content, indent=1) if as_json else describe.as_text(kind, name, content))
 
 
+@main.command()
+@click.argument("metric")
+@click.argument("path", metavar="[RUN]", type=FOLDER, required=False)
+def explain(metric: str, path: Path | None) -> None:
+    """What a number means: definition, formula, who uses it, and its value on a run directory.
+
+    \b
+    iufbench explain fm
+    iufbench explain fm_final results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    """
+    from iufbench.describe import explain_metric
+
+    click.echo(explain_metric(metric, path))
+
+
 @main.group()
 def data() -> None:
     """Make, check and look at data sets."""

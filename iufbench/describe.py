@@ -12,6 +12,8 @@ import yaml
 from iufbench.cards import load_strategy, read_yaml
 from iufbench.data.datasets import dataset_cards
 from iufbench.errors import InputError
+from iufbench.fields import suggest
+from iufbench.metrics import continual, values
 from iufbench.plan import Plan, image_counts, iterations
 from iufbench.protocols import protocol_cards
 from iufbench.registry import card_paths, find_card
@@ -141,8 +143,8 @@ def describe_results(run: Run) -> str:
     for level, summary in summaries(run).items():
         matrix = run.matrix(level)
         rows = []
-        for t, values in enumerate(matrix.values):
-            seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(values)]
+        for t, row in enumerate(matrix.values):
+            seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(row)]
             rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": _mean(seen)})
         shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
         numbers = ", ".join(
@@ -159,3 +161,29 @@ def describe_results(run: Run) -> str:
 def _mean(values: Sequence[float]) -> float:
     known = [v for v in values if not math.isnan(v)]
     return sum(known) / len(known) if known else math.nan
+
+
+def explain_metric(name: str, path: Path | None) -> str:
+    """Definition, formula and users of a metric or summary, with its values on a run.
+
+    Raises InputError with suggestions for an unknown name.
+    """
+    known = {**continual.DEFINITIONS, **values.DEFINITIONS}
+    if name not in known:
+        raise InputError(f"unknown metric '{name}'{suggest(name, known)} (known: {', '.join(known)})")
+    d = known[name]
+    better = "higher is better" if d.higher_is_better else "lower is better"
+    lines = [f"{name}: {d.title} ({better})", "", f"  {d.formula}", "", f"used by: {d.used_by}"]
+    if path is not None:
+        run = load_run(path)
+        lines += ["", f"on {run.id}" + (" (SYNTHETIC data)" if run.synthetic else "")]
+        if name in continual.DEFINITIONS:
+            for level, summary in summaries(run).items():
+                lines.append(f"  {level}: {_cell(summary.get(name, math.nan)) or 'undefined on this run'}")
+        else:
+            for level in ("image", "pixel"):
+                if name in run.names(level):
+                    last = run.matrix(level, name).values[-1]
+                    text = ", ".join(f"{o} {_cell(float(v))}" for o, v in zip(run.objects, last))
+                    lines.append(f"  {level}, after the last experience: {text}")
+    return "\n".join(lines)

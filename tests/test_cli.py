@@ -74,6 +74,10 @@ def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_pat
     assert json.loads(listed.stdout)[0]["run"] == info["id"]
     shown = invoke("show", "run", info_file.parent)
     assert "image AUROC" in shown.stdout
+    explained = invoke("explain", "fm", info_file.parent)
+    assert (
+        "SYNTHETIC" in explained.stdout and f"image: {info['summary']['image']['fm']:.3f}" in explained.stdout
+    )
     tables = invoke("tables", "--results", results)
     assert tables.exit_code == 0, tables.output
     text = "".join(p.read_text() for p in (results / "tables").rglob("*.md"))
@@ -229,6 +233,17 @@ def test_data_commands(tmp_path):
 def test_lists_are_for_people_and_for_scripts(what):
     assert len(invoke("list", what).stdout.splitlines()) > 2
     assert len(json.loads(invoke("list", what, "--json").stdout)) > 1
+
+
+@pytest.mark.parametrize("name", ["fm", "acc", "bwt", "aupro_30"])
+def test_explain_prints_the_formula(name):
+    done = invoke("explain", name)
+    assert done.exit_code == 0 and "used by" in done.stdout and "better" in done.stdout
+
+
+def test_explain_suggests():
+    done = invoke("explain", "fm_finall")
+    assert done.exit_code == 2 and "did you mean 'fm_final'" in done.stderr
 
 
 def test_show_names_what_it_does_not_know():
