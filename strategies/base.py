@@ -168,7 +168,12 @@ class ReconstructionStrategy(SupervisedTemplate):
         assert self.experience is not None
         seed = derive(self.context.seeds.order, "experience", self.experience.current_experience)
         generator = torch.Generator().manual_seed(seed)
-        self.dataloader = Batches(self.experience.resident, self.train_mb_size, generator)
+        self.dataloader = self.training_batches(generator)
+
+    def training_batches(self, generator: torch.Generator) -> Any:
+        """The mini-batches of one epoch, in an order drawn from ``generator``; has a length."""
+        assert self.experience is not None
+        return Batches(self.experience.resident, self.train_mb_size, generator)
 
     def make_eval_dataloader(self, **kwargs: Any) -> None:
         assert self.experience is not None

@@ -96,6 +96,16 @@ class ResidentData(Dataset):
         """The same inputs with every object id hidden."""
         return ResidentData(self.features, torch.full_like(self.objects, UNKNOWN_OBJECT), self.guide)
 
+    @staticmethod
+    def concatenate(parts: Sequence[ResidentData]) -> ResidentData:
+        """All samples of several, in order."""
+        guides = [p.guide for p in parts if p.guide is not None]
+        return ResidentData(
+            torch.cat([p.features for p in parts]),
+            torch.cat([p.objects for p in parts]),
+            torch.cat(guides) if guides else None,
+        )
+
 
 class Batches:
     """Mini-batches by index-select; a new order every epoch when a generator is given.
