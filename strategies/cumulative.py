@@ -1,0 +1,43 @@
+"""An upper bound for incremental learning: every experience trains on all images so far."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from iufbench.context import Uses
+from iufbench.data.resident import Batches, ResidentData
+
+from .base import ReconstructionStrategy
+
+
+class Cumulative(ReconstructionStrategy):
+    """UniAD that keeps the inputs of every image it has seen and trains on all of them.
+
+    Training goes on from the weights of the last experience (it is not started anew), with the card's
+    ``increment`` schedule; an epoch goes once over all images, so that experiences take ever longer.
+    """
+
+    uses: ClassVar[Uses] = Uses(stored_images=True)
+    carried: ClassVar[tuple[str, ...]] = ("kept",)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.kept: dict[str, Tensor | None] = {}
+
+    def training_batches(self, generator: torch.Generator) -> Batches:
+        parts = [self.experience.resident]
+        if self.kept:
+            parts.insert(0, ResidentData(**self.kept))
+            self.replayed_images = len(parts[0])
+        return Batches(ResidentData.concatenate(parts), self.train_mb_size, generator)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self.kept = dict(vars(self.dataloader.data))
+        super()._after_training_exp(**kwargs)
+
+    @property
+    def bytes_kept(self) -> int:
+        return sum(tensor.nbytes for tensor in self.kept.values() if tensor is not None)
