@@ -84,6 +84,8 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
             cells.append(Cell(text=_signed(" ".join(f"{100 * d:+.1f}" for d in result.differences))))
             shown.append(summary)
             rows.append(Row((level, DEFINITIONS[summary].title), tuple(cells)))
+    if not rows:
+        raise InputError(f"{first.ids} and {second.ids} have no {metric} summary that both can give")
     titles = [_title(first, second), _title(second, first)]
     columns = [*titles, "difference", "95 % interval", "effect d_z", "p", "differences by seed"]
     info = first.info

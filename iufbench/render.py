@@ -134,7 +134,7 @@ def _latex(table: Table) -> str:
     lines = [
         "% Needs \\usepackage{booktabs,graphicx}",
         r"\begin{table}",
-        r"\centering\small",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{\textbf{{{_tex_escape(_title(table))}.}} {_tex_escape(_caption(table))}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * labels}{'r' * count}}}",

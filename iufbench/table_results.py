@@ -266,7 +266,7 @@ def _column(
     quantity: Quantity, quantities: Sequence[Quantity], groups: Sequence[Group], published: Published
 ) -> Column:
     above = protocol_title(quantity.protocol, groups, published)
-    if len({q.protocol for q in quantities}) == 1:
+    if len({(q.level, q.metric) for q in quantities}) > 1:
         above = f"{LEVEL_TITLES[quantity.level]}, {METRIC_TITLES.get(quantity.metric, quantity.metric)}"
     return Column(heading(quantity.summary), above, DEFINITIONS[quantity.summary].higher_is_better)
 

@@ -92,6 +92,14 @@ def test_what_does_not_compare_is_an_error(results):
         compare(results, "a", "b", metric="aurok")
 
 
+def test_a_metric_that_only_one_has_is_an_error(results):
+    path = make_run(results, "visa_8_4", "c", 0)
+    lines = (path / "metrics.csv").read_text().replace(",auroc,", ",ap,")
+    (path / "metrics.csv").write_text(lines)
+    with pytest.raises(InputError, match="no auroc summary that both can give"):
+        compare(results, "a", "c")
+
+
 def test_export_is_tidy_and_exact(results):
     files = export(results, results / "export")
     rows = list(csv.DictReader(files[0].open()))

@@ -9,6 +9,8 @@ import math
 import os
 import shutil
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -205,6 +207,14 @@ def test_a_copy_counts_once_and_a_rival_is_an_error(tmp_path):
     _edit(copy / "run.json", "2026-01-01T00:10:00Z", "2026-01-01T00:11:00Z")
     with pytest.raises(InputError, match="both claim to be visa/visa_8_1x4/iuf/0a1b2c3d/seed0"):
         store.find_runs(tmp_path)
+
+
+def test_what_reads_results_needs_neither_torch_nor_avalanche():
+    modules = ["store", "tables", "figures", "report", "compare", "export"]
+    code = "import sys, " + ", ".join(f"iufbench.{m}" for m in modules)
+    code += "; sys.exit(' '.join({'torch', 'avalanche'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_results_is_no_runs(tmp_path):

@@ -209,6 +209,12 @@ def test_a_recipe_for_each_protocol_shares_a_row(results):
     assert "12345678/seed0" in dict(table.footnotes)[row.note]
 
 
+def test_the_protocol_is_named_where_there_is_only_one(tmp_path):
+    make_run(tmp_path, "visa_8_4", synthetic=True)
+    table = tables_of(tmp_path)["results_visa-synthetic_pixel"]
+    assert {c.group for c in table.columns} == {"8-4 with 1 Step"}
+
+
 def test_synthetic_results_stand_alone(results):
     make_run(results, "visa_8_4", "iuf", 0, synthetic=True)
     tables = tables_of(results)
