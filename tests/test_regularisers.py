@@ -1,4 +1,4 @@
-"""EWC, SI, MAS and LwF hold what they say; their importances equal an independent computation."""
+"""EWC, SI, MAS, LwF and LVT hold what they say; their importances equal an independent computation."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ STRENGTHS = {
     "mas": "mas.strength",
     "lwf": "lwf.strength",
 }
-HOLDING = [name for name in STRENGTHS if name != "lwf"]
+HOLDING = {**{name: key for name, key in STRENGTHS.items() if name != "lwf"}, "lvt": "attention.strength"}
 LONGER = ("increment.epochs=10",)  # enough steps for a strong spring to come to rest
 
 
 def trained(strategy, data, tmp_path, settings=()):  # noqa: F811
-    """The learner after two experiences, and its weights after the first."""
+    """The learner after two experiences, and what it holds as that stood after the first."""
     _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings))
     learner = parts.strategy
     for number, experience in enumerate(parts.streams.train):
-        old = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+        held = learner.held() if hasattr(learner, "held") else dict(learner.model.named_parameters())
+        old = {n: p.detach().clone() for n, p in held.items()}
         torch.manual_seed(number)
         learner.train(experience, eval_streams=[])
     return learner, old
@@ -58,7 +59,7 @@ def test_strength_zero_is_uniad_bit_by_bit(strategy, data, tmp_path):  # noqa: F
 def test_old_weights_drift_less_the_stronger_they_are_held(strategy, data, tmp_path):  # noqa: F811
     """By factors of 100: an inert penalty (the stock SI's on the CPU) shows no difference."""
     drifts = [
-        drift(*trained(strategy, data, tmp_path, [f"{STRENGTHS[strategy]}={strength}", *LONGER]))
+        drift(*trained(strategy, data, tmp_path, [f"{HOLDING[strategy]}={strength}", *LONGER]))
         for strength in (0, 1e-2, 1, 100)
     ]
     assert drifts == sorted(drifts, reverse=True) and len(set(drifts)) == len(drifts)
@@ -242,10 +243,51 @@ def test_separate_ewc_keeps_every_experience_and_online_ewc_one(data, tmp_path):
     assert total / parameters == pytest.approx(1.5, rel=1e-5)
 
 
+# LVT -----------------------------------------------------------------------------------------------------
+
+
+def test_inter_task_attention_equals_its_formula():
+    torch.manual_seed(0)
+    tokens, channels, heads = 5, 6, 2
+    attention = room("strategies.inter_task").InterTaskAttention(tokens, channels, heads, 0.1).double().eval()
+    torch.nn.init.normal_(attention.bias)
+    memory, position = torch.randn(3, tokens, channels).double(), torch.randn(tokens, channels).double()
+    mask = ~torch.eye(tokens, dtype=torch.bool)
+    found = attention(memory, position, mask=mask)
+    q, v = attention.to_query(memory + position), attention.to_value(memory)
+    parts = []
+    for head in range(heads):
+        own = slice(head * 3, head * 3 + 3)
+        logits = q[..., own] @ attention.key[:, own].T / 3**0.5 + attention.bias[head]
+        weights = logits.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+        parts.append(weights @ v[..., own])
+    torch.testing.assert_close(found, attention.out_proj(torch.cat(parts, dim=-1)))
+
+
+def test_lvt_holds_keys_and_biases_and_remembers_what_it_reconstructs_best(data, tmp_path):  # noqa: F811
+    _, parts = assembled("lvt", data, tmp_path, settings=("memory.per_object=2",))
+    learner, first = parts.strategy, parts.streams.train[0]
+    learner.train(first, eval_streams=[])
+    assert {n.rsplit(".", 1)[1] for n in learner.importances[0]} == {"key", "bias"}
+    learner.model.eval()
+    with torch.no_grad():
+        output = learner.model(first.resident.features)
+    errors = output.distance().square().sum(dim=(1, 2))
+    for wanted in (0, 1):
+        mine = torch.nonzero(first.resident.objects == wanted).flatten()
+        best = first.resident.features[mine[errors[mine].argsort()[:2]]].half()
+        kept = learner.memory["features"][learner.memory["objects"] == wanted]
+        assert torch.equal(kept.flatten(1).sort(dim=0).values, best.flatten(1).sort(dim=0).values)
+    # Only the last experience's importances count.
+    learner.train(parts.streams.train[1], eval_streams=[])
+    total = sum(float(w.double().sum()) for w in learner.importances[0].values())
+    assert total == pytest.approx(sum(p.numel() for p in learner.held().values()), rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("strategy", "setting", "key"),
     [
-        *((name, f"{key}=-1", key) for name, key in STRENGTHS.items()),
+        *((name, f"{key}=-1", key) for name, key in {**STRENGTHS, **HOLDING}.items()),
         ("ewc", "ewc.samples=0", "ewc.samples"),
         ("ewc_online", "ewc.decay=1.5", "ewc.decay"),
         ("si", "si.damping=0", "si.damping"),
