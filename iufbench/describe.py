@@ -9,14 +9,14 @@ from typing import Any
 
 import yaml
 
-from iufbench.cards import load_strategy, read_yaml
+from iufbench.cards import StrategyCard, load_strategy, read_yaml
 from iufbench.data.datasets import dataset_cards
 from iufbench.errors import InputError
 from iufbench.fields import suggest
 from iufbench.metrics import continual, values
 from iufbench.plan import Plan, image_counts, iterations
 from iufbench.protocols import protocol_cards
-from iufbench.registry import card_paths, find_card
+from iufbench.registry import card_paths, find_card, load_class
 from iufbench.store import Run, find_runs, load_run
 from iufbench.summary import summaries
 
@@ -90,15 +90,30 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
 
 
 def content_of(kind: str, name: str) -> dict[str, Any]:
-    """What a card or a run directory contains, with what a strategy card extends merged in."""
+    """What a card or a run directory contains.
+
+    A strategy card has what it extends merged in, and ``uses``: what its learner declares to rely on.
+    """
     if kind == "run":
         return load_run(name).info
     if kind == "strategy":
-        return load_strategy(name).content
+        card = load_strategy(name)
+        return {**card.content, "uses": _declared(card)}
     if kind == "protocol":
         by_name = {alias: p.id for p in protocol_cards().values() for alias in (p.id, *p.aliases)}
         name = by_name.get(name, name)
     return read_yaml(find_card(kind, name))
+
+
+def _declared(card: StrategyCard) -> dict[str, Any]:
+    """The learner's ``uses``; imports the learner, and so torch."""
+    target = card.content.get("learner")
+    if not isinstance(target, str):
+        raise InputError(f"{card.path}: the key 'learner' is missing")
+    learner = load_class(target, card.path)
+    if not hasattr(learner, "uses"):
+        raise InputError(f"{card.path}: learner '{target}' is not a strategy: it has no 'uses'")
+    return dict(vars(learner.uses))
 
 
 def as_text(kind: str, name: str, content: dict[str, Any]) -> str:
