@@ -28,11 +28,14 @@ class Cumulative(ReconstructionStrategy):
         self.kept: dict[str, Tensor | None] = {}
 
     def training_batches(self, generator: torch.Generator) -> Batches:
-        parts = [self.experience.resident]
+        data = self.experience.resident
         if self.kept:
-            parts.insert(0, ResidentData(**self.kept))
-            self.replayed_images = len(parts[0])
-        return Batches(ResidentData.concatenate(parts), self.train_mb_size, generator)
+            # A checkpoint brings tensors back to the learner's device, which need not be the stream's.
+            device = data.features.device
+            kept = ResidentData(**{n: None if t is None else t.to(device) for n, t in self.kept.items()})
+            self.replayed_images = len(kept)
+            data = ResidentData.concatenate([kept, data])
+        return Batches(data, self.train_mb_size, generator)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         self.kept = dict(vars(self.dataloader.data))
