@@ -56,7 +56,7 @@ class LwF(ReconstructionStrategy):
         self.teacher = self._frozen_copy()
 
     def _frozen_copy(self) -> nn.Module:
-        return copy.deepcopy(self.model).eval().requires_grad_(False)
+        return copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
 
     @property
     def bytes_kept(self) -> int:
