@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-check test test-fast lint types check tables figures clean
+.PHONY: help demo demo-check test test-fast lint types check tables figures report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -42,6 +42,9 @@ tables: .venv/installed  ## tables of all finished runs
 
 figures: .venv/installed  ## figures of all finished runs
 	$(BIN)/iufbench figures
+
+report: .venv/installed  ## one HTML file with all of them
+	$(BIN)/iufbench report
 
 clean:  ## remove the environment and caches, keep results
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from iufbench import __version__
+from iufbench.cli_options import FILE, FOLDER, json_option, results_option
+from iufbench.cli_results import compare, export, figures, report, tables
 from iufbench.errors import InputError, RunError
-
-F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(path_type=Path, file_okay=False)
-FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class Commands(click.Group):
@@ -54,20 +51,6 @@ def main() -> None:
       iufbench list strategies
       iufbench tables
     """
-
-
-def results_option(function: F) -> F:
-    return click.option(
-        "--results",
-        type=FOLDER,
-        default=Path("results"),
-        show_default=True,
-        help="Folder with runs/, tables/ and figures/.",
-    )(function)
-
-
-def json_option(function: F) -> F:
-    return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(function)
 
 
 @main.command()
@@ -310,34 +293,8 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
     click.echo(str(picture))
 
 
-@main.command()
-@results_option
-@click.option("--out", type=FOLDER, help="Where to write [default: <results>/tables].")
-@click.option(
-    "--format",
-    "formats",
-    multiple=True,
-    type=click.Choice(["md", "tex", "csv", "html"]),
-    default=("md",),
-    show_default=True,
-)
-def tables(results: Path, out: Path | None, formats: tuple[str, ...]) -> None:
-    """Build the tables of all finished runs, beside the published numbers."""
-    from iufbench.tables import write_tables
-
-    for path in write_tables(results, out or results / "tables", formats):
-        click.echo(str(path))
-
-
-@main.command()
-@results_option
-@click.option("--out", type=FOLDER, help="Where to write [default: <results>/figures].")
-def figures(results: Path, out: Path | None) -> None:
-    """Draw the figures of all finished runs: matrices, curves, forgetting."""
-    from iufbench.figures import write_figures
-
-    for path in write_figures(results, out or results / "figures"):
-        click.echo(str(path))
+for command in (tables, figures, report, compare, export):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

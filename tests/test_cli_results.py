@@ -1,0 +1,136 @@
+"""The commands that read results, as a user meets them: what they write, exit codes and messages."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+from click.testing import CliRunner
+from fake_runs import make_run
+
+from iufbench.cli import main
+
+WRITING = ("tables", "figures", "report")
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def assert_one_line_error(done, code):
+    assert done.exit_code == code, done.output
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and "Traceback" not in done.stderr, done.stderr
+    return errors[0]
+
+
+@pytest.fixture
+def results(tmp_path):
+    for seed in (0, 1, 2):
+        make_run(tmp_path, "elpv_1_1", "iuf", seed, masks=False)
+        make_run(tmp_path, "elpv_1_1", "finetune", seed, masks=False, keep=0.5)
+    return tmp_path
+
+
+@pytest.fixture
+def damaged(results):
+    """A run without metrics.csv beside whole ones."""
+    path = make_run(results, "elpv_1_1", "ewc", masks=False)
+    (path / "metrics.csv").unlink()
+    return path
+
+
+def test_tables_in_every_format(results):
+    formats = [part for fmt in ("md", "tex", "csv", "html") for part in ("--format", fmt)]
+    done = invoke("tables", "--results", results, *formats)
+    assert done.exit_code == 0 and done.stderr == ""
+    written = done.stdout.splitlines()
+    assert {p.rpartition(".")[2] for p in written} == {"md", "tex", "csv", "html"}
+    assert str(results / "tables" / "results_elpv_other_image.md") in written
+    elsewhere = invoke("tables", "--results", results, "--out", results / "x")
+    assert str(results / "x" / "results_elpv_other_image.md") in elsewhere.stdout.splitlines()
+
+
+def test_report(results):
+    done = invoke("report", "--results", results)
+    assert done.exit_code == 0 and done.stdout.strip() == str(results / "report.html")
+    assert (results / "report.html").read_text().startswith("<!DOCTYPE html>")
+    other = invoke("report", "--results", results, "--out", results / "new" / "page.html")
+    assert other.exit_code == 0 and (results / "new" / "page.html").is_file()
+
+
+def test_export(results):
+    done = invoke("export", "--results", results, "--out", results / "out")
+    assert done.exit_code == 0
+    assert str(results / "out" / "runs.csv") in done.stdout.splitlines()
+    rows = list(csv.DictReader((results / "out" / "runs.csv").open()))
+    assert {row["strategy"] for row in rows} == {"iuf", "finetune"}
+    assert len(list((results / "out" / "pyclad").glob("*.json"))) == 6
+
+
+def test_compare_prints_a_table(results):
+    done = invoke("compare", "iuf", "finetune", "--results", results)
+    assert done.exit_code == 0 and done.stdout.startswith("### IUF against finetune")
+    assert "3 common seeds" in done.stdout and "differences by seed" in done.stdout
+    as_csv = invoke("compare", "iuf", "finetune", "--results", results, "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(as_csv.stdout)))
+    (row,) = [r for r in rows if r["summary"] == "FM" and r["column"] == "difference"]
+    assert row["n"] == "3" and float(row["value"]) < 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("tables",), ("figures",), ("report",), ("export",), ("compare", "iuf", "ewc")]
+)
+def test_no_runs_says_how_to_make_one_and_writes_nothing(tmp_path, arguments):
+    done = invoke(*arguments, "--results", tmp_path / "none")
+    assert "iufbench run --protocol" in assert_one_line_error(done, 2)
+    assert done.stdout == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_damaged_run_is_skipped_by_name_and_strict_refuses(results, damaged, command):
+    done = invoke(command, "--results", results)
+    assert done.exit_code == 0, done.output
+    (warning,) = done.stderr.splitlines()
+    assert warning.startswith(f"warning: skipped {damaged}: ") and "metrics.csv" in warning
+    strict = invoke(command, "--results", results, "--strict")
+    assert str(damaged) in assert_one_line_error(strict, 1) and strict.stdout == ""
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_an_inconsistent_run_is_named_and_strict_refuses(results, command):
+    path = results / "runs/elpv/elpv_1_1/iuf/0a1b2c3d/seed0/run.json"
+    info = json.loads(path.read_text())
+    info["summary"]["image"]["acc"] = 0.999
+    path.write_text(json.dumps(info))
+    done = invoke(command, "--results", results)
+    assert done.exit_code == 0 and "0.999" in done.stderr and "iuf/0a1b2c3d/seed0" in done.stderr
+    assert "0.999" in assert_one_line_error(invoke(command, "--results", results, "--strict"), 1)
+
+
+def test_only_damaged_runs_are_no_runs(tmp_path):
+    (make_run(tmp_path, "elpv_1_1", masks=False) / "metrics.csv").unlink()
+    assert "1 damaged" in assert_one_line_error(invoke("tables", "--results", tmp_path), 2)
+
+
+def test_unknown_names_are_answered_with_suggestions(results):
+    wrong_metric = invoke("compare", "iuf", "finetune", "--metric", "aurok", "--results", results)
+    assert "did you mean 'auroc'" in assert_one_line_error(wrong_metric, 2)
+    wrong_name = invoke("compare", "iuf", "finetun", "--results", results)
+    assert "did you mean 'finetune'" in assert_one_line_error(wrong_name, 2)
+    assert "did you mean 'fm_step'" in assert_one_line_error(invoke("explain", "fm_stepp"), 2)
+    assert invoke("tables", "--results", results, "--format", "docx").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments", [("tables",), ("figures",), ("report",), ("export",), ("compare", "iuf", "finetune")]
+)
+def test_two_runs_of_one_identity_with_different_content_are_an_error(results, arguments):
+    there = results / "runs/elpv/elpv_1_1/iuf/0a1b2c3d/seed0"
+    here = make_run(results / "other", "elpv_1_1", "iuf", 0, masks=False, keep=0.3)
+    here.rename(results / "runs" / "copy")
+    done = invoke(*arguments, "--results", results)
+    error = assert_one_line_error(done, 2)
+    assert str(there) in error and "copy" in error and "both claim to be" in error
