@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 import traceback
 from functools import cache
 from importlib import resources
@@ -116,7 +117,10 @@ def load_class(target: str, where: Path) -> Any:
     if own and folder not in sys.path:
         sys.path.append(folder)
     try:
-        module = importlib.import_module(module_name)
+        with warnings.catch_warnings():
+            # Importing Avalanche warns of solvers that only its GEM strategy needs.
+            warnings.filterwarnings("ignore", message="no QP solver found")
+            module = importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises is theirs to see
         raise InputError(
             f"{where}: cannot import learner module '{module_name}': "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,10 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
     tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
     evaluation = ObjectEvaluation(tests)
-    strategy = build_strategy(plan, backbone, device, EvaluationPlugin(evaluation))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
+        evaluator = EvaluationPlugin(evaluation)
+    strategy = build_strategy(plan, backbone, device, evaluator)
     if plan.request.init_from is not None:
         source = plan.request.init_from
         load_public_weights(strategy.model, read_state_dict(source), str(source))

@@ -130,5 +130,10 @@ def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
         raise InputError(f"there is no synthetic stand-in for '{name}' (there is for: {', '.join(DATASETS)})")
     root = cache_folder() / "synthetic" / f"{name}-v{GENERATOR_VERSION}-seed{seed}"
     if not (root / SYNTHETIC_MARKER).is_file():
-        make(root, dataset=name, seed=seed, progress=progress)
+        try:
+            make(root, dataset=name, seed=seed, progress=progress)
+        except InputError:
+            # Two runs may start at once: the images are the same whoever made them first.
+            if not (root / SYNTHETIC_MARKER).is_file():
+                raise
     return root
