@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from iufbench.cli_options import FILE, FOLDER, results_option, strict_option
+from iufbench.errors import InputError
 
 FORMATS = click.Choice(["md", "tex", "csv", "html"])
 
@@ -32,12 +33,37 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
 @click.command()
 @results_option
 @click.option("--out", type=FOLDER, help="Where to write [default: <results>/figures].")
+@click.option("--qualitative", is_flag=True, help="Only images with anomaly maps, from kept maps.")
+@click.option("--objects", help="With --qualitative, only these: a,b,c.")
+@click.option("--strategies", help="With --qualitative, only these: a,b,c.")
 @strict_option
-def figures(results: Path, out: Path | None, strict: bool) -> None:
-    """Draw the figures of all finished runs: matrices, curves, forgetting, costs."""
-    from iufbench.figures import write_figures
+def figures(
+    results: Path,
+    out: Path | None,
+    qualitative: bool,
+    objects: str | None,
+    strategies: str | None,
+    strict: bool,
+) -> None:
+    """Draw the figures of all finished runs: matrices, curves, forgetting, costs, anomaly maps.
 
-    for path in write_figures(results, out or results / "figures", strict):
+    Anomaly maps are drawn where they were kept, which needs no training:
+
+    \b
+    iufbench evaluate results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0 --save-maps
+    iufbench figures --qualitative --objects candle,pcb1 --strategies iuf,finetune
+    """
+    from iufbench.figures import write_figures, write_qualitative
+    from iufbench.plan import split_names
+
+    folder = out or results / "figures"
+    if not qualitative and (objects is not None or strategies is not None):
+        raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
+    if qualitative:
+        paths = write_qualitative(results, folder, split_names(objects), split_names(strategies), strict)
+    else:
+        paths = write_figures(results, folder, strict)
+    for path in paths:
         click.echo(str(path))
 
 

@@ -73,8 +73,11 @@ def style_context():  # type: ignore[no-untyped-def]
     return matplotlib.rc_context(STYLE)  # type: ignore[arg-type, unused-ignore]
 
 
-def head(figure: Figure, title: str, synthetic: bool) -> None:
-    """The title, and on the picture itself whether the data are synthetic: pictures lose their captions."""
+def head(figure: Figure, title: str, synthetic: bool, foot: float = 0.0) -> None:
+    """The title, and on the picture itself whether the data are synthetic: pictures lose their captions.
+
+    ``foot`` inches are kept free at the bottom.
+    """
     lines = [(title, "black")]
     if synthetic:
         lines.append(("SYNTHETIC DATA: not comparable with published values", WARNING))
@@ -83,7 +86,7 @@ def head(figure: Figure, title: str, synthetic: bool) -> None:
         y = 1 - (0.12 + 0.19 * k) / height
         figure.text(0.1 / figure.get_figwidth(), y, plain(text), color=colour, va="center", fontweight="bold")
     strip = (0.06 + 0.19 * len(lines)) / height
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - strip))  # type: ignore[union-attr, call-arg]
+    figure.get_layout_engine().set(rect=(0, foot / height, 1, 1 - strip - foot / height))  # type: ignore[union-attr, call-arg]
 
 
 def legend(figure: Figure, note: str = "") -> None:

@@ -62,7 +62,7 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
             ha="right",
             rotation_mode="anchor",
         )
-        axes.set_yticks(range(steps), [_step_label(run, t) for t in range(steps)])
+        axes.set_yticks(range(steps), [step_label(run, t) for t in range(steps)])
         axes.set_ylabel("after experience")
         axes.tick_params(length=0)
         for spine in axes.spines.values():
@@ -91,7 +91,8 @@ def colour_scale(lowest: float):  # type: ignore[no-untyped-def]
     return ScalarMappable(Normalize(lowest, 1.0), "cividis")
 
 
-def _step_label(run: Run, t: int) -> str:
+def step_label(run: Run, t: int) -> str:
+    """What an experience brought: ``1: base``, ``2: +pcb1``."""
     objects = run.experiences[t]
     if t == 0:
         return "1: base" if len(objects) > 1 else plain(f"1: {objects[0].replace('_', ' ')}")

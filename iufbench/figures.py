@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from iufbench.collect import collect
 from iufbench.drawing import save
-from iufbench.errors import InputError
+from iufbench.errors import InputError, RunError
 from iufbench.figure_bars import cost_figure, forgetting_figure
 from iufbench.figure_curves import curve_figure, paper_figure, stream_figure
 from iufbench.figure_matrix import matrix_figure
+from iufbench.figure_qualitative import qualitative_figures
 from iufbench.groups import Group, group_runs
 from iufbench.literature import published
+from iufbench.maps import how_to_keep
 from iufbench.store import LEVELS, load_run
 from iufbench.tables import warn_on_stderr
 
-__all__ = ["curve_figure", "matrix_figure", "paper_figure", "write_figures", "write_run_figures"]
+__all__ = [
+    "curve_figure",
+    "matrix_figure",
+    "paper_figure",
+    "write_figures",
+    "write_qualitative",
+    "write_run_figures",
+]
 
 
 def write_run_figures(run_path: Path | str) -> list[Path]:
@@ -46,8 +55,8 @@ def write_figures(
 
     ``figure1_mvtec`` and ``figure2_visa`` repeat the paper's figures where there are real runs; for every
     data set and protocol there are ``curves_``, ``forgetting_`` and (from two strategies or recipes on)
-    ``costs_`` figures, and a ``matrix_`` of the first seed of every group. Damaged and
-    incomplete runs are handled as by ``write_tables``.
+    ``costs_`` figures, a ``matrix_`` of the first seed of every group, and ``qualitative_`` figures of the
+    objects whose anomaly maps were kept. Damaged and incomplete runs are handled as by ``write_tables``.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
@@ -77,6 +86,41 @@ def write_figures(
                 if figure is not None:
                     name = group.runs[0].id.replace("/", "_")
                     paths += save(figure, out / f"matrix_{name}_{level}")
+    for wanted in qualitative_figures(groups):
+        try:
+            paths += save(wanted.figure(numbers), out / wanted.stem)
+        except (InputError, RunError) as error:
+            warn(f"no {wanted.stem}: {error}")
+    return paths
+
+
+def write_qualitative(
+    results_dir: Path | str,
+    out_dir: Path | str,
+    objects: Sequence[str] | None = None,
+    strategies: Sequence[str] | None = None,
+    strict: bool = False,
+    warn: Callable[[str], None] = warn_on_stderr,
+) -> list[Path]:
+    """Write ``qualitative_<data set>_<protocol>_<object>`` from kept anomaly maps; returns the files.
+
+    ``objects`` and ``strategies`` restrict them. Raises InputError for unknown names, and naming the command
+    that keeps maps when there are none, or none of what was asked for by name.
+    """
+    collection = collect(results_dir, strict)
+    for line in collection.warnings():
+        warn(line)
+    groups, numbers = group_runs(collection.runs), published()
+    paths: list[Path] = []
+    found = qualitative_figures(groups, objects, strategies)
+    if not found:
+        run = collection.runs[0]
+        raise InputError(f"no run has kept its anomaly maps; {how_to_keep(run)}")
+    for wanted in found:
+        for group in wanted.missing:
+            run = group.runs[0]
+            warn(f"{wanted.stem} is without {run.id}; {how_to_keep(run, [wanted.object])}")
+        paths += save(wanted.figure(numbers), Path(out_dir) / wanted.stem)
     return paths
 
 

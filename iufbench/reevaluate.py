@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,11 @@ from iufbench.checkpoint import checkpoint_path, load_checkpoint
 from iufbench.errors import InputError, RunError
 from iufbench.evaluation import ObjectTest
 from iufbench.fields import suggest
-from iufbench.files import write_bytes
+from iufbench.maps import maps_path, write_maps
 from iufbench.plan import Request, prepare
 from iufbench.progress import Progress
 from iufbench.runner import assemble, choose_device
 from iufbench.store import Run, load_run
-
-MAPS = "maps"
 
 
 @dataclass(frozen=True)
@@ -32,11 +30,6 @@ class Difference:
     metric: str
     stored: float
     again: float
-
-
-def maps_path(run: Path, experience: int, object_name: str) -> Path:
-    """Where the maps of one object after one experience are kept."""
-    return run / MAPS / f"experience{experience}" / f"{object_name}.npz"
 
 
 def evaluate_run(
@@ -74,7 +67,7 @@ def evaluate_run(
         load_checkpoint(path, number, parts.strategy)
         parts.evaluation.start(number, seen)
         if save_maps:
-            parts.evaluation.on_maps = lambda test, maps, k=number: _save(path, k, test, maps)  # type: ignore
+            parts.evaluation.on_maps = partial(_save, path, number)
         chosen = [i for i, name in enumerate(names[:seen]) if name in wanted]
         with progress.bar(f"experience {number + 1}/{steps}: evaluating", len(chosen), " objects") as bar:
             for index in chosen:
@@ -101,6 +94,4 @@ def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:
 
 
 def _save(path: Path, experience: int, test: ObjectTest, maps: np.ndarray) -> None:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, maps=maps.astype(np.float16), images=np.array(test.names))
-    write_bytes(maps_path(path, experience, test.object), buffer.getvalue())
+    write_maps(maps_path(path, experience, test.object), maps, test.names)

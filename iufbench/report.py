@@ -13,7 +13,10 @@ from matplotlib.figure import Figure
 from iufbench import __version__
 from iufbench.collect import Collection, collect
 from iufbench.drawing import style_context
+from iufbench.errors import InputError, RunError
+from iufbench.examples import make_example
 from iufbench.figure_curves import stream_figure
+from iufbench.figure_qualitative import caption, qualitative_figure, qualitative_figures
 from iufbench.files import write_text
 from iufbench.groups import Group, group_runs
 from iufbench.literature import Published
@@ -58,6 +61,7 @@ def build_report(collection: Collection, published: Published) -> str:
             "\n".join(_folded(t.title, render(t, "html"), k < 2) for k, t in enumerate(tables)),
         ),
         "curves": ("Curves", _curves(groups, published)),
+        "examples": ("Anomaly maps", _examples(groups, published)),
         "runs": (
             "Runs: matrices and provenance",
             "\n".join(provenance(run, collection.notes.get(run.id, ())) for run in collection.runs),
@@ -113,6 +117,25 @@ def _curves(groups: Sequence[Group], published: Published) -> str:
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"
         source = _inline(stream_figure(members, published, levels))
         parts.append(f'<h3>{escape(title)}</h3>\n<img alt="{escape(alternative)}" src="{source}">')
+    return "\n".join(parts)
+
+
+def _examples(groups: Sequence[Group], published: Published) -> str:
+    """Anomaly maps of every object whose maps were kept; how to keep them where there are none."""
+    parts = []
+    for wanted in qualitative_figures(groups):
+        try:
+            example = make_example(wanted.groups, wanted.object)
+        except (InputError, RunError) as error:
+            parts.append(f'<p class="warnings">{escape(f"{wanted.stem}: {error}")}</p>')
+            continue
+        image = (
+            f'<img alt="{escape(caption(example))}" src="{_inline(qualitative_figure(example, published))}">'
+        )
+        parts.append(_folded(wanted.title(published), image, not parts))
+    if not parts:
+        command = "iufbench evaluate RUN --save-maps"
+        return f'<p class="soft">No run has kept its anomaly maps; keep them with: {command}</p>'
     return "\n".join(parts)
 
 

@@ -11,7 +11,7 @@ STYLE = """
 body { margin: 0 auto; padding: 0 1rem 4rem; max-width: 84rem; color: var(--ink); background: var(--back);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
 h1 { margin: 1.2rem 0 .2rem; font-size: 1.7rem; } h2 { margin: 2.4rem 0 .6rem; font-size: 1.3rem; }
-h3 { margin: 1.6rem 0 .4rem; font-size: 1.05rem; }
+h3 { margin: 1.6rem 0 .4rem; font-size: 1.05rem; } [id] { scroll-margin-top: .5rem; }
 a { color: var(--link); } :focus-visible { outline: 3px solid #e69f00; outline-offset: 2px; }
 nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; list-style: none; }
 .skip { position: absolute; left: -999rem; } .skip:focus { left: 1rem; top: .5rem; background: var(--back); }

@@ -185,6 +185,7 @@ def test_in_a_browser(text, results, browser):
     browser.execute_async_script("setTimeout(arguments[0], 50)")
     assert len(visible()) == len(everything)
     browser.find_element("css selector", "a[href='#def-fm']").send_keys("\ue007")
+    browser.execute_async_script("setTimeout(arguments[0], 50)")
     assert browser.execute_script(
         "const top = document.getElementById('def-fm').getBoundingClientRect().top;"
         "return top >= 0 && top < innerHeight"
