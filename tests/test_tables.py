@@ -280,7 +280,10 @@ def test_hostile_names_are_escaped(tmp_path, fmt):
             assert name in {r["strategy"] for r in csv.DictReader(io.StringIO(text))}
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="pdflatex is not installed: whether LaTeX tables compile is checked only where it is",
+)
 def test_latex_compiles(results):
     make_run(results, "visa_8_4", "<a>_&%$#{}~^ß→", 0)
     make_run(results, "visa_2_2x5", "iuf", 0, synthetic=True)
