@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: the complete file trees of the two published data sets."""
+"""Fixtures that several rooms share: the published data sets' file trees, and a tiny synthetic VisA."""
 
 from __future__ import annotations
 
@@ -88,3 +88,14 @@ def visa_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if row["mask"]:
             tree.write(row["mask"], mask_bytes)
     return tree.root
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Root of a tiny synthetic VisA: three objects, 6 training and 3 + 4 test images each. Read only."""
+    from iufbench.data.synthetic import make
+
+    root = tmp_path_factory.mktemp("data") / "visa"
+    objects = ["candle", "capsules", "cashew"]
+    make(root, objects=objects, n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
+    return root

@@ -12,24 +12,8 @@ from PIL import Image
 from tiny import tiny_settings
 
 from iufbench.cli import main
-from iufbench.data.synthetic import make
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "visa"
-    make(
-        root,
-        objects=["candle", "capsules", "cashew"],
-        n_train=6,
-        n_good=3,
-        n_defective=4,
-        workers=1,
-        progress=False,
-    )
-    return root
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from fake_runs import make_run
 
@@ -108,6 +109,25 @@ def test_export_is_tidy_and_exact(results):
     first = rows[0]
     assert first["run"] == "visa/visa_8_4/a/0a1b2c3d/seed0" and float(first["value"]) == 0.85
     assert {r["introduced"] for r in rows if r["object"] == "pcb4"} == {"1"}
+
+
+def test_export_as_parquet(results):
+    pytest.importorskip("pyarrow")
+    csv_file, parquet_file = export(results, results / "export", ("csv", "parquet"))[:2]
+    rows = list(csv.DictReader(csv_file.open()))
+    table = pd.read_parquet(parquet_file)
+    assert list(table.columns) == list(rows[0]) and len(table) == len(rows)
+    for name in ("run", "object", "metric"):
+        assert table[name].tolist() == [r[name] for r in rows]
+    assert table["value"].tolist() == [float(r["value"]) for r in rows]
+    assert table["seen"].dtype == bool and table["seed"].dtype.kind == "i"
+
+
+def test_parquet_without_pyarrow_says_what_to_install(results, monkeypatch):
+    monkeypatch.setattr("iufbench.export.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "iufbench\[parquet\]"'):
+        export(results, results / "export", ("parquet",))
+    assert not (results / "export").exists()
 
 
 def test_export_in_the_layout_of_pyclad(results):

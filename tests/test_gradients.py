@@ -7,8 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_strategies import assembled, data  # noqa: F401
-from tiny import tiny_plan
+from tiny import assembled, tiny_plan
 
 from iufbench.errors import InputError
 from iufbench.models.uniad import UniAD, reconstruction_loss
@@ -39,7 +38,7 @@ def test_agem_takes_the_nearest_gradient_without_conflict(gradient, reference):
         torch.testing.assert_close(found, g - fit.item() * r, rtol=1e-4, atol=1e-4)
 
 
-def test_agem_steps_never_point_against_the_memory(data, tmp_path):  # noqa: F811
+def test_agem_steps_never_point_against_the_memory(data, tmp_path):
     """Without noise and with the whole memory in every iteration the reference gradient can be recomputed."""
     settings = ["network.dropout=0", "network.jitter_scale=0", "base.epochs=40", "base.lr=1e-2"]
     settings += ["increment.epochs=8", "increment.lr=1e-2"]
@@ -129,7 +128,7 @@ def test_a_projected_step_changes_no_output_for_old_inputs():
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-3), ("sgd", 1.0)])
-def test_gpm_steps_avoid_old_inputs_whatever_the_optimiser(optimizer, rate, data, tmp_path):  # noqa: F811
+def test_gpm_steps_avoid_old_inputs_whatever_the_optimiser(optimizer, rate, data, tmp_path):
     settings = (f"increment.optimizer={optimizer}", f"increment.lr={rate}", "gpm.energy=0.9")
     _, parts = assembled("gpm", data, tmp_path, settings=settings)
     learner, (first, second) = parts.strategy, parts.streams.train
@@ -152,7 +151,7 @@ def test_gpm_steps_avoid_old_inputs_whatever_the_optimiser(optimizer, rate, data
     assert learner.bytes_kept == sum(4 * b.numel() for b in learner.bases.values())
 
 
-def test_more_energy_keeps_old_reconstructions_better(data, tmp_path):  # noqa: F811
+def test_more_energy_keeps_old_reconstructions_better(data, tmp_path):
     distances = []
     for energy in (0.0, 0.9, 0.99):
         _, parts = assembled("gpm", data, tmp_path, settings=(f"gpm.energy={energy}", "increment.epochs=10"))
@@ -168,6 +167,6 @@ def test_more_energy_keeps_old_reconstructions_better(data, tmp_path):  # noqa: 
 
 
 @pytest.mark.parametrize("setting", ["gpm.energy=1.2", "gpm.energy=-0.1", "gpm.samples=0"])
-def test_impossible_options_name_their_key(setting, data, tmp_path):  # noqa: F811
+def test_impossible_options_name_their_key(setting, data, tmp_path):
     with pytest.raises(InputError, match=rf"--set.*{setting.partition('=')[0]}"):
         tiny_plan("gpm", data, tmp_path, settings=(setting,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from test_strategies import assembled, data  # noqa: F401
+from tiny import assembled
 
 from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches
 from iufbench.errors import InputError, RunError
@@ -97,7 +97,7 @@ def test_equal_points_are_still_chosen_once_each():
 # PatchCore -----------------------------------------------------------------------------------------
 
 
-def train(strategy, data, tmp_path, *settings, experiences=2, **request):  # noqa: F811
+def train(strategy, data, tmp_path, *settings, experiences=2, **request):
     """The assembled parts after some experiences, and bytes_kept after each."""
     _, parts = assembled(strategy, data, tmp_path, settings=settings, **request)
     kept = []
@@ -125,7 +125,7 @@ def maps_of(parts, number: int) -> torch.Tensor:
 PLAIN = ("patches.neighbourhood=1", "patches.smoothing=0", "network.standardise=false")
 
 
-def test_everything_kept_is_brute_force_nearest_neighbour(data, tmp_path):  # noqa: F811
+def test_everything_kept_is_brute_force_nearest_neighbour(data, tmp_path):
     parts, _ = train(
         "patchcore", data, tmp_path, "coreset.ratio=1", *PLAIN, experiences=1, protocol="visa_1_1"
     )
@@ -139,7 +139,7 @@ def test_everything_kept_is_brute_force_nearest_neighbour(data, tmp_path):  # no
     torch.testing.assert_close(maps_of(parts, 0).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_images_that_were_learnt_are_not_anomalous_when_everything_is_kept(data, tmp_path):  # noqa: F811
+def test_images_that_were_learnt_are_not_anomalous_when_everything_is_kept(data, tmp_path):
     parts, _ = train("patchcore", data, tmp_path, "coreset.ratio=1")
     parts.streams.test[0].resident.features[:6] = parts.streams.train[0].resident.features[:6]
     assert maps_of(parts, 0)[:6].max() < 1e-4
@@ -147,7 +147,7 @@ def test_images_that_were_learnt_are_not_anomalous_when_everything_is_kept(data,
 
 @pytest.mark.parametrize("strategy", ["patchcore", "patchcore_per_object", "patchcore_oracle"])
 @pytest.mark.parametrize("patches", [3, 20, 10**6])
-def test_the_bank_stays_within_its_budget(strategy, patches, data, tmp_path):  # noqa: F811
+def test_the_bank_stays_within_its_budget(strategy, patches, data, tmp_path):
     size = 4 * 192
     budget = patches * size + size - 1
     parts, kept = train(strategy, data, tmp_path, f"coreset.budget_bytes={budget}", "coreset.ratio=0.5")
@@ -160,7 +160,7 @@ def test_the_bank_stays_within_its_budget(strategy, patches, data, tmp_path):  #
         assert kept == [96 * size, 144 * size]
 
 
-def test_a_shared_bank_keeps_what_it_has_until_the_budget_is_full(data, tmp_path):  # noqa: F811
+def test_a_shared_bank_keeps_what_it_has_until_the_budget_is_full(data, tmp_path):
     _, parts = assembled("patchcore", data, tmp_path)
     parts.strategy.train(parts.streams.train[0], eval_streams=[])
     first = parts.strategy.memory[memory_bank.SHARED]["bank"].clone()
@@ -169,14 +169,14 @@ def test_a_shared_bank_keeps_what_it_has_until_the_budget_is_full(data, tmp_path
     assert torch.equal(second[: len(first)], first) and len(second) == len(first) + 10
 
 
-def test_banks_of_known_objects_judge_by_themselves_alone(data, tmp_path):  # noqa: F811
+def test_banks_of_known_objects_judge_by_themselves_alone(data, tmp_path):
     """The oracle's map of an object does not depend on what else was learnt."""
     alone, _ = train("patchcore_oracle", data, tmp_path, experiences=1)
     both, _ = train("patchcore_oracle", data, tmp_path, experiences=2)
     assert torch.equal(maps_of(alone, 0), maps_of(both, 0))
 
 
-def test_the_nearest_bank_is_that_of_the_object(data, tmp_path):  # noqa: F811
+def test_the_nearest_bank_is_that_of_the_object(data, tmp_path):
     """Objects differ so much that banks without object ids find the right one."""
     nearest_bank, _ = train("patchcore_per_object", data, tmp_path)
     oracle, _ = train("patchcore_oracle", data, tmp_path)
@@ -184,13 +184,13 @@ def test_the_nearest_bank_is_that_of_the_object(data, tmp_path):  # noqa: F811
         torch.testing.assert_close(maps_of(nearest_bank, number), maps_of(oracle, number))
 
 
-def test_the_oracle_judges_an_object_it_does_not_know_by_the_nearest(data, tmp_path):  # noqa: F811
+def test_the_oracle_judges_an_object_it_does_not_know_by_the_nearest(data, tmp_path):
     oracle, _ = train("patchcore_oracle", data, tmp_path, experiences=1)
     blind, _ = train("patchcore_per_object", data, tmp_path, experiences=1)
     assert torch.equal(maps_of(oracle, 2), maps_of(blind, 2))
 
 
-def test_only_an_oracle_is_given_object_ids(data, tmp_path):  # noqa: F811
+def test_only_an_oracle_is_given_object_ids(data, tmp_path):
     for strategy, shown in (("patchcore_per_object", {UNKNOWN_OBJECT}), ("patchcore_oracle", {1})):
         _, parts = assembled(strategy, data, tmp_path)
         assert {y for b in Batches(parts.streams.test[1].resident, 4) for y in b.y.tolist()} == shown
@@ -209,12 +209,12 @@ def test_only_an_oracle_is_given_object_ids(data, tmp_path):  # noqa: F811
         ("patches.smoothing=-1", "patches.smoothing must be >= 0"),
     ],
 )
-def test_bad_memory_settings_are_named(setting, message, data, tmp_path):  # noqa: F811
+def test_bad_memory_settings_are_named(setting, message, data, tmp_path):
     with pytest.raises(InputError, match=message):
         assembled("patchcore", data, tmp_path, settings=(setting,))
 
 
-def test_a_budget_that_holds_no_patch_says_what_would(data, tmp_path):  # noqa: F811
+def test_a_budget_that_holds_no_patch_says_what_would(data, tmp_path):
     with pytest.raises(InputError, match="768 bytes, so give at least 1536"):
         train("patchcore_per_object", data, tmp_path, "coreset.budget_bytes=1000")
 
@@ -222,7 +222,7 @@ def test_a_budget_that_holds_no_patch_says_what_would(data, tmp_path):  # noqa: 
 # PaDiM -----------------------------------------------------------------------------------------------
 
 
-def test_distances_are_mahalanobis_distances(data, tmp_path):  # noqa: F811
+def test_distances_are_mahalanobis_distances(data, tmp_path):
     settings = ("gaussian.channels=7", "gaussian.regularisation=0.5", *PLAIN)
     parts, _ = train("padim", data, tmp_path, *settings, experiences=1)
     learner = parts.strategy
@@ -239,7 +239,7 @@ def test_distances_are_mahalanobis_distances(data, tmp_path):  # noqa: F811
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
 
-def test_merged_moments_are_those_of_all_images(data, tmp_path):  # noqa: F811
+def test_merged_moments_are_those_of_all_images(data, tmp_path):
     settings = ("gaussian.channels=9", *PLAIN)
     parts, kept = train("padim", data, tmp_path, *settings)
     learner = parts.strategy
@@ -253,12 +253,12 @@ def test_merged_moments_are_those_of_all_images(data, tmp_path):  # noqa: F811
     torch.testing.assert_close(memory["scatter"].double(), expected, rtol=1e-5, atol=1e-4)
 
 
-def test_more_channels_than_there_are_means_all(data, tmp_path):  # noqa: F811
+def test_more_channels_than_there_are_means_all(data, tmp_path):
     parts, _ = train("padim", data, tmp_path, "gaussian.channels=5000", experiences=1)
     assert parts.strategy.channels.tolist() == list(range(192))
 
 
-def test_gaussians_of_known_objects_do_not_change_with_new_ones(data, tmp_path):  # noqa: F811
+def test_gaussians_of_known_objects_do_not_change_with_new_ones(data, tmp_path):
     parts, kept = train("padim_per_object", data, tmp_path, experiences=1)
     before = {k: v.clone() for k, v in parts.strategy.memory[0].items()}
     parts.strategy.train(parts.streams.train[1], eval_streams=[])
@@ -291,7 +291,7 @@ def test_patches_average_over_the_tokens_that_exist():
 
 
 @pytest.mark.parametrize("strategy", ["patchcore", "patchcore_per_object", "padim", "padim_per_object"])
-def test_a_memory_goes_through_a_checkpoint(strategy, data, tmp_path):  # noqa: F811
+def test_a_memory_goes_through_a_checkpoint(strategy, data, tmp_path):
     parts, _ = train(strategy, data, tmp_path, experiences=1)
     torch.save(parts.strategy.state(), tmp_path / "state.pt")
     _, other = assembled(strategy, data, tmp_path)

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from test_strategies import assembled, data  # noqa: F401
-from tiny import tiny_plan, tiny_run
+from tiny import assembled, tiny_plan, tiny_run
 
 from iufbench import registry
 from iufbench.cli import main
@@ -27,7 +26,7 @@ def test_the_template_is_short():
     assert len((TEMPLATE / "my_strategy.py").read_text().splitlines()) <= 40
 
 
-def test_the_template_runs_as_it_stands(data, tmp_path):  # noqa: F811
+def test_the_template_runs_as_it_stands(data, tmp_path):
     run = tiny_run(str(CARD), data, tmp_path)
     assert run.complete and run.info["strategy"]["name"] == "my_strategy"
     parameters = run.info["costs"]["parameters_total"]
@@ -35,7 +34,7 @@ def test_the_template_runs_as_it_stands(data, tmp_path):  # noqa: F811
     assert "anchor" in run.train_log()
 
 
-def drift(data, tmp_path, strength: float) -> float:  # noqa: F811
+def drift(data, tmp_path, strength: float) -> float:
     settings = (f"anchor.strength={strength}",)
     _, parts = assembled(str(CARD), data, tmp_path, settings=settings)
     learner = parts.strategy
@@ -45,12 +44,12 @@ def drift(data, tmp_path, strength: float) -> float:  # noqa: F811
     return sum(float((p - old[n]).square().sum()) for n, p in learner.model.named_parameters())
 
 
-def test_the_template_does_what_it_says(data, tmp_path):  # noqa: F811
+def test_the_template_does_what_it_says(data, tmp_path):
     moved = [drift(data, tmp_path, strength) for strength in (0, 1, 100)]
     assert moved[0] > moved[1] > moved[2] > 0
 
 
-def test_a_bad_value_on_the_card_names_the_key(data, tmp_path):  # noqa: F811
+def test_a_bad_value_on_the_card_names_the_key(data, tmp_path):
     with pytest.raises(InputError, match=r"anchor\.strength must be >= 0"):
         tiny_plan(str(CARD), data, tmp_path, settings=("anchor.strength=-1",))
 
@@ -104,7 +103,7 @@ def test_an_installed_strategy_is_listed_without_importing_it(site):
     assert not any(name.startswith("acme") for name in sys.modules)
 
 
-def test_an_installed_strategy_runs_by_its_name(site, data, tmp_path):  # noqa: F811
+def test_an_installed_strategy_runs_by_its_name(site, data, tmp_path):
     install(site, "acme", "acme_net = acme.cards", {"acme_net": ACME})
     run = tiny_run("acme_net", data, tmp_path / "results")
     assert run.complete and run.info["strategy"]["name"] == "acme_net"
@@ -160,7 +159,7 @@ def test_unknown_names_are_compared_with_installed_ones_too(site):
         ("", "{m}_elsewhere:Mine", ["No module named '{m}_elsewhere'"]),
     ],
 )
-def test_what_is_wrong_with_a_plug_in_is_said_in_one_line(code, learner, messages, data, tmp_path, request):  # noqa: F811
+def test_what_is_wrong_with_a_plug_in_is_said_in_one_line(code, learner, messages, data, tmp_path, request):
     module = f"mine{request.node.callspec.indices['code']}"  # Python remembers modules by name
     (tmp_path / f"{module}.py").write_text(code)
     card = tmp_path / "mine.yaml"
@@ -189,7 +188,7 @@ def test_show_says_what_a_strategy_uses(name, uses):
     assert "uses:\n" in text and f"gradients: {str(uses['gradients']).lower()}" in text
 
 
-def test_costs_of_a_learner_without_gradients(data, tmp_path):  # noqa: F811
+def test_costs_of_a_learner_without_gradients(data, tmp_path):
     costs = tiny_run("patchcore", data, tmp_path).info["costs"]
     assert costs["parameters_total"] == costs["parameters_trainable"] == 0
     assert costs["trained_images"] == [12, 6]  # once each

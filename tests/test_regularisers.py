@@ -7,8 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from test_strategies import assembled, data  # noqa: F401
-from tiny import tiny_plan
+from tiny import assembled, tiny_plan
 from torch import nn
 
 from iufbench.data.resident import ResidentData
@@ -30,7 +29,7 @@ HOLDING = {**{name: key for name, key in STRENGTHS.items() if name != "lwf"}, "l
 LONGER = ("increment.epochs=10",)  # enough steps for a strong spring to come to rest
 
 
-def trained(strategy, data, tmp_path, settings=()):  # noqa: F811
+def trained(strategy, data, tmp_path, settings=()):
     """The learner after two experiences, and what it holds as that stood after the first."""
     _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings))
     learner = parts.strategy
@@ -48,7 +47,7 @@ def drift(learner, old):
 
 
 @pytest.mark.parametrize("strategy", STRENGTHS)
-def test_strength_zero_is_uniad_bit_by_bit(strategy, data, tmp_path):  # noqa: F811
+def test_strength_zero_is_uniad_bit_by_bit(strategy, data, tmp_path):
     plain, _ = trained("uniad", data, tmp_path)
     learner, _ = trained(strategy, data, tmp_path, [f"{STRENGTHS[strategy]}=0"])
     one, other = plain.model.state_dict(), learner.model.state_dict()
@@ -56,7 +55,7 @@ def test_strength_zero_is_uniad_bit_by_bit(strategy, data, tmp_path):  # noqa: F
 
 
 @pytest.mark.parametrize("strategy", HOLDING)
-def test_old_weights_drift_less_the_stronger_they_are_held(strategy, data, tmp_path):  # noqa: F811
+def test_old_weights_drift_less_the_stronger_they_are_held(strategy, data, tmp_path):
     """By factors of 100: an inert penalty (the stock SI's on the CPU) shows no difference."""
     drifts = [
         drift(*trained(strategy, data, tmp_path, [f"{HOLDING[strategy]}={strength}", *LONGER]))
@@ -66,7 +65,7 @@ def test_old_weights_drift_less_the_stronger_they_are_held(strategy, data, tmp_p
     assert drifts[-1] < 0.1 * drifts[0]
 
 
-def test_lwf_keeps_the_old_reconstructions_the_stronger_it_distils(data, tmp_path):  # noqa: F811
+def test_lwf_keeps_the_old_reconstructions_the_stronger_it_distils(data, tmp_path):
     distances = []
     for strength in (0, 1, 100):
         _, parts = assembled("lwf", data, tmp_path, settings=(f"lwf.strength={strength}", *LONGER))
@@ -86,7 +85,7 @@ def test_lwf_keeps_the_old_reconstructions_the_stronger_it_distils(data, tmp_pat
     assert distances[-1] < 0.5 * distances[0]
 
 
-def test_the_lwf_teacher_is_still_and_shares_nothing(data, tmp_path):  # noqa: F811
+def test_the_lwf_teacher_is_still_and_shares_nothing(data, tmp_path):
     _, parts = assembled("lwf", data, tmp_path)
     learner, (first, second) = parts.strategy, parts.streams.train
     learner.train(first, eval_streams=[])
@@ -183,7 +182,7 @@ class Bowl(nn.Module):
         return Reconstruction(residual[None, :, None, None], torch.zeros(1, 4, 1, 1))
 
 
-def test_si_path_integral_of_a_quadratic_in_closed_form(data, tmp_path):  # noqa: F811
+def test_si_path_integral_of_a_quadratic_in_closed_form(data, tmp_path):
     """Plain SGD on a bowl. The second experience has a penalty, whose gradient must not be counted."""
     rate, strength = 0.1, 0.3
     descent = [f"{b}.{k}" for b in ("base", "increment") for k in (
@@ -231,7 +230,7 @@ def test_si_gives_no_weight_a_negative_importance():
     torch.testing.assert_close(found["w"], torch.tensor([0.0, 2.0, 100.0]))
 
 
-def test_separate_ewc_keeps_every_experience_and_online_ewc_one(data, tmp_path):  # noqa: F811
+def test_separate_ewc_keeps_every_experience_and_online_ewc_one(data, tmp_path):
     separate, _ = trained("ewc", data, tmp_path)
     online, _ = trained("ewc_online", data, tmp_path, ["ewc.decay=0.5"])
     parameters = sum(p.numel() for p in separate.model.parameters())
@@ -264,7 +263,7 @@ def test_inter_task_attention_equals_its_formula():
     torch.testing.assert_close(found, attention.out_proj(torch.cat(parts, dim=-1)))
 
 
-def test_lvt_holds_keys_and_biases_and_remembers_what_it_reconstructs_best(data, tmp_path):  # noqa: F811
+def test_lvt_holds_keys_and_biases_and_remembers_what_it_reconstructs_best(data, tmp_path):
     _, parts = assembled("lvt", data, tmp_path, settings=("memory.per_object=2",))
     learner, first = parts.strategy, parts.streams.train[0]
     learner.train(first, eval_streams=[])
@@ -294,6 +293,6 @@ def test_lvt_holds_keys_and_biases_and_remembers_what_it_reconstructs_best(data,
         ("mas", "mas.strenght=1", "mas.strenght"),
     ],
 )
-def test_impossible_options_name_their_key(strategy, setting, key, data, tmp_path):  # noqa: F811
+def test_impossible_options_name_their_key(strategy, setting, key, data, tmp_path):
     with pytest.raises(InputError, match=rf"--set.*{key}"):
         tiny_plan(strategy, data, tmp_path, settings=(setting,))

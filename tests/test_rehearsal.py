@@ -6,8 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_strategies import assembled, data  # noqa: F401
-from tiny import tiny_plan
+from tiny import assembled, tiny_plan
 
 from iufbench.errors import InputError
 from iufbench.registry import card_paths, room
@@ -17,7 +16,7 @@ BALANCED = [name for name in ("replay", "der", "agem", "lvt") if name in card_pa
 REHEARSING = [*BALANCED, "replay_reservoir"]
 
 
-def experiences(strategy, data, tmp_path, settings=(), **request):  # noqa: F811
+def experiences(strategy, data, tmp_path, settings=(), **request):
     """Yields the learner after each experience, and the experience."""
     _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings), **request)
     for number, experience in enumerate(parts.streams.train):
@@ -33,7 +32,7 @@ def counts(learner):
 
 
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_the_memory_stays_within_images_and_bytes(strategy, data, tmp_path):  # noqa: F811
+def test_the_memory_stays_within_images_and_bytes(strategy, data, tmp_path):
     buffer = room("strategies.buffer")
     maps = 2 if strategy == "der" else 1
     image = maps * 192 * 4 * 4 * 2 + (
@@ -51,7 +50,7 @@ def held_weights(learner):
 
 
 @pytest.mark.parametrize("strategy", BALANCED)
-def test_every_object_keeps_its_share(strategy, data, tmp_path):  # noqa: F811
+def test_every_object_keeps_its_share(strategy, data, tmp_path):
     shares = [counts(learner) for learner, _ in experiences(strategy, data, tmp_path, ["memory.images=7"])]
     assert shares == [{0: 4, 1: 3}, {0: 3, 1: 2, 2: 2}]
     per_object = ["memory.per_object=2"]
@@ -60,7 +59,7 @@ def test_every_object_keeps_its_share(strategy, data, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_a_budget_larger_than_the_data_keeps_every_image(strategy, data, tmp_path):  # noqa: F811
+def test_a_budget_larger_than_the_data_keeps_every_image(strategy, data, tmp_path):
     settings = ["memory.images=1000", "memory.bytes=1000000000", "memory.precision=float32"]
     settings += ["memory.per_object=1000"] if strategy in BALANCED else []
     seen = []
@@ -71,7 +70,7 @@ def test_a_budget_larger_than_the_data_keeps_every_image(strategy, data, tmp_pat
 
 
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_the_memory_is_the_same_for_the_same_seed_only(strategy, data, tmp_path):  # noqa: F811
+def test_the_memory_is_the_same_for_the_same_seed_only(strategy, data, tmp_path):
     def features(seed):
         learners = experiences(strategy, data, tmp_path, ["memory.images=5"], seed=seed)
         return [learner.memory["features"].clone() for learner, _ in learners]
@@ -82,7 +81,7 @@ def test_the_memory_is_the_same_for_the_same_seed_only(strategy, data, tmp_path)
 
 
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_only_old_images_are_replayed_and_each_showing_counts(strategy, data, tmp_path):  # noqa: F811
+def test_only_old_images_are_replayed_and_each_showing_counts(strategy, data, tmp_path):
     replayed = []
     for learner, _ in experiences(strategy, data, tmp_path, ["memory.images=6", "memory.batch=3"]):
         replayed.append(learner.replayed_images)
@@ -99,19 +98,19 @@ def test_only_old_images_are_replayed_and_each_showing_counts(strategy, data, tm
     ],
 )
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_no_budget_is_an_error(strategy, setting, message, data, tmp_path):  # noqa: F811
+def test_no_budget_is_an_error(strategy, setting, message, data, tmp_path):
     with pytest.raises(InputError, match=f"--set.*{message}"):
         tiny_plan(strategy, data, tmp_path, settings=(setting,))
 
 
 @pytest.mark.parametrize("strategy", REHEARSING)
-def test_a_budget_below_one_image_is_an_error_before_training(strategy, data, tmp_path):  # noqa: F811
+def test_a_budget_below_one_image_is_an_error_before_training(strategy, data, tmp_path):
     with pytest.raises(InputError, match=r"memory\.bytes: 100 cannot hold one image"):
         assembled(strategy, data, tmp_path, settings=("memory.bytes=100",))
 
 
 @pytest.mark.parametrize("strategy", BALANCED)
-def test_a_budget_below_one_image_an_object_is_an_error(strategy, data, tmp_path):  # noqa: F811
+def test_a_budget_below_one_image_an_object_is_an_error(strategy, data, tmp_path):
     done = experiences(strategy, data, tmp_path, ["memory.images=2"])
     learner, _ = next(done)
     assert counts(learner) == {0: 1, 1: 1}
@@ -119,7 +118,7 @@ def test_a_budget_below_one_image_an_object_is_an_error(strategy, data, tmp_path
         next(done)
 
 
-def test_der_remembers_what_the_network_said_when_the_experience_ended(data, tmp_path):  # noqa: F811
+def test_der_remembers_what_the_network_said_when_the_experience_ended(data, tmp_path):
     settings = ["memory.precision=float32", "memory.per_object=4"]
     said = {}  # by image
     for learner, _ in experiences("der", data, tmp_path, settings):
@@ -132,7 +131,7 @@ def test_der_remembers_what_the_network_said_when_the_experience_ended(data, tmp
     assert len(said) == 12
 
 
-def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):  # noqa: F811
+def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):
     """Jitter and dropout are off, because old images in the batch draw random numbers too."""
     off = ["network.dropout=0", "network.jitter_scale=0", "increment.epochs=4"]
 
@@ -146,7 +145,7 @@ def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):  # noqa:
         assert (weights("der", ["der.alpha=0", setting]) - plain).norm() > 30 * ignored
 
 
-def test_replay_lowers_the_loss_on_old_images(data, tmp_path):  # noqa: F811
+def test_replay_lowers_the_loss_on_old_images(data, tmp_path):
     """Against the same network without replay, after an increment long enough to forget."""
 
     def old_loss(strategy):

@@ -4,36 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import tiny_plan, tiny_run
+from tiny import assembled, tiny_run
 
-from iufbench.data.synthetic import make
-from iufbench.progress import Progress
 from iufbench.registry import card_paths
-from iufbench.runner import assemble
 
 STRATEGIES = sorted(card_paths("strategy"))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data") / "visa"
-    make(
-        root,
-        objects=["candle", "capsules", "cashew"],
-        n_train=6,
-        n_good=3,
-        n_defective=4,
-        workers=1,
-        progress=False,
-    )
-    return root
-
-
-def assembled(strategy, data, tmp_path, **request):
-    plan = tiny_plan(strategy, data, tmp_path, **request)
-    torch.set_num_threads(1)
-    return plan, assemble(plan, torch.device("cpu"), Progress(-1))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

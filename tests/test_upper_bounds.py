@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_strategies import assembled, data  # noqa: F401
+from tiny import assembled
 
 from iufbench.data.resident import Batch
 
@@ -21,7 +21,7 @@ class Watch:
         self.batches.append(strategy.mbatch)
 
 
-def train(strategy, data, tmp_path, *settings, **request):  # noqa: F811
+def train(strategy, data, tmp_path, *settings, **request):
     _, parts = assembled(strategy, data, tmp_path, settings=settings, **request)
     watch = Watch()
     parts.strategy.plugins.insert(0, watch)
@@ -37,7 +37,7 @@ def sorted_sums(features: torch.Tensor) -> torch.Tensor:
     return features.double().flatten(1).sum(dim=1).sort().values
 
 
-def test_the_last_experience_of_cumulative_sees_every_image(data, tmp_path):  # noqa: F811
+def test_the_last_experience_of_cumulative_sees_every_image(data, tmp_path):
     parts, seen = train("cumulative", data, tmp_path)
     images = torch.cat([e.resident.features for e in parts.streams.train])
     twice = torch.cat([images, images])  # two epochs
@@ -47,7 +47,7 @@ def test_the_last_experience_of_cumulative_sees_every_image(data, tmp_path):  # 
     assert parts.strategy.bytes_kept == images.nbytes + 18 * 8
 
 
-def test_cumulative_begins_as_uniad_does(data, tmp_path):  # noqa: F811
+def test_cumulative_begins_as_uniad_does(data, tmp_path):
     found = []
     for strategy in ("cumulative", "uniad"):
         _, parts = assembled(strategy, data, tmp_path)
@@ -58,7 +58,7 @@ def test_cumulative_begins_as_uniad_does(data, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("strategy", ["cumulative", "separate"])
-def test_upper_bounds_go_through_a_checkpoint(strategy, data, tmp_path):  # noqa: F811
+def test_upper_bounds_go_through_a_checkpoint(strategy, data, tmp_path):
     _, parts = assembled(strategy, data, tmp_path)
     parts.strategy.train(parts.streams.train[0], eval_streams=[])
     torch.save(parts.strategy.state(), tmp_path / "state.pt")
@@ -71,7 +71,7 @@ def test_upper_bounds_go_through_a_checkpoint(strategy, data, tmp_path):  # noqa
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-def test_every_batch_of_separate_belongs_to_one_object_and_none_is_lost(data, tmp_path):  # noqa: F811
+def test_every_batch_of_separate_belongs_to_one_object_and_none_is_lost(data, tmp_path):
     _, parts = assembled("separate", data, tmp_path, settings=("base.batch_size=4",))
     watch = Watch()
     parts.strategy.plugins.insert(0, watch)
@@ -82,7 +82,7 @@ def test_every_batch_of_separate_belongs_to_one_object_and_none_is_lost(data, tm
     assert torch.equal(sorted_sums(every.x), sorted_sums(torch.cat([features, features])))
 
 
-def test_a_network_is_trained_as_if_it_were_alone(data, tmp_path):  # noqa: F811
+def test_a_network_is_trained_as_if_it_were_alone(data, tmp_path):
     """Without noise, an object is learnt alike with and without another in its experience."""
     schedule = ("batch_size=6", "warmup_iterations=0", "schedule=constant")
     settings = [f"{block}.{s}" for block in ("base", "increment") for s in schedule]
@@ -98,7 +98,7 @@ def test_a_network_is_trained_as_if_it_were_alone(data, tmp_path):  # noqa: F811
         assert all(torch.allclose(one[k], two[k], atol=1e-4) for k in one)
 
 
-def test_networks_of_old_objects_stay_as_they_are(data, tmp_path):  # noqa: F811
+def test_networks_of_old_objects_stay_as_they_are(data, tmp_path):
     _, parts = assembled("separate", data, tmp_path)
     learner = parts.strategy
     learner.train(parts.streams.train[0], eval_streams=[])
@@ -109,7 +109,7 @@ def test_networks_of_old_objects_stay_as_they_are(data, tmp_path):  # noqa: F811
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_each_test_image_is_judged_by_the_network_of_its_object(data, tmp_path):  # noqa: F811
+def test_each_test_image_is_judged_by_the_network_of_its_object(data, tmp_path):
     parts, _ = train("separate", data, tmp_path)
     model = parts.strategy.model.eval()
     features = parts.streams.test[0].resident.features[:4]

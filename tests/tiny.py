@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
+
+import torch
 
 from iufbench.cards import load_strategy
 from iufbench.plan import Plan, Request, prepare
 from iufbench.progress import Progress
-from iufbench.runner import execute
+from iufbench.runner import Parts, assemble, execute
 from iufbench.store import Run, load_run
 
 SETTINGS = (
@@ -49,5 +50,8 @@ def tiny_run(strategy: str, data: Path, results: Path, settings: tuple[str, ...]
     return load_run(execute(plan, Progress(-1)))
 
 
-def with_request(plan: Plan, **changes) -> Plan:
-    return dataclasses.replace(plan, request=dataclasses.replace(plan.request, **changes))
+def assembled(strategy: str, data: Path, results: Path, **request) -> tuple[Plan, Parts]:
+    """``tiny_plan`` with weights and images loaded and the strategy built, before any training."""
+    plan = tiny_plan(strategy, data, results, **request)
+    torch.set_num_threads(1)
+    return plan, assemble(plan, torch.device("cpu"), Progress(-1))

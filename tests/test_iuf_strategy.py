@@ -1,0 +1,124 @@
+"""IUF's three parts do what the card says, and nothing when it says so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import assembled
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def trained(data, tmp_path, settings=(), strategy="iuf", experiences=2):
+    _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings))
+    for experience in parts.streams.train[:experiences]:
+        parts.strategy.train(experience, eval_streams=[])
+    return parts
+
+
+def test_compression_reaches_the_weights_that_it_is_about(data, tmp_path):
+    """The released code computes this loss on detached tensors; here its gradient must arrive."""
+    _, parts = assembled("iuf", data, tmp_path, settings=("scl.first=2",))
+    learner = parts.strategy
+    terms = {}
+
+    class Watch:
+        def before_backward(self, strategy, **kwargs):
+            if terms:
+                return
+            loss = strategy.losses()["compression"]
+            named = [(n, p) for n, p in strategy.model.named_parameters() if p.requires_grad]
+            grads = torch.autograd.grad(loss, [p for _, p in named], retain_graph=True, allow_unused=True)
+            terms.update({n: g for (n, _), g in zip(named, grads)})
+
+    learner.plugins.insert(0, Watch())
+    learner.train(parts.streams.train[0], eval_streams=[])
+    reached = {n for n, g in terms.items() if g is not None and g.abs().sum() > 0}
+    assert any(n.startswith("transformer.encoder") for n in reached)
+    assert any(n.startswith("transformer.decoder.layers.0") for n in reached)
+    assert not any(n.startswith("output_proj") for n in reached)
+
+
+def test_the_released_card_gives_compression_no_gradient(data, tmp_path):
+    _, parts = assembled("iuf_release", data, tmp_path)
+    flags = []
+
+    class Watch:
+        def before_backward(self, strategy, **kwargs):
+            flags.append(strategy.losses()["compression"].requires_grad)
+
+    parts.strategy.plugins.insert(0, Watch())
+    parts.strategy.train(parts.streams.train[0], eval_streams=[])
+    assert flags and not any(flags)
+
+
+def test_feature_matrices_grow_with_every_experience_even_with_few_images(data, tmp_path):
+    _, parts = assembled("iuf", data, tmp_path)
+    rows = []
+    for experience in parts.streams.train:
+        parts.strategy.train(experience, eval_streams=[])
+        rows.append({n: m.rows for n, m in parts.strategy.feature_matrices.items()})
+    assert len(rows[0]) == 4  # two encoder and two decoder layers
+    assert set(rows[0].values()) == {12} and set(rows[1].values()) == {18}  # 12 < 16 channels
+    assert parts.strategy.bytes_kept > 0
+
+
+def test_projection_holds_the_old_main_direction(data, tmp_path):
+    """Along the strongest direction of the old features the projected layers do not move at all."""
+    settings = ("update.pull=0", "scl.enabled=false")
+    _, parts = assembled("iuf", data, tmp_path, settings=settings)
+    learner = parts.strategy
+    learner.train(parts.streams.train[0], eval_streams=[])
+    names = list(learner.feature_matrices)
+    before = {n: learner.model.get_submodule(n).weight.detach().clone() for n in names}
+    vectors = {n: torch.linalg.svd(learner.feature_matrices[n].factor, full_matrices=False).Vh for n in names}
+    learner.train(parts.streams.train[1], eval_streams=[])
+    for n in names:
+        change = vectors[n] @ (learner.model.get_submodule(n).weight.detach() - before[n])
+        size = change.norm(dim=1)
+        assert size[0] < 1e-3 * size.max()
+
+
+def test_a_full_pull_keeps_the_old_weights(data, tmp_path):
+    _, parts = assembled("iuf", data, tmp_path, settings=("update.pull=1", "increment.lr=1e-12"))
+    learner = parts.strategy
+    learner.train(parts.streams.train[0], eval_streams=[])
+    before = {
+        n: p.detach().clone() for n, p in learner.model.named_parameters() if "classifier.fc.2" not in n
+    }
+    learner.train(parts.streams.train[1], eval_streams=[])
+    now = dict(learner.model.named_parameters())
+    assert all(torch.allclose(before[n], now[n], atol=1e-6) for n in before)
+
+
+def test_all_parts_off_is_finetune(data, tmp_path):
+    off = (
+        "scl.enabled=false",
+        "update.enabled=false",
+        "increment.optimizer=adamw",
+        "increment.lr=1e-3",
+        "increment.weight_decay=1e-4",
+        "increment.clip_norm=1.0",
+    )
+    one = trained(data, tmp_path, off).strategy.model.state_dict()
+    other = trained(data, tmp_path, strategy="finetune").strategy.model.state_dict()
+    assert all(torch.equal(one[k], other[k]) for k in other)
+
+
+def test_without_object_aware_attention_there_is_no_classifier(data, tmp_path):
+    parts = trained(data, tmp_path, ("oasa.enabled=false",))
+    assert parts.strategy.model.classifier is None
+    assert parts.streams.train[0].resident.guide is None
+    assert "classification" not in parts.strategy.training_log[0]
+
+
+def test_the_classifier_knows_only_objects_that_have_arrived(data, tmp_path):
+    assert trained(data, tmp_path, experiences=1).strategy.model.classifier.objects == 2
+    assert trained(data, tmp_path, experiences=2).strategy.model.classifier.objects == 3
+
+
+@pytest.mark.parametrize(("every", "matrices"), [(3, 4), (100, 0)])
+def test_rare_collection_as_in_the_released_code(data, tmp_path, every, matrices):
+    """Two epochs an experience: a multiple of 3 falls into the second, a multiple of 100 never."""
+    parts = trained(data, tmp_path, (f"update.collect_every_epochs={every}",))
+    assert len(parts.strategy.feature_matrices) == matrices
