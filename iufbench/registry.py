@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import warnings
 import traceback
+import warnings
 from functools import cache
 from importlib import resources
 from pathlib import Path
