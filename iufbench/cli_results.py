@@ -103,13 +103,22 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path) -> No
 @click.command()
 @results_option
 @click.option("--out", type=FOLDER, help="Where to write [default: <results>/export].")
-def export(results: Path, out: Path | None) -> None:
-    """Write all finished runs for other tools: a tidy CSV file and pyCLAD-style matrices.
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["csv", "parquet"]),
+    default=("csv",),
+    show_default=True,
+    help="Repeatable; parquet needs pyarrow.",
+)
+def export(results: Path, out: Path | None, formats: tuple[str, ...]) -> None:
+    """Write all finished runs for other tools: one tidy table and pyCLAD-style matrices.
 
-    The columns of runs.csv name run, data, protocol, strategy, recipe, seed, experience, object, level,
+    The columns of the table name run, data, protocol, strategy, recipe, seed, experience, object, level,
     metric and value; the value is exact.
     """
     from iufbench.export import export as export_runs
 
-    for path in export_runs(results, out or results / "export"):
+    for path in export_runs(results, out or results / "export", formats):
         click.echo(str(path))

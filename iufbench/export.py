@@ -1,19 +1,24 @@
-"""All runs for other people's tools: one tidy CSV file, and each run's matrix as pyCLAD writes it."""
+"""All runs for other tools: one tidy table (CSV, Parquet), and each run's matrix as pyCLAD writes it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from iufbench.collect import collect
-from iufbench.files import write_csv, write_json
+from iufbench.errors import InputError
+from iufbench.files import write_bytes, write_csv, write_json
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.store import LEVELS, Run
 from iufbench.tables import warn_on_stderr
 
+INSTALL = 'pip install "iufbench[parquet]"'
 COLUMNS = (
     "run",
     "dataset",
@@ -45,18 +50,29 @@ PYCLAD_SUMMARIES = {
 
 
 def export(
-    results_dir: Path | str, out_dir: Path | str, warn: Callable[[str], None] = warn_on_stderr
+    results_dir: Path | str,
+    out_dir: Path | str,
+    formats: Sequence[str] = ("csv",),
+    warn: Callable[[str], None] = warn_on_stderr,
 ) -> list[Path]:
-    """Write ``runs.csv`` (one line a value) and ``pyclad/<run>.json``; returns the files written.
+    """Write ``runs.csv`` or ``runs.parquet`` (one line a value) and ``pyclad/<run>.json``; returns the files.
 
-    Raises InputError when there is no complete run.
+    Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow.
     """
+    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
+        raise InputError(f"Parquet files need the package pyarrow, which is not installed: {INSTALL}")
     collection = collect(results_dir)
     for line in collection.warnings():
         warn(line)
     out = Path(out_dir)
     rows = [row for run in collection.runs for row in tidy_rows(run)]
-    paths = [write_csv(out / "runs.csv", COLUMNS, rows)]
+    paths = []
+    if "csv" in formats:
+        paths.append(write_csv(out / "runs.csv", COLUMNS, rows))
+    if "parquet" in formats:
+        data = io.BytesIO()
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(data, engine="pyarrow", index=False)
+        paths.append(write_bytes(out / "runs.parquet", data.getvalue()))
     for run in collection.runs:
         name = run.id.replace("/", "_")
         paths.append(write_json(out / "pyclad" / f"{name}.json", pyclad(run)))
