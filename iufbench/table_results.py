@@ -45,11 +45,14 @@ def definitions(summaries: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def protocol_title(protocol: str, groups: Sequence[Group], published: Published) -> str:
-    """The paper's name of a protocol, else the runs', else its id."""
-    if protocol in published.protocols:
-        return published.protocols[protocol][1]
-    titles = [g.info["protocol"].get("title") for g in groups if g.protocol == protocol]
-    return next((str(t) for t in titles if t), protocol)
+    """The paper's name of a protocol, else the runs', else its id; with the order where it is another."""
+    base, _, order = protocol.partition("+")
+    if base in published.protocols:
+        title = published.protocols[base][1]
+    else:
+        titles = [g.info["protocol"].get("title") for g in groups if g.protocol.partition("+")[0] == base]
+        title = next((str(t) for t in titles if t), base)
+    return f"{title}, order {order.removeprefix('order')}" if order else title
 
 
 def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
@@ -62,7 +65,7 @@ def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -
         info = members[0].info["dataset"]
         family = members[0].protocol.partition("_")[0]
         known = [p for p in published.protocols if p.partition("_")[0] == family]
-        ran = list(dict.fromkeys(g.protocol for g in members))
+        ran = sorted(dict.fromkeys(g.protocol for g in members), key=lambda p: "+" in p)
         if info["synthetic"]:
             sets = [("", [p for p in known if p in ran] + [p for p in ran if p not in known], False)]
         else:

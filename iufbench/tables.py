@@ -16,6 +16,7 @@ from iufbench.store import Run
 from iufbench.table import Table
 from iufbench.table_details import detail_tables
 from iufbench.table_results import ablation_tables, one_by_one_tables, result_tables
+from iufbench.table_spread import spread_tables
 
 __all__ = ["build_tables", "render", "write_tables"]
 
@@ -28,7 +29,7 @@ def warn_on_stderr(text: str) -> None:
 def build_tables(
     runs: Sequence[Run], published: Published, notes: Mapping[str, Sequence[str]] | None = None
 ) -> list[Table]:
-    """All tables of complete runs: results beside published values, ablations, details, costs.
+    """All tables of complete runs: results beside published values, ablations, details, costs, spread.
 
     ``notes`` (run id -> texts) go into the footnotes of the tables a run is in.
     """
@@ -39,6 +40,7 @@ def build_tables(
         *ablation_tables(groups, published, notes),
         *one_by_one_tables(groups, published, notes),
         *detail_tables(groups, published, notes),
+        *spread_tables(groups, published, notes),
     ]
 
 

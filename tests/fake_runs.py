@@ -45,10 +45,11 @@ OBJECTS = {"mvtec": MVTEC, "visa": VISA, "elpv": ELPV}
 
 
 def experiences_of(protocol: str) -> list[list[str]]:
-    """The experiences of ``<dataset>_<X>_<Y>[x<N>]`` in alphabetical order."""
-    dataset, base, rest = protocol.split("_")
+    """The experiences of ``<dataset>_<X>_<Y>[x<N>]`` in alphabetical order, ``+order<k>`` rotated by k."""
+    dataset, base, rest = protocol.partition("+")[0].split("_")
     size, _, steps = rest.partition("x")
-    objects = OBJECTS[dataset]
+    turn = int(protocol.partition("+order")[2] or 0)
+    objects = OBJECTS[dataset][turn:] + OBJECTS[dataset][:turn]
     cuts = [int(base) + int(size) * k for k in range(int(steps or 1) + 1)]
     return [objects[a:b] for a, b in zip([0, *cuts], cuts)]
 
@@ -115,7 +116,7 @@ def make_run(
         },
         "protocol": {
             "id": protocol,
-            "title": TITLES.get(protocol, protocol),
+            "title": TITLES.get(protocol.partition("+")[0], protocol.partition("+")[0]),
             "order": "alphabetical",
             "experiences": experiences,
         },

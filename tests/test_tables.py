@@ -321,6 +321,52 @@ def test_costs(results):
     assert values["object id at training"].text == "yes"
 
 
+def spread_rows(table, level="image", summary="ACC ↑"):
+    found = [r for r in table.rows if r.labels[:2] == (level, summary)]
+    return {(r.labels[2], r.labels[4]): r.cells for r in found}
+
+
+def test_spread_over_seeds_keeps_every_value(results):
+    rows = spread_rows(tables_of(results)["spread_visa_visa_8_4"])
+    mean, interval, singles = rows["IUF", "seeds 0, 1; order own"]
+    assert mean.value == pytest.approx(87.0) and mean.raw == pytest.approx((85.0, 89.0))
+    assert interval.text == "85.0 to 89.0" and singles.text == "85.0 89.0"
+    single = rows["UniAD", "seed 0; order own"]
+    assert single[0].sd is None and single[1].text == "" and single[2].text == "72.5"
+
+
+def test_orders_are_summarised_together_and_shown_apart(results):
+    """ACC 87 (mean of 85 and 89) in the own order, 80 in the other: 83.5 over orders, one value each."""
+    make_run(results, "visa_8_4+order3", "iuf", 0, image=two_steps(0.85, 0.75, 0.75))
+    tables = tables_of(results)
+    rows = spread_rows(tables["spread_visa_visa_8_4"])
+    mean, _, singles = rows["IUF", "orders own, 3"]
+    assert mean.value == pytest.approx(83.5) and mean.raw == pytest.approx((87.0, 80.0))
+    assert mean.sd == pytest.approx(7 / np.sqrt(2)) and singles.text == "87.0 80.0"
+    assert rows["IUF", "seed 0; order 3"][0].value == pytest.approx(80.0)
+    assert ("UniAD", "orders own") not in rows and len(rows) == 4
+    table = tables["spread_visa_visa_8_4"]
+    (note,) = {r.note for r in table.rows if r.labels[4] == "orders own, 3"}
+    assert "visa_8_4/iuf" in dict(table.footnotes)[note] and "order3/iuf" in dict(table.footnotes)[note]
+    assert len(row_of(tables["results_visa_image"], "IUF", "paper 0a1b2c3d").cells[2].raw) == 2
+    assert {c.group for c in tables["results_visa_other_image"].columns} == {"8-4 with 1 Step, order 3"}
+
+
+@pytest.mark.parametrize("change", [{"recipe_hash": "ffffffff"}, {"image_size": 256}, {"preset": "quick"}])
+def test_orders_of_different_recipes_are_not_summarised_together(results, change):
+    make_run(results, "visa_8_4+order3", "iuf", 0, **change)
+    rows = spread_rows(tables_of(results)["spread_visa_visa_8_4"])
+    assert not any(over.startswith("orders") for _, over in rows)
+
+
+def test_an_order_without_a_value_leaves_no_mean(results):
+    image = np.array(two_steps(0.9, 0.8, 0.7))
+    image[1, 3] = np.nan
+    make_run(results, "visa_8_4+order3", "iuf", 0, image=image)
+    mean, interval, singles = spread_rows(tables_of(results)["spread_visa_visa_8_4"])["IUF", "orders own, 3"]
+    assert mean == Cell() and interval.text == "" and singles.text == "87.0 missing"
+
+
 def test_missing_costs_are_empty(tmp_path):
     make_run(tmp_path, "elpv_1_1", masks=False, costs={}, seconds={}, environment={})
     (row,) = tables_of(tmp_path)["costs_elpv"].rows
