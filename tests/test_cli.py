@@ -302,3 +302,28 @@ def test_a_run_can_start_from_public_weights(data, tmp_path):
     torch.save({"state_dict": dict(list(public.items())[:-3])}, path)
     bad = invoke(*arguments(data, tmp_path / "r2", "finetune", "visa_2_1", "--init-from", path, "-q"))
     assert bad.exit_code == 2 and str(path) in bad.stderr and not (tmp_path / "r2").exists()
+
+
+def test_a_checked_folder_is_good_or_its_faults_are_named(tmp_path):
+    root = tmp_path / "parts"
+    counts = ("--train", 2, "--good", 1, "--defective", 2)
+    invoke("data", "make", root, "--dataset", "mvtec", "--objects", "bottle,tile", *counts, "-q")
+    good = invoke("data", "check", root, "--dataset", "parts", "--workers", 1)
+    assert good.exit_code == 0 and "10 images, 2 objects, 0 errors" in good.stdout
+    path = root / "tile/train/good/001.png"
+    path.write_bytes(path.read_bytes()[:200])
+    bad = invoke("data", "check", root, "--dataset", "parts", "--workers", 1, "--json")
+    assert bad.exit_code == 1
+    (finding,) = json.loads(bad.stdout)
+    assert finding["severity"] == "error" and finding["path"].endswith("tile/train/good/001.png")
+    other = invoke("data", "check", root, "--dataset", "mvtec", "--workers", 1)
+    assert other.exit_code == 2 and "capsule" in other.stderr
+
+
+def test_a_full_disk_is_noticed_before_anything_is_done(data, tmp_path, monkeypatch):
+    import shutil as library
+
+    usage = library._ntuple_diskusage(10, 9, 2**20)
+    monkeypatch.setattr("iufbench.plan.shutil.disk_usage", lambda folder: usage)
+    done = invoke(*arguments(data, tmp_path / "results"))
+    assert done.exit_code == 2 and "only 1 MiB free" in done.stderr
