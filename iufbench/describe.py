@@ -17,8 +17,9 @@ from iufbench.metrics import continual, values
 from iufbench.plan import Plan, image_counts, iterations
 from iufbench.protocols import protocol_cards
 from iufbench.registry import card_paths, find_card, load_class
-from iufbench.store import Run, find_runs, load_run
+from iufbench.store import LEVELS, Run, find_runs, load_run
 from iufbench.summary import summaries
+from iufbench.table_results import METRIC_TITLES
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> str:
@@ -181,9 +182,12 @@ def _mean(values: Sequence[float]) -> float:
 def explain_metric(name: str, path: Path | None) -> str:
     """Definition, formula and users of a metric or summary, with its values on a run.
 
-    Raises InputError with suggestions for an unknown name.
+    ``name`` may also be the title that tables print, in any case. Raises InputError with suggestions for an
+    unknown name.
     """
     known = {**continual.DEFINITIONS, **values.DEFINITIONS}
+    titles = {d.title.lower(): key for key, d in known.items()}
+    name = name if name in known else titles.get(name.lower(), name.lower())
     if name not in known:
         raise InputError(f"unknown metric '{name}'{suggest(name, known)} (known: {', '.join(known)})")
     d = known[name]
@@ -192,13 +196,30 @@ def explain_metric(name: str, path: Path | None) -> str:
     if path is not None:
         run = load_run(path)
         lines += ["", f"on {run.id}" + (" (SYNTHETIC data)" if run.synthetic else "")]
-        if name in continual.DEFINITIONS:
-            for level, summary in summaries(run).items():
-                lines.append(f"  {level}: {_cell(summary.get(name, math.nan)) or 'undefined on this run'}")
-        else:
-            for level in ("image", "pixel"):
-                if name in run.names(level):
-                    last = run.matrix(level, name).values[-1]
-                    text = ", ".join(f"{o} {_cell(float(v))}" for o, v in zip(run.objects, last))
-                    lines.append(f"  {level}, after the last experience: {text}")
+        lines += _summary_on(run, name) if name in continual.DEFINITIONS else _values_on(run, name)
     return "\n".join(lines)
+
+
+def _summary_on(run: Run, name: str) -> list[str]:
+    """A continual summary at each level, of every metric that was recorded."""
+    if needs := continual.DEFINITIONS[name].needs:
+        return [f"  not recorded: it needs a measured {' and '.join(needs)}"]
+    lines = []
+    for level in LEVELS:
+        found = {m: summaries(run, m)[level][name] for m in run.names(level)}
+        known = {m: v for m, v in found.items() if not math.isnan(v)}
+        text = ", ".join(f"{_cell(v)} ({METRIC_TITLES.get(m, m)})" for m, v in known.items())
+        if found:
+            lines.append(f"  {level}: {text or 'undefined: a value that it needs was not measured'}")
+    return lines
+
+
+def _values_on(run: Run, metric: str) -> list[str]:
+    """A metric of every object after the last experience."""
+    lines = []
+    for level in LEVELS:
+        if metric in run.names(level):
+            last = run.matrix(level, metric).values[-1]
+            text = ", ".join(f"{o} {_cell(float(v)) or 'undefined'}" for o, v in zip(run.objects, last))
+            lines.append(f"  {level}, after the last experience: {text}")
+    return lines or ["  not measured"]

@@ -134,3 +134,21 @@ def test_two_runs_of_one_identity_with_different_content_are_an_error(results, a
     done = invoke(*arguments, "--results", results)
     error = assert_one_line_error(done, 2)
     assert str(there) in error and "copy" in error and "both claim to be" in error
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"), [("FM", "fm"), ("acc-final", "acc_final"), ("AUPRO@0.3", "aupro_30")]
+)
+def test_explain_knows_the_titles_of_tables(asked, name):
+    done = invoke("explain", asked)
+    assert done.exit_code == 0 and done.stdout.startswith(f"{name}: ")
+
+
+def test_explain_on_a_run(tmp_path):
+    run = make_run(tmp_path, "elpv_1_1", image=[[0.9, float("nan")], [0.7, 0.8]], masks=False)
+    assert "image: 0.150 (AUROC)" in invoke("explain", "fm", run).stdout  # 0.9 - (0.7 + 0.8) / 2
+    assert "mono 0.700, poly 0.800" in invoke("explain", "auroc", run).stdout
+    assert "not measured" in invoke("explain", "aupimo", run).stdout
+    assert "needs a measured baseline" in invoke("explain", "fwt", run).stdout
+    assert "was not measured" in invoke("explain", "pyclad_fwt", run).stdout  # unseen objects
+    assert invoke("explain", "fm", tmp_path).exit_code == 1  # no run directory
