@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from iufbench.metrics.continual import summarise
 from iufbench.store import Run
+from iufbench.summary import summary_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,15 +65,8 @@ class Group:
         if metric not in self.runs[0].names(level):
             return np.array([])
         if (level, metric) not in self._cache:
-            self._cache[level, metric] = [_summaries(run, level, metric) for run in self.runs]
+            self._cache[level, metric] = [summary_of(run, level, metric) for run in self.runs]
         return np.array([s.get(summary, np.nan) for s in self._cache[level, metric]])
-
-
-def _summaries(run: Run, level: str, metric: str) -> dict[str, float]:
-    if metric not in run.names(level):
-        return {}
-    matrix = run.matrix(level, metric)
-    return summarise(matrix.values, matrix.introduced)
 
 
 def setting(run: Run) -> tuple[Any, ...]:

@@ -18,9 +18,11 @@ from iufbench.files import read_text, write_csv, write_json
 
 FORMAT = 1
 INFO, METRICS, SCORES, TRAIN_LOG = "run.json", "metrics.csv", "scores.csv.gz", "train_log.csv"
+BASELINE = "baseline.csv"
 LEVELS = ("image", "pixel")
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
+BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
 
 
 class MetricRow(NamedTuple):
@@ -96,6 +98,12 @@ def record_experience(
     for name, columns, rows in ((SCORES, SCORE_COLUMNS, scores), (METRICS, METRIC_COLUMNS, metrics)):
         kept = _rows_before(run / name, columns, experience)
         write_csv(run / name, columns, [*kept, *rows])
+
+
+def record_baseline(run: Path | str, rows: Iterable[MetricRow]) -> None:
+    """Store what the untrained learner scores: the baseline of forward transfer. Experience 0 is next."""
+    values = [(0, row.object, row.level, row.metric, float(row.value)) for row in rows]
+    write_csv(Path(run) / BASELINE, BASELINE_COLUMNS, values)
 
 
 def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -21,7 +21,7 @@ from iufbench.checkpoint import (
 from iufbench.context import Context
 from iufbench.data.resident import FrozenInputs
 from iufbench.errors import InputError
-from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.evaluation import EvaluationResult, ObjectEvaluation, ObjectTest
 from iufbench.files import read_json
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.models.checkpoints import load_public_weights
@@ -30,7 +30,7 @@ from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
 from iufbench.provenance import command_line, environment, now, peak_memory_mb
 from iufbench.registry import room
-from iufbench.rundir import INFO, record_experience, record_training, write_info
+from iufbench.rundir import INFO, record_baseline, record_experience, record_training, write_info
 from iufbench.seeding import Seeds, derive, seed_everything
 from iufbench.store import load_run
 from iufbench.summary import summaries
@@ -68,8 +68,8 @@ def choose_device(name: str) -> torch.device:
 def is_complete(plan: Plan) -> bool:
     """Whether the plan's run directory already holds the finished run.
 
-    Raises InputError when it holds a run on other data, finished or not: nothing is overwritten or
-    continued without ``--restart``.
+    Raises InputError when it holds a run on other data, finished or not, or one without the unseen
+    objects that are asked for: nothing is overwritten or continued without ``--restart``.
     """
     if not (plan.path / INFO).is_file():
         return False
@@ -79,7 +79,11 @@ def is_complete(plan: Plan) -> bool:
             f"{plan.path} holds a run on other data (its file list or file sizes differ): "
             "use --restart to replace it or --results DIR to keep both"
         )
-    return info.get("status") == "complete"
+    if info.get("status") != "complete":
+        return False
+    if plan.request.eval_unseen and not info.get("request", {}).get("eval_unseen"):
+        raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
+    return True
 
 
 def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
@@ -210,8 +214,11 @@ def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progr
 
 def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], first: int) -> None:
     """Experiences from ``first`` on: train, evaluate, record, checkpoint."""
-    strategy, evaluation, seconds = parts.strategy, parts.evaluation, info["seconds"]
+    strategy, seconds = parts.strategy, info["seconds"]
     objects_seen, steps = 0, len(plan.experiences)
+    if plan.request.eval_unseen and plan.learner.uses.gradients and first == 0:
+        rows = _evaluate(parts, 0, 0, len(plan.protocol.objects), progress, "before training")
+        record_baseline(plan.path, rows.metrics)
     for number, (experience, names) in enumerate(zip(parts.streams.train, plan.experiences)):
         objects_seen += len(names)
         if number < first:
@@ -238,16 +245,23 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
 
         clock = time.perf_counter()
         shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
-        evaluation.start(number, objects_seen)
-        with progress.bar(f"{label}: evaluating", shown, " objects") as bar:
-            for test in parts.streams.test[:shown]:
-                strategy.eval([test])
-                bar.advance()
-        rows = evaluation.result()
+        rows = _evaluate(parts, number, objects_seen, shown, progress, label)
         record_experience(plan.path, number, rows.metrics, rows.scores)
         save_checkpoint(plan.path, number, strategy)
         seconds["evaluate"] += time.perf_counter() - clock
         _write(plan, info, "running")
+
+
+def _evaluate(
+    parts: Parts, experience: int, seen: int, shown: int, progress: Progress, label: str
+) -> EvaluationResult:
+    """The first ``shown`` objects, of which ``seen`` have been learnt, after ``experience``."""
+    parts.evaluation.start(experience, seen)
+    with progress.bar(f"{label}: evaluating", shown, " objects") as bar:
+        for test in parts.streams.test[:shown]:
+            parts.strategy.eval([test])
+            bar.advance()
+    return parts.evaluation.result()
 
 
 def _short(names: tuple[str, ...]) -> str:

@@ -20,6 +20,8 @@ import pandas as pd
 from iufbench.errors import InputError, RunError
 from iufbench.files import read_json, write_csv, write_json
 from iufbench.rundir import (
+    BASELINE,
+    BASELINE_COLUMNS,
     FORMAT,
     INFO,
     LEVELS,
@@ -31,6 +33,7 @@ from iufbench.rundir import (
     MetricRow,
     ScoreRow,
     read_rows,
+    record_baseline,
     record_experience,
     record_training,
     run_id,
@@ -45,6 +48,7 @@ __all__ = [
     "ScoreRow",
     "find_runs",
     "load_run",
+    "record_baseline",
     "record_experience",
     "record_training",
     "run_id",
@@ -124,6 +128,19 @@ class Run:
         values[rows["experience"], [column[obj] for obj in rows["object"]]] = rows["value"]
         introduced = [t for t, objects in enumerate(self.experiences) for _ in objects]
         return Matrix(values, self.objects, np.array(introduced))
+
+    def baseline(self, level: str, metric: str = "auroc") -> np.ndarray | None:
+        """float64 [O]: the metric of every object before any training; None when it was not measured."""
+        path = self.path / BASELINE
+        if not path.exists():
+            return None
+        found = {
+            row["object"]: row["value"]
+            for row in read_rows(path, BASELINE_COLUMNS)
+            if (row["level"], row["metric"]) == (level, metric)
+        }
+        texts = [found.get(name) or "nan" for name in self.objects]
+        return np.array(_numbers(texts, float, path, "value"))
 
     def scores(self) -> pd.DataFrame:
         """Every test image's score: experience, object, image, label, score. RunError when damaged."""

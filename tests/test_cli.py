@@ -327,3 +327,28 @@ def test_a_full_disk_is_noticed_before_anything_is_done(data, tmp_path, monkeypa
     monkeypatch.setattr("iufbench.plan.shutil.disk_usage", lambda folder: usage)
     done = invoke(*arguments(data, tmp_path / "results"))
     assert done.exit_code == 2 and "only 1 MiB free" in done.stderr
+
+
+def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp_path):
+    from iufbench.store import load_run
+    from iufbench.summary import summaries
+
+    results = tmp_path / "results"
+    assert invoke(*arguments(data, results), "-q").exit_code == 0
+    refused = invoke(*arguments(data, results), "--eval-unseen")
+    assert refused.exit_code == 2 and "without --eval-unseen" in refused.stderr
+    assert invoke(*arguments(data, results), "--eval-unseen", "--restart", "-q").exit_code == 0
+    (info,) = results.rglob("run.json")
+    run = load_run(info.parent)
+    matrix, before = run.matrix("image"), run.baseline("image")
+    assert not np.isnan(matrix.values).any() and not matrix.seen[0, 2]
+    # Objects candle and capsules are the base; cashew arrives with experience 1.
+    assert summaries(run)["image"]["fwt"] == pytest.approx(matrix.values[0, 2] - before[2])
+    assert "fwt" not in summaries(load_run_without_baseline(info.parent))["image"]
+
+
+def load_run_without_baseline(path):
+    from iufbench.store import load_run
+
+    (path / "baseline.csv").unlink()
+    return load_run(path)
