@@ -56,10 +56,12 @@ dl.facts dd { margin: 0; overflow-wrap: anywhere; } dt { font-weight: 600; } dd 
 pre { overflow: auto; max-height: 26rem; padding: .6rem; background: var(--shade); font-size: .8rem; }
 @media (max-width: 40rem) { body { padding: 0 .7rem 3rem; } h1 { font-size: 1.35rem; }
   dl.facts { grid-template-columns: 1fr; } dl.facts dd { margin-left: .8rem; } }
+@page { size: landscape; margin: 10mm; }
 @media print { .filters, nav, .skip, th button::after { display: none; }
   body { max-width: none; font-size: 10pt; }
   .scroll { overflow: visible; } details, img, table.matrix { break-inside: avoid; } a { color: inherit; }
-  table { font-size: 7.5pt; } th, td { padding: .1rem .25rem; }
+  table { font-size: 7pt; } th, td { padding: .1rem .2rem; } td.source { min-width: 0; }
+  .badge { font-size: 6pt; } .soft, caption, .footnote, dl.definitions { font-size: 8pt; }
   pre { max-height: none; white-space: pre-wrap; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; } }
 """
