@@ -18,7 +18,7 @@ from iufbench.plan import Plan, image_counts, iterations
 from iufbench.protocols import protocol_cards
 from iufbench.registry import card_paths, find_card, load_class
 from iufbench.store import LEVELS, Run, find_runs, load_run
-from iufbench.summary import summaries
+from iufbench.summary import summaries, summary_of
 from iufbench.table_results import METRIC_TITLES
 
 
@@ -200,17 +200,18 @@ def explain_metric(name: str, path: Path | None) -> str:
     return "\n".join(lines)
 
 
+UNDEFINED = "undefined: it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
+
+
 def _summary_on(run: Run, name: str) -> list[str]:
     """A continual summary at each level, of every metric that was recorded."""
-    if needs := continual.DEFINITIONS[name].needs:
-        return [f"  not recorded: it needs a measured {' and '.join(needs)}"]
     lines = []
     for level in LEVELS:
-        found = {m: summaries(run, m)[level][name] for m in run.names(level)}
+        found = {m: summary_of(run, level, m).get(name, math.nan) for m in run.names(level)}
         known = {m: v for m, v in found.items() if not math.isnan(v)}
         text = ", ".join(f"{_cell(v)} ({METRIC_TITLES.get(m, m)})" for m, v in known.items())
         if found:
-            lines.append(f"  {level}: {text or 'undefined: a value that it needs was not measured'}")
+            lines.append(f"  {level}: {text or UNDEFINED}")
     return lines
 
 

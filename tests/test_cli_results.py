@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from fake_runs import make_run
 
 from iufbench.cli import main
+from iufbench.store import MetricRow, record_baseline
 
 WRITING = ("tables", "figures", "report")
 
@@ -144,11 +145,18 @@ def test_explain_knows_the_titles_of_tables(asked, name):
     assert done.exit_code == 0 and done.stdout.startswith(f"{name}: ")
 
 
+def test_explain_forward_transfer(tmp_path):
+    run = make_run(tmp_path, "elpv_1_1", image=[[0.9, 0.6], [0.7, 0.8]], masks=False)
+    rows = [MetricRow(o, "image", "auroc", v, False) for o, v in (("mono", 0.3), ("poly", 0.45))]
+    record_baseline(run, rows)
+    assert "image: 0.150 (AUROC)" in invoke("explain", "fwt", run).stdout  # 0.6 - 0.45
+
+
 def test_explain_on_a_run(tmp_path):
     run = make_run(tmp_path, "elpv_1_1", image=[[0.9, float("nan")], [0.7, 0.8]], masks=False)
     assert "image: 0.150 (AUROC)" in invoke("explain", "fm", run).stdout  # 0.9 - (0.7 + 0.8) / 2
     assert "mono 0.700, poly 0.800" in invoke("explain", "auroc", run).stdout
     assert "not measured" in invoke("explain", "aupimo", run).stdout
-    assert "needs a measured baseline" in invoke("explain", "fwt", run).stdout
-    assert "was not measured" in invoke("explain", "pyclad_fwt", run).stdout  # unseen objects
+    assert "--eval-unseen" in invoke("explain", "fwt", run).stdout
+    assert "not measured" in invoke("explain", "pyclad_fwt", run).stdout  # unseen objects
     assert invoke("explain", "fm", tmp_path).exit_code == 1  # no run directory
