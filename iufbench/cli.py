@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from iufbench import __version__
+from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
 from iufbench.errors import InputError, RunError
@@ -218,7 +219,7 @@ def explain(metric: str, path: Path | None) -> None:
 
 @main.group()
 def data() -> None:
-    """Make, check and look at data sets."""
+    """Make, download, check and look at data sets."""
 
 
 @data.command()
@@ -293,6 +294,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
     click.echo(str(picture))
 
 
+data.add_command(download)
 for command in (tables, figures, report, compare, export):
     main.add_command(command)
 
