@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import torch
 
 from iufbench.errors import RunError
 from iufbench.files import write_bytes
+from iufbench.maps import MAPS
+from iufbench.rundir import BASELINE
 
 FOLDER = "checkpoints"
 
@@ -50,7 +53,9 @@ def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
         raise RunError(f"{path} is damaged ({reason}); --restart runs the stream anew") from error
 
 
-def remove_checkpoints(run: Path) -> None:
-    """Forget all checkpoints of a run (before it is done anew)."""
-    for path in sorted((run / FOLDER).glob("*.pt")):
-        path.unlink()
+def remove_state(run: Path) -> None:
+    """Forget what a run directory holds of an earlier training: checkpoints, kept maps, baseline."""
+    for folder in (FOLDER, MAPS):
+        if (run / folder).is_dir():
+            shutil.rmtree(run / folder)
+    (run / BASELINE).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from iufbench import __version__
 from iufbench.checkpoint import (
     finished_experiences,
     load_checkpoint,
-    remove_checkpoints,
+    remove_state,
     save_checkpoint,
 )
 from iufbench.context import Context
@@ -199,7 +199,7 @@ def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progr
     info["seconds"] = {"features": 0.0, "train": 0.0, "evaluate": 0.0, "total": 0.0}
     info["costs"] = {**_parameters(parts.strategy), **{name: [] for name in _PER_EXPERIENCE}}
     if restart or not (plan.path / INFO).is_file():
-        remove_checkpoints(plan.path)
+        remove_state(plan.path)
         return 0
     first = finished_experiences(plan.path)
     if first:

@@ -243,6 +243,8 @@ def test_a_run_can_be_evaluated_again_and_its_maps_kept(data, tmp_path):
     done = invoke("evaluate", info.parent, "--save-maps", "--objects", "candle,cashew", "-q")
     assert done.exit_code == 0, done.output
     assert "no difference" in done.stdout
+    kept_maps = info.parent / "maps"
+    assert kept_maps.is_dir()
     kept = sorted(p.relative_to(info.parent).as_posix() for p in info.parent.rglob("*.npz"))
     assert kept == [
         "maps/experience0/candle.npz",
@@ -253,6 +255,8 @@ def test_a_run_can_be_evaluated_again_and_its_maps_kept(data, tmp_path):
     assert stored["maps"].shape == (7, 224, 224) and stored["maps"].dtype == np.float16
     assert len(stored["images"]) == 7
     assert "did you mean 'candle'" in invoke("evaluate", info.parent, "--objects", "candel").stderr
+    assert invoke(*arguments(data, results), "--restart", "-q").exit_code == 0
+    assert not kept_maps.exists()  # maps of another training would be shown beside the new numbers
 
 
 def test_a_tampered_metric_is_found_by_evaluating_again(data, tmp_path):
