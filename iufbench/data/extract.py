@@ -51,7 +51,8 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
                 bar.advance(raw.tell() - position)
                 position = raw.tell()
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise InputError(f"{archive} is damaged or no tar archive ({error})") from error
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists every compression it tried
+        raise InputError(f"{archive} is damaged or no tar archive ({reason})") from error
     except OSError as error:
         raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
     return len(files)

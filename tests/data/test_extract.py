@@ -1,0 +1,128 @@
+"""Archives of all kinds, and those that try to get out of their folder."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import pytest
+from download_site import (
+    QUIET,
+    TINY,
+    entry,
+    fails,
+    get,
+    sha256,
+    tar_of,
+    tiny_files,
+    tree,
+)
+
+from iufbench.data import bytebar
+from iufbench.data.download import archive_of, complete_root
+from iufbench.data.extract import unpack
+from iufbench.errors import InputError
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_all_kinds_of_tar_are_unpacked(tmp_path, mode):
+    path = tmp_path / "archive"
+    same = entry("copy.txt", tarfile.LNKTYPE, "readme.txt")
+    path.write_bytes(tar_of(tiny_files(), entry("empty", tarfile.DIRTYPE), same, mode=mode))
+    assert unpack(path, tmp_path / "out", QUIET) == len(tiny_files()) + 1
+    files = tiny_files()
+    assert tree(tmp_path / "out") == {**files, "copy.txt": files["readme.txt"]}
+    assert (tmp_path / "out" / "empty").is_dir()
+
+
+def test_a_folder_around_everything_is_part_of_the_data_root(card, site, tmp_path):
+    site.content = tar_of(tiny_files("Tiny_2022/"))
+    root, _ = get(card, tmp_path / "tiny", archive=archive_of(card, site.url, sha256(site.content)))
+    assert root == tmp_path / "tiny" / "Tiny_2022"
+    assert complete_root(card, tmp_path / "tiny") == root
+
+
+def sparse(name: str) -> tuple:
+    info, content = entry(name, content=b"x" * 512)
+    info.pax_headers = {"GNU.sparse.map": "0,512", "GNU.sparse.size": str(1 << 40)}
+    return info, content
+
+
+HOSTILE = {
+    "absolute": ([entry("/etc/evil", content=b"x")], "no relative path"),
+    "parent": ([entry("../evil", content=b"x")], "no relative path"),
+    "parent inside": ([entry("bolt/../../evil", content=b"x")], "no relative path"),
+    "parent folder": ([entry("../evil", tarfile.DIRTYPE)], "no relative path"),
+    "windows": ([entry("C:\\evil", content=b"x")], "no relative path"),
+    "windows parent": ([entry("..\\evil", content=b"x")], "no relative path"),
+    "link out": ([entry("bolt/l", tarfile.SYMTYPE, "../../evil")], "a symbolic link"),
+    "absolute link": ([entry("l", tarfile.SYMTYPE, "/etc/passwd")], "a symbolic link"),
+    "write through a link": (
+        [entry("l", tarfile.SYMTYPE, "../.."), entry("l/evil", content=b"x")],
+        "'l' is a symbolic link",
+    ),
+    "chain of links": (
+        [entry("a", tarfile.SYMTYPE, "."),
+         entry("b", tarfile.SYMTYPE, "a/.."), entry("b/evil", content=b"x")],
+        "'a' is a symbolic link",
+    ),
+    "hard link out": ([entry("l", tarfile.LNKTYPE, "../secret")], "no relative path"),
+    "absolute hard link": ([entry("l", tarfile.LNKTYPE, "/etc/passwd")], "no relative path"),
+    "hard link forward": ([entry("l", tarfile.LNKTYPE, "later")], "no file that came before"),
+    "hard link to itself": ([entry("l", tarfile.LNKTYPE, "l")], "no file that came before"),
+    "character device": ([entry("zero", tarfile.CHRTYPE)], "a character device"),
+    "block device": ([entry("disk", tarfile.BLKTYPE)], "a block device"),
+    "pipe": ([entry("pipe", tarfile.FIFOTYPE)], "a named pipe"),
+    "unknown": ([entry("odd", b"Z")], "unknown kind"),
+    "sparse": ([sparse("hole")], "sparse"),
+    "twice": ([entry("readme.txt", content=b"x")], "twice"),
+    "twice by another name": ([entry("./bolt/.././readme.txt", content=b"x")], "no relative path"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("mode", ["w", "w:xz"])
+def test_hostile_archives_leave_nothing(card, site, tmp_path, name, mode):
+    members, message = HOSTILE[name]
+    (tmp_path / "secret").write_bytes(b"secret")
+    files = {k: v for k, v in tiny_files().items() if mode == "w" or k != "readme.txt" or "twice" in name}
+    site.content = tar_of(files, *members, mode=mode)
+    folder = tmp_path / "in" / "tiny"
+    fails(
+        card, folder, InputError, f"not unpacked.*{message}", archive_of(card, site.url, sha256(site.content))
+    )
+    assert set(tree(tmp_path)) == {"secret", "in/tiny.download/tiny.tar"}
+    assert not list(tmp_path.rglob("evil")) and not Path("/etc/evil").exists()
+
+
+def test_nothing_is_more_privileged_than_the_user_made_it(tmp_path):
+    info, content = entry("tool.png", content=b"x")
+    info.mode, info.uid, info.gid = 0o7777, 0, 0
+    (tmp_path / "a.tar").write_bytes(tar_of({}, (info, content)))
+    unpack(tmp_path / "a.tar", tmp_path / "out", QUIET)
+    mode = (tmp_path / "out" / "tool.png").stat().st_mode
+    assert mode & 0o7000 == 0 and mode & 0o022 == 0
+
+
+def test_an_archive_that_would_fill_the_disk_is_stopped_before(tmp_path, monkeypatch):
+    usage = bytebar.shutil.disk_usage(tmp_path)
+    room = bytebar.RESERVE + 1_000_000
+    monkeypatch.setattr(bytebar.shutil, "disk_usage", lambda folder: usage._replace(free=room))
+    bomb = tmp_path / "bomb"
+    bomb.write_bytes(tar_of({"a": bytes(600_000), "b": bytes(600_000)}, mode="w:xz"))
+    assert bomb.stat().st_size < 2000
+    with pytest.raises(InputError, match="more than the disk"):
+        unpack(bomb, tmp_path / "out", QUIET)
+    assert not (tmp_path / "out" / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no archive" * 1000, TINY[:100_000], tar_of(tiny_files(), mode="w:xz")[:100_000],
+     tar_of(tiny_files(), mode="w:gz")[:100_000], TINY[:1000] + bytes(24), tar_of({})],
+    ids=["empty", "text", "cut tar", "cut xz", "cut gz", "cut entry", "no files"],
+)  # fmt: skip
+def test_damaged_archives_are_named_even_if_their_checksum_was_asked_for(card, site, tmp_path, content):
+    site.content = content
+    archive = archive_of(card, site.url, sha256(content))
+    fails(card, tmp_path / "tiny", InputError, "tiny.tar (is damaged or no tar|has no folder)", archive)
