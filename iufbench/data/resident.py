@@ -143,21 +143,27 @@ class FrozenInputs:
 
         Raises InputError naming the file when an image cannot be decoded.
         """
-        features, guides = [], []
+        features: Tensor | None = None
+        guides: Tensor | None = None
         for start in range(0, len(samples), self.batch_size):
             part = samples[start : start + self.batch_size]
             pixels = np.stack([load_image(s.image, self.image_size) for s in part])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            features.append(self.backbone.features(images).cpu())
+            features = _put(features, self.backbone.features(images), start, len(samples))
             if self.guide_size is not None:
-                guides.append(shrink(images, self.guide_size))
+                guides = _put(guides, shrink(images, self.guide_size), start, len(samples))
             if advance is not None:
                 advance(len(part))
-        return ResidentData(
-            torch.cat(features),
-            torch.tensor(objects, dtype=torch.int64),
-            torch.cat(guides) if guides else None,
-        )
+        assert features is not None  # readers refuse an object without images
+        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides)
+
+
+def _put(whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
+    """``part`` into its place of [total, ...], which is made at the first part: no second copy at the end."""
+    if whole is None:
+        whole = torch.empty((total, *part.shape[1:]), dtype=part.dtype)
+    whole[start : start + len(part)] = part
+    return whole
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
