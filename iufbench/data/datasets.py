@@ -112,10 +112,11 @@ def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:
     what = f"{root} is not a folder" if root is not None else f"no folder given for {name}"
     if card is None:
         return f"{what}: give --data-root DIR (a folder in MVTec layout)"
+    fetch = f" (`iufbench data download {name} DIR`)" if card.download.get("sha256") else ""
     where = f" from {card.home}" if card.home else ""
     return (
-        f"{what}: download {card.title}{where} and give --data-root DIR (or set IUFBENCH_DATA to the folder "
-        f"above it), or use --synthetic for a made-up stand-in"
+        f"{what}: download {card.title}{where}{fetch} and give --data-root DIR (or set IUFBENCH_DATA to the "
+        f"folder above it), or use --synthetic for a made-up stand-in"
     )
 
 
