@@ -90,7 +90,10 @@ class ReconstructionStrategy(SupervisedTemplate):
         return 0
 
     def state(self) -> dict[str, Any]:
-        """All that the next experience depends on: the network and the ``carried`` attributes."""
+        """All that the next experience depends on: the network and the ``carried`` attributes.
+
+        These are the live tensors: save or copy them before training goes on.
+        """
         memory = {name: getattr(self, name) for name in self.carried}
         return {"network": self.model.state_dict(), "memory": memory}
 
@@ -206,6 +209,7 @@ class ReconstructionStrategy(SupervisedTemplate):
         super()._before_update(**kwargs)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
+        self._rate = self.optimizer.param_groups[0]["lr"]  # of this iteration, before the next one's is set
         self.scheduler.step()
         super()._after_training_iteration(**kwargs)
 
@@ -215,9 +219,7 @@ class ReconstructionStrategy(SupervisedTemplate):
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         row = {name: float(total) / max(self._images, 1) for name, total in self._sums.items()}
-        self.training_log.append(
-            {"loss": sum(row.values()), **row, "lr": self.optimizer.param_groups[0]["lr"]}
-        )
+        self.training_log.append({"loss": sum(row.values()), **row, "lr": self._rate})
         super()._after_training_epoch(**kwargs)
 
 
