@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from iufbench.data.datasets import default_root, open_dataset, synthetic_root
+from iufbench.data.datasets import open_dataset, synthetic_root
 from iufbench.data.samples import DataSet
 from iufbench.errors import RunError
 from iufbench.files import write_bytes
@@ -64,7 +64,7 @@ def images_of(run: Run) -> DataSet:
         raise RunError(f"{run.path}: run.json does not say where its images lie; run it anew")
     request = Request.from_dict(run.info["request"])
     name, _ = find_protocol(request.protocol)
-    root = request.data_root or default_root(name)
+    root = request.data_root
     if request.synthetic:
         root = synthetic_root(name, request.data_seed, progress=False)
     dataset = open_dataset(name, run.objects, root, request.lists)

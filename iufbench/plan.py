@@ -15,7 +15,6 @@ from iufbench.cards import PRESETS, Backbone, Recipe, StrategyCard, load_strateg
 from iufbench.data.datasets import (
     DataSetCard,
     dataset_cards,
-    default_root,
     known_objects,
     open_dataset,
     synthetic_root,
@@ -128,8 +127,8 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
     check_results_folder(request.results)
-    root = request.data_root or default_root(dataset_name)
-    objects = known_objects(dataset_name, root)
+    root = request.data_root
+    objects = known_objects(dataset_name, root, request.lists)
     protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:

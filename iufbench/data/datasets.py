@@ -16,7 +16,7 @@ from iufbench.data.mvtec import read_mvtec
 from iufbench.data.samples import DataSet
 from iufbench.data.visa import read_visa
 from iufbench.errors import InputError
-from iufbench.fields import build
+from iufbench.fields import build, suggest
 from iufbench.registry import card_paths
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
@@ -64,21 +64,24 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir()) / f"iufbench-{os.getuid()}"
 
 
-def known_objects(name: str, root: Path | None) -> tuple[str, ...]:
-    """The objects of a data set: from its card, or for a custom one the folders below ``root``.
+def known_objects(name: str, root: Path | None, lists: tuple[Path, Path] | None = None) -> tuple[str, ...]:
+    """The objects of a data set: from its card, or for a custom one those that ``open_dataset`` finds.
 
-    Raises InputError when it is neither known nor given.
+    Raises InputError when it is neither known nor given, and for a known name in the wrong case: results
+    on MVTec AD must not be filed as those of a custom data set "MVTec".
     """
     cards = dataset_cards()
     if name in cards:
         return cards[name].objects
-    root = root or default_root(name)
-    if root is None:
+    known = ", ".join(cards)
+    if name.lower() in cards:
+        raise InputError(f"unknown data set '{name}'; did you mean '{name.lower()}'? (known: {known})")
+    if root is None and default_root(name) is None:
         raise InputError(
-            f"unknown data set '{name}' (known: {', '.join(cards)}); for your own folder in MVTec layout "
-            "give --data-root DIR"
+            f"unknown data set '{name}'{suggest(name, cards)} (known: {known}); for your own folder in MVTec "
+            "layout give --data-root DIR"
         )
-    return read_mvtec(root, name=name).objects
+    return open_dataset(name, None, root, lists).objects
 
 
 def open_dataset(
@@ -94,15 +97,20 @@ def open_dataset(
     """
     card = dataset_cards().get(name)
     layout = card.layout if card else "mvtec"
+    usual = default_root(name)
     if layout == "elpv":
+        if lists is not None:
+            raise InputError(f"--train-list and --test-list: {name} has its own fixed split")
+        if root is None and usual is not None and usual.is_dir():
+            root = usual  # otherwise from the installed package, wherever other data sets lie
         return read_elpv(root, name=name, objects=objects)
-    root = root or default_root(name)
+    root = root or usual
     if root is None or not root.is_dir():
         raise InputError(_how_to_get(name, card, root))
     synthetic = (root / SYNTHETIC_MARKER).is_file()
     filed = f"{name}-synthetic" if synthetic else name
     if lists is not None:
-        return read_json_lists(root, *lists, name=filed, objects=objects)
+        return read_json_lists(root, *lists, name=filed, objects=objects, synthetic=synthetic)
     if layout == "visa" and (root / "split_csv").exists():
         return read_visa(root, name=filed, objects=objects, synthetic=synthetic)
     return read_mvtec(root, name=filed, objects=objects, synthetic=synthetic)

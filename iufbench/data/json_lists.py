@@ -28,6 +28,7 @@ def read_json_lists(
     test_list: str | os.PathLike[str],
     name: str,
     objects: Sequence[str] | None = None,
+    synthetic: bool = False,
 ) -> DataSet:
     """All images that the two lists name below ``root``, in the order of objects, then training
     before test, then file path.
@@ -59,7 +60,7 @@ def read_json_lists(
     require_both_splits(samples, chosen, f"{train_list} and {test_list}")
     files.require_all()
     samples.sort(key=lambda s: (chosen.index(s.object), s.split != "train", s.image.as_posix()))
-    return DataSet(name, base, chosen, tuple(samples), has_masks)
+    return DataSet(name, base, chosen, tuple(samples), has_masks, synthetic)
 
 
 def _lines(path: Path) -> list[Line]:
