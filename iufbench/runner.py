@@ -157,18 +157,18 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
     tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
     evaluation = ObjectEvaluation(tests)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
-        evaluator = EvaluationPlugin(evaluation)
-    strategy = build_strategy(plan, backbone, device, evaluator)
+    strategy = build_strategy(plan, backbone, device, evaluation)
     if plan.request.init_from is not None:
         source = plan.request.init_from
         load_public_weights(strategy.model, read_state_dict(source), str(source))
     return Parts(built, strategy, evaluation, backbone)
 
 
-def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, evaluator: Any = None) -> Any:
-    """The plan's strategy with a freshly initialised network, before any training."""
+def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *metrics: Any) -> Any:
+    """The plan's strategy with a freshly initialised network, before any training.
+
+    ``metrics``: Avalanche metric plugins that watch it.
+    """
     size = plan.recipe.image_size
     seeds = Seeds.of(plan.request.seed)
     context = Context(
@@ -183,6 +183,9 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, e
         pixel_std=tuple(backbone.std),
     )
     seed_everything(seeds.initialisation)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
+        evaluator = EvaluationPlugin(*metrics)
     return plan.learner(context=context, evaluator=evaluator)
 
 
