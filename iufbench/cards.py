@@ -23,6 +23,7 @@ from iufbench.fields import build, number, suggest
 from iufbench.registry import find_card
 
 PRESETS = ("paper", "quick")
+WEIGHT_SOURCES = ("package", "pretrained", "random")
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Recipe:
     network: Network = field(default_factory=Network)
     description: str = ""
     stream: Literal["incremental", "joint"] = "incremental"
-    image_size: int = number(224, at_least=32)
+    image_size: int = number(224, at_least=32, at_most=1024, multiple=16)
     evaluation_batch_size: int = number(32, at_least=1)
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -139,6 +140,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}{line}: {problem}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys")
+    for key in content:
+        if not isinstance(key, str):
+            raise InputError(f"{path}: the key {key!r} must be text")
     return content
 
 
@@ -196,7 +200,10 @@ def resolve(
             raise InputError(f"{card.path}: {section} must be a mapping")
         if section == "presets" and (unknown := set(block) - set(PRESETS)):
             raise InputError(f"{card.path}: unknown preset '{min(unknown)}' (allowed: {', '.join(PRESETS)})")
-        content = merge(content, block.get(key) or {})
+        part = {} if block.get(key) is None else block[key]
+        if not isinstance(part, Mapping):
+            raise InputError(f"{card.path}: {section}.{key} must be a mapping of keys, not {part!r}")
+        content = merge(content, part)
     _build(content, str(card.path))  # the card alone is checked first, so that errors name the right source
     if overrides:
         content = merge(content, overrides)

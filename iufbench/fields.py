@@ -25,7 +25,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def number(default: Any = dataclasses.MISSING, **bounds: float) -> Any:
-    """A dataclass field with bounds: ``at_least``, ``at_most``, ``above`` or ``below``."""
+    """A dataclass field with bounds: ``at_least``, ``at_most``, ``above``, ``below``, ``multiple``."""
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -119,6 +119,7 @@ _CHECKS = {
     "at_most": (lambda v, b: v <= b, "<="),
     "above": (lambda v, b: v > b, ">"),
     "below": (lambda v, b: v < b, "<"),
+    "multiple": (lambda v, b: v % b == 0, "one of the multiples of"),
 }
 
 

@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from iufbench.cards import PRESETS, Backbone, Recipe, StrategyCard, load_strategy, options_of, resolve
+from iufbench.cards import (
+    PRESETS,
+    WEIGHT_SOURCES,
+    Backbone,
+    Recipe,
+    StrategyCard,
+    load_strategy,
+    options_of,
+    resolve,
+)
 from iufbench.data.datasets import (
     DataSetCard,
     dataset_cards,
@@ -21,6 +30,7 @@ from iufbench.data.datasets import (
 )
 from iufbench.data.samples import DataSet
 from iufbench.errors import InputError
+from iufbench.fields import suggest
 from iufbench.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.registry import load_class
 from iufbench.rundir import run_id, run_path
@@ -60,6 +70,8 @@ class Request:
                 plain[name] = str(value.absolute())
         if self.lists is not None:
             plain["lists"] = [str(p.absolute()) for p in self.lists]
+        if self.weights is not None and self.weights not in WEIGHT_SOURCES:
+            plain["weights"] = str(Path(self.weights).absolute())
         if self.strategy.endswith((".yaml", ".yml")):
             plain["strategy"] = str(Path(self.strategy).absolute())
         return plain
@@ -137,6 +149,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         )
         learner = load_class(recipe.learner, card.path)
         _check_learner(learner, recipe, card)
+        _check_weights(recipe.backbone.weights)
         options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
         return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
 
@@ -146,6 +159,9 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     if request.synthetic:
         root = synthetic_root(dataset_name, request.data_seed, progress=progress)
     dataset = open_dataset(dataset_name, protocol.objects, root, request.lists)
+    _check_data(dataset, protocol)
+    if dataset_card is None and request.lists is None:
+        _check_results_outside(request.results, dataset.root)
     usual = "quick" if dataset.synthetic else (dataset_card.preset if dataset_card else "paper")
     preset = request.preset or usual
     recipe, learner, options = recipe_for(preset)
@@ -180,6 +196,24 @@ def check_results_folder(results: Path) -> None:
         )
 
 
+def _check_results_outside(results: Path, root: Path) -> None:
+    """In a folder without a card every folder is an object: results there would be taken for one."""
+    if results.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"--results {results} lies inside of the data root {root}, where every folder is an object: "
+            "choose a folder outside"
+        )
+
+
+def _check_data(dataset: DataSet, protocol: Protocol) -> None:
+    """An object with test images of one kind has undefined metrics; if all have, a run measures nothing."""
+    kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
+    if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
+        raise InputError(
+            f"{dataset.root}: no object has both good and defective test images, so nothing can be measured"
+        )
+
+
 def _card_id(protocol: Protocol) -> str:
     """The id without the order: schedules belong to a protocol in whatever order its objects come."""
     return protocol.id.partition("+")[0]
@@ -195,6 +229,15 @@ def _overrides(request: Request) -> dict[str, Any]:
     if request.weights is not None:
         backbone["weights"] = request.weights
     return {"backbone": backbone} if backbone else {}
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in WEIGHT_SOURCES and not Path(weights).is_file():
+        hint = suggest(weights, WEIGHT_SOURCES)
+        raise InputError(
+            f"backbone.weights '{weights}': there is no such file{hint} "
+            f"(a file, or {', '.join(WEIGHT_SOURCES)})"
+        )
 
 
 def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
@@ -231,8 +274,13 @@ def _content_hash(path: Path) -> str:
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """``a,b,c`` as a tuple, None when not given."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+    """``a,b,c`` as a tuple, None when not given. Raises InputError for a text without any name."""
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise InputError(f"'{text}' names nothing: give names with commas between, such as a,b,c")
+    return names
 
 
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:

