@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from iufbench.checkpoint import checkpoint_path, load_checkpoint
 from iufbench.errors import InputError, RunError
-from iufbench.evaluation import ObjectTest
 from iufbench.fields import suggest
 from iufbench.maps import maps_path, write_maps
 from iufbench.plan import Request, prepare
 from iufbench.progress import Progress
-from iufbench.runner import assemble, choose_device
 from iufbench.store import Run, load_run
+
+if TYPE_CHECKING:
+    from iufbench.evaluation import ObjectTest
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ def evaluate_run(
     if "request" not in run.info:
         raise RunError(f"{path}: run.json does not say how it was made; run it anew")
     plan = prepare(Request.from_dict(run.info["request"]), progress=False)
+    from iufbench.runner import assemble, choose_device  # after the plan, which brings Avalanche
+
     if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{path} was made from other data than {plan.dataset.root} holds now")
     if plan.recipe_hash != run.info["recipe_hash"]:
@@ -89,7 +93,8 @@ def evaluate_run(
 def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:
     for name in objects or ():
         if name not in run.objects:
-            raise InputError(f"no object '{name}' in {run.id}{suggest(name, run.objects)}")
+            known = ", ".join(run.objects)
+            raise InputError(f"no object '{name}' in {run.id}{suggest(name, run.objects)} (has: {known})")
     return set(objects or run.objects)
 
 

@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import sys
 import traceback
-import warnings
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 
 from iufbench.errors import InputError
 from iufbench.fields import suggest
+from iufbench.framework import import_avalanche
 
 _ROOMS = {
     "strategy": ("iufbench.strategies", "."),
@@ -116,11 +116,9 @@ def load_class(target: str, where: Path) -> Any:
     own = find_room(where) is None
     if own and folder not in sys.path:
         sys.path.append(folder)
+    import_avalanche()  # every learner derives from it
     try:
-        with warnings.catch_warnings():
-            # Importing Avalanche warns of solvers that only its GEM strategy needs.
-            warnings.filterwarnings("ignore", message="no QP solver found")
-            module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name)
     except Exception as error:  # whatever a user's module raises is theirs to see
         raise InputError(
             f"{where}: cannot import learner module '{module_name}': "

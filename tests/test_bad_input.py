@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -166,3 +169,26 @@ def test_cards_of_the_wrong_shape(data, tmp_path, text, words):
         "--dry-run",
     )  # fmt: skip
     refused(done, card, words)
+
+
+def in_a_process(*arguments, **environment):
+    command = [sys.executable, "-m", "iufbench.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(data, tmp_path):
+    home = tmp_path / "file" / "home"  # nobody can make a folder there, root included
+    home.parent.write_text("")
+    done = in_a_process(
+        "run", "--protocol", "visa_2_1", "--strategy", "finetune", "--data-root", data,
+        "--results", tmp_path / "r", "--dry-run",
+        HOME=str(home), MPLCONFIGDIR=str(tmp_path), IUFBENCH_CACHE=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_evaluating_again_says_nothing_but_its_result(data, tmp_path):
+    assert run(data, tmp_path / "r").exit_code == 0
+    (found,), _ = find_runs(tmp_path / "r")
+    done = in_a_process("evaluate", found.path, "-q")
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "no difference\n")

@@ -1,0 +1,46 @@
+"""Avalanche, imported without its side effects on the user's terminal and home folder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def import_avalanche() -> None:
+    """Import Avalanche; whatever imports one of its modules later finds it loaded.
+
+    Its import warns of solvers that only its GEM strategy needs, and writes ``~/.avalanche/config.json``,
+    which must not stop a run where the home folder cannot be written (containers, clusters).
+    """
+    with warnings.catch_warnings(), _writable_home():
+        warnings.filterwarnings("ignore", message="no QP solver found")
+        importlib.import_module("avalanche")
+
+
+@contextmanager
+def _writable_home() -> Iterator[None]:
+    """HOME as it is where Avalanche's folder can be made in it, otherwise a temporary one."""
+    folder = Path(os.path.expanduser("~/.avalanche"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        usable = os.access(folder, os.W_OK)
+    except OSError:
+        usable = False
+    if usable:
+        yield
+        return
+    before = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as temporary:
+        os.environ["HOME"] = temporary
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = before
