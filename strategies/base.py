@@ -48,6 +48,7 @@ class ReconstructionStrategy(SupervisedTemplate):
         self.replayed_images = 0
         self._sums: dict[str, float] = {}
         self._images = 0
+        self._rate = math.nan
         model = self.build_network()
         super().__init__(
             model=model,

@@ -227,7 +227,13 @@ def test_iuf_increments():
 
     The base has 7 images and 8 channels: directions without any image are free. StepLR starts anew.
     """
-    settings = ("increment.epochs=3", "increment.step_epochs=2", "scl.first=3", "scl.window=4")
+    settings = (
+        "increment.epochs=3",
+        "increment.schedule=step",
+        "increment.step_epochs=2",
+        "scl.first=3",
+        "scl.window=4",
+    )
     parts = Parts(0.5, 1, compression_from=3, window=4, pull=0.05, collect=True)
     # Feature rows are kept in float32: directions, and so the updates, are good to that.
     learner, plain = compare("iuf", (*INCREMENTS, *settings), STAGES, parts, experiences=3, atol=1e-6)
@@ -262,7 +268,7 @@ def test_finetune_increments():
 
 def test_without_the_classifier():
     """The ablation without object-aware attention: the same loop on UniAD's network."""
-    settings = ("increment.epochs=3", "increment.step_epochs=2", "scl.first=3")
+    settings = ("increment.epochs=3", "increment.schedule=step", "increment.step_epochs=2", "scl.first=3")
     parts = Parts(0, 1, compression_from=3, pull=0.05, collect=True)
     compare("iuf_without_oasa", (*INCREMENTS, *settings), STAGES, parts, experiences=2, atol=1e-6)
 
