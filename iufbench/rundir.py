@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,6 +70,34 @@ def run_path(
 ) -> Path:
     """Where a run lives; creates nothing."""
     return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Hold a run directory, made if need be, so that no second process writes into it meanwhile.
+
+    The lock is the system's own on the folder: it leaves no file and ends with the process, however that
+    dies. Raises RunError when another process holds it.
+    """
+    import fcntl  # not on Windows, where results can still be read
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        folder = os.open(run, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"{run}: another process is doing this run; wait for it, or use --results DIR to do it twice"
+            ) from error
+        except OSError:  # a file system without locks: the user must take care
+            pass
+        yield
+    finally:
+        os.close(folder)
 
 
 def write_info(run: Path | str, info: Mapping[str, Any]) -> Path:

@@ -20,7 +20,7 @@ from iufbench.checkpoint import (
 )
 from iufbench.context import Context
 from iufbench.data.resident import FrozenInputs
-from iufbench.errors import InputError
+from iufbench.errors import InputError, RunError
 from iufbench.evaluation import EvaluationResult, ObjectEvaluation, ObjectTest
 from iufbench.files import read_json
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
@@ -30,7 +30,14 @@ from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
 from iufbench.provenance import command_line, environment, now, peak_memory_mb
 from iufbench.registry import room
-from iufbench.rundir import INFO, record_baseline, record_experience, record_training, write_info
+from iufbench.rundir import (
+    INFO,
+    claimed,
+    record_baseline,
+    record_experience,
+    record_training,
+    write_info,
+)
 from iufbench.seeding import Seeds, derive, seed_everything
 from iufbench.store import load_run
 from iufbench.summary import summaries
@@ -99,14 +106,31 @@ def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     An unfinished run goes on after its last finished experience, and ends with the same numbers as one
     that was never stopped; ``restart`` begins anew. The directory appears only after weights, images
     and masks have been read without a fault, so that bad input leaves nothing behind. An interrupt or a
-    failure is recorded in ``run.json``.
+    failure is recorded in ``run.json``. Raises RunError when another process is at work in the directory,
+    and when the device's memory is not enough.
     """
     device = choose_device(plan.request.device)
     if plan.request.threads is not None:
         torch.set_num_threads(plan.request.threads)
     started, clock = now(), time.perf_counter()
-    parts = assemble(plan, device, progress)
-    info = _info(plan, parts, device, started)
+    try:
+        parts = assemble(plan, device, progress)
+        info = _info(plan, parts, device, started)
+        with claimed(plan.path):
+            _carry_out(plan, parts, info, restart, progress, clock)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"not enough memory on {device}: {reason} (try a smaller --set base.batch_size, "
+            "increment.batch_size or image_size)"
+        ) from error
+    return plan.path
+
+
+def _carry_out(
+    plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progress: Progress, clock: float
+) -> None:
+    """Everything that writes into the run directory."""
     first = _resume(plan, parts, info, restart, progress)
     seconds = info["seconds"]
     seconds["features"] += time.perf_counter() - clock
@@ -123,13 +147,13 @@ def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     images = sum(info["costs"]["trained_images"])
     info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
     info["costs"]["peak_memory_mb"] = peak_memory_mb()
+    device = parts.strategy.device
     if device.type == "cuda":
         info["costs"]["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
     seconds["total"] += time.perf_counter() - clock
     info["finished"] = now()
     info["summary"] = summaries(load_run(plan.path))
     _write(plan, info, "complete")
-    return plan.path
 
 
 def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
@@ -208,7 +232,8 @@ def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progr
     if first:
         before = read_json(plan.path / INFO)
         load_checkpoint(plan.path, first - 1, parts.strategy)
-        info["seconds"] = before["seconds"]
+        done = sum(before["seconds"][part] for part in ("features", "train", "evaluate"))
+        info["seconds"] = {**before["seconds"], "total": done}
         info["resumed"] = [*before.get("resumed", []), first]
         info["costs"] = {**before["costs"], **{k: before["costs"][k][:first] for k in _PER_EXPERIENCE}}
         progress.say(f"going on after experience {first}/{len(plan.experiences)} (--restart begins anew)")
@@ -250,9 +275,10 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
         shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
         rows = _evaluate(parts, number, objects_seen, shown, progress, label)
         record_experience(plan.path, number, rows.metrics, rows.scores)
-        save_checkpoint(plan.path, number, strategy)
         seconds["evaluate"] += time.perf_counter() - clock
+        # The checkpoint comes last: where there is one, all else of its experience has been written.
         _write(plan, info, "running")
+        save_checkpoint(plan.path, number, strategy)
 
 
 def _evaluate(

@@ -10,11 +10,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
-from tiny import SETTINGS
+from tiny import SETTINGS, tiny_run
 
+from iufbench import runner
 from iufbench.cli import main
+from iufbench.rundir import claimed
 from iufbench.store import find_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -192,3 +195,56 @@ def test_evaluating_again_says_nothing_but_its_result(data, tmp_path):
     (found,), _ = find_runs(tmp_path / "r")
     done = in_a_process("evaluate", found.path, "-q")
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "no difference\n")
+
+
+def test_two_processes_do_not_write_into_one_run(data, tmp_path):
+    results = tmp_path / "r"
+    assert run(data, results).exit_code == 0
+    (found,), _ = find_runs(results)
+    before = (found.path / "run.json").read_bytes()
+    with claimed(found.path):
+        done = run(data, results, "--restart")
+    assert done.exit_code == 1 and done.stdout == "" and done.stderr.count("\n") == 1
+    assert str(found.path) in done.stderr and "another process" in done.stderr
+    assert (found.path / "run.json").read_bytes() == before
+    assert run(data, results, "--restart").exit_code == 0
+    assert (found.path / "run.json").read_bytes() != before
+
+
+def test_too_little_memory_is_said_in_one_line(data, tmp_path, monkeypatch):
+    def greedy(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand much more to read")
+
+    monkeypatch.setattr("iufbench.runner._loop", greedy)
+    done = run(data, tmp_path / "r")
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert "Tried to allocate 20 GiB" in done.stderr and "base.batch_size" in done.stderr
+    (found,), _ = find_runs(tmp_path / "r", include_incomplete=True)
+    assert found.info["status"] == "failed"
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that runs afterwards may count on having been called."""
+
+
+@pytest.mark.parametrize("last", ["record_experience", "write_info", "save_checkpoint"])
+def test_a_kill_after_any_step_leaves_a_run_that_can_go_on(data, tmp_path, monkeypatch, last):
+    def until_killed(*arguments):
+        step(*arguments)
+        counts.append(1)
+        if len(counts) == (2 if last == "write_info" else 1):  # the first says that the run has begun
+            raise Killed
+
+    step, counts = getattr(runner, last), []
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, last, until_killed)
+        with pytest.raises(Killed):
+            tiny_run("finetune", data, tmp_path / "killed")
+    again = tiny_run("finetune", data, tmp_path / "killed")
+    whole = tiny_run("finetune", data, tmp_path / "whole")
+    for name in ("metrics.csv", "scores.csv.gz"):
+        assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
+    for name in ("trained_images", "replayed_images", "bytes_kept"):
+        assert again.info["costs"][name] == whole.info["costs"][name]
+    seconds = again.info["seconds"]
+    assert seconds["total"] >= seconds["features"] + seconds["train"] + seconds["evaluate"]
