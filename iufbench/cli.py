@@ -18,7 +18,7 @@ from iufbench.errors import InputError, RunError
 
 
 class Commands(click.Group):
-    """Turns the two expected kinds of error into one line and an exit code."""
+    """Turns what can go wrong without a bug into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -30,12 +30,18 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("\ninterrupted: the same command goes on after the last finished experience", err=True)
+            is_run = context.invoked_subcommand == "run"
+            hint = ": the same command goes on after the last finished experience" if is_run else ""
+            click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
         except BrokenPipeError:
             # Whoever read our output (head, less) has left: not an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
+        except OSError as error:  # a full disk under redirected output, a folder that vanished
+            place = f" ({error.filename})" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            context.exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -290,6 +296,8 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
     from iufbench.data.synthetic import preview as draw
     from iufbench.plan import split_names
 
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"{picture}: the contact sheet is a PNG picture; give a name that ends in .png")
     draw(picture, dataset=dataset, objects=split_names(objects), seed=seed)
     click.echo(str(picture))
 

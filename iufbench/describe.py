@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 import yaml
 
 from iufbench.cards import StrategyCard, load_strategy, read_yaml
-from iufbench.data.datasets import dataset_cards
+from iufbench.data.datasets import dataset_cards, known_objects
 from iufbench.errors import InputError
 from iufbench.fields import suggest
 from iufbench.metrics import continual, values
 from iufbench.plan import Plan, image_counts, iterations
-from iufbench.protocols import protocol_cards
+from iufbench.protocols import find_protocol, protocol_cards, resolve_protocol
 from iufbench.registry import card_paths, find_card, load_class
 from iufbench.store import LEVELS, Run, find_runs, load_run
 from iufbench.summary import summaries, summary_of
@@ -101,8 +102,11 @@ def content_of(kind: str, name: str) -> dict[str, Any]:
         card = load_strategy(name)
         return {**card.content, "uses": _declared(card)}
     if kind == "protocol":
-        by_name = {alias: p.id for p in protocol_cards().values() for alias in (p.id, *p.aliases)}
-        name = by_name.get(name, name)
+        dataset, protocol = find_protocol(name)
+        if protocol is None:  # only the grammar knows it
+            made = dataclasses.asdict(resolve_protocol(name, known_objects(dataset, None)))
+            return {key: list(map(list, v)) if key == "experiences" else v for key, v in made.items() if v}
+        name = protocol.id
     return read_yaml(find_card(kind, name))
 
 

@@ -53,7 +53,8 @@ def evaluate_run(
     if "request" not in run.info:
         raise RunError(f"{path}: run.json does not say how it was made; run it anew")
     plan = prepare(Request.from_dict(run.info["request"]), progress=False)
-    from iufbench.runner import assemble, choose_device  # after the plan, which brings Avalanche
+    from iufbench.device import choose_device
+    from iufbench.runner import assemble  # after the plan, which brings Avalanche
 
     if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{path} was made from other data than {plan.dataset.root} holds now")

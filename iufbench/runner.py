@@ -20,6 +20,7 @@ from iufbench.checkpoint import (
 )
 from iufbench.context import Context
 from iufbench.data.resident import FrozenInputs
+from iufbench.device import choose_device
 from iufbench.errors import InputError, RunError
 from iufbench.evaluation import EvaluationResult, ObjectEvaluation, ObjectTest
 from iufbench.files import read_json
@@ -53,23 +54,6 @@ class Parts:
     strategy: Any
     evaluation: ObjectEvaluation
     backbone: FrozenBackbone
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU when there is one. Raises InputError for a device that is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name}: unknown device (use auto, cpu or cuda)") from error
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"--device {name}: only cpu and cuda are supported")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"--device {name}: no CUDA device is available here; use --device cpu")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
-    return device
 
 
 def is_complete(plan: Plan) -> bool:

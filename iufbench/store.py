@@ -166,8 +166,13 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Read a run directory and check that it is whole. Raises RunError saying what is damaged and where."""
+    """Read a run directory and check that it is whole.
+
+    Raises InputError when it is none, RunError saying what is damaged and where.
+    """
     path = Path(path)
+    if not (path / INFO).is_file():
+        raise InputError(f"{path} is not a run directory (no {INFO}); see: iufbench list runs")
     info = read_json(path / INFO)
     if info.get("format") != FORMAT:
         raise RunError(

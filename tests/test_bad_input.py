@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -248,3 +249,43 @@ def test_a_kill_after_any_step_leaves_a_run_that_can_go_on(data, tmp_path, monke
         assert again.info["costs"][name] == whole.info["costs"][name]
     seconds = again.info["seconds"]
     assert seconds["total"] >= seconds["features"] + seconds["train"] + seconds["evaluate"]
+
+
+@pytest.mark.parametrize("command", [["show", "run"], ["evaluate"], ["explain", "fm"]])
+def test_what_is_no_run_directory_is_said(tmp_path, command):
+    refused(invoke(*command, tmp_path / "nowhere"), tmp_path / "nowhere", "list runs")
+
+
+def test_protocols_without_a_card_are_shown():
+    shown = json.loads(invoke("show", "protocol", "visa_2_1x2", "--json").stdout)
+    assert shown["experiences"] == [["candle", "capsules"], ["cashew"], ["chewinggum"]]
+    assert "experiences" in invoke("show", "protocol", "mvtec_1_1").stdout
+    refused(invoke("show", "protocol", "mvtec_15_1"), "needs 16 objects")
+    refused(invoke("show", "protocol", "nothing"), "unknown protocol")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_under_redirected_output():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "iufbench.cli", "list", "datasets"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1
+
+
+def test_a_contact_sheet_is_a_png(tmp_path):
+    refused(invoke("data", "preview", tmp_path / "sheet.txt"), "sheet.txt", ".png")
+    assert not (tmp_path / "sheet.txt").exists()
+
+
+@pytest.mark.parametrize(("command", "resumes"), [("run", True), ("list", False)])
+def test_only_a_run_promises_to_go_on(monkeypatch, command, resumes):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("iufbench.plan.prepare", interrupted)
+    monkeypatch.setattr("iufbench.describe.protocol_rows", interrupted)
+    options = ["--protocol", "visa_2_1", "--strategy", "iuf"] if command == "run" else []
+    done = invoke(command, *options)
+    assert done.exit_code == 130 and "interrupted" in done.stderr
+    assert ("goes on after" in done.stderr) == resumes
