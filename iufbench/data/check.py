@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,14 +44,16 @@ def check_dataset(
     """Everything that is wrong with a data set; an empty list when nothing is.
 
     ``expected``: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set
-    card; None skips the counts. Checked: counts, that every image can be decoded, that every mask
-    fits its image and marks something, and equal pictures: an error where one is listed as normal and as
-    defective, a warning where a test image is also a training image.
+    card; None skips the counts. Checked: counts, that both kinds of test images are there (a warning),
+    that every image can be decoded, that every mask fits its image and marks something, and equal
+    pictures: an error where one is listed as normal and as defective, a warning where a test image is
+    also a training image.
 
     ``workers``: processes, None for one per available core; the result does not depend on it. A bar
     is shown on a terminal when ``progress``. Raises RunError if a worker process dies.
     """
-    findings = [] if expected is None else _count_findings(dataset, expected)
+    findings = _one_kind_findings(dataset)
+    findings += [] if expected is None else _count_findings(dataset, expected)
     pictures: dict[bytes, list[Sample]] = {}
     with tqdm(
         total=len(dataset.samples), desc="check", unit="image", disable=None if progress else True
@@ -81,6 +85,16 @@ def _count_findings(dataset: DataSet, expected: Mapping[str, Mapping[str, int]])
                 findings.append(Finding("error", name, "", text))
     extra = [name for name in dataset.objects if name not in expected]
     return findings + [Finding("warning", n, "", f"object {n!r} is not an official one") for n in extra]
+
+
+def _one_kind_findings(dataset: DataSet) -> list[Finding]:
+    findings = []
+    for name, counts in dataset.counts().items():
+        for kind in ("good", "defective"):
+            if counts[f"test_{kind}"] == 0:
+                text = f"no {kind} test images: AUROC and the like are undefined"
+                findings.append(Finding("warning", name, "", text))
+    return findings
 
 
 def _inspect(sample: Sample, has_masks: bool) -> tuple[bytes, list[str]]:
@@ -119,12 +133,27 @@ def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample
     # Not forked: the caller may have threads (torch), and a fork of those can hang.
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
-        for chunk, results in zip(chunks, pool.map(_inspect_chunk, chunks, masks)):
+        with _interrupts_held_back():
+            results_of_chunks = pool.map(_inspect_chunk, chunks, masks)
+        for chunk, results in zip(chunks, results_of_chunks):
             yield from zip(chunk, results)
     except BrokenProcessPool as error:
         raise RunError("a worker process died while checking images: try again with --workers 1") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Processes started meanwhile never see Ctrl-C: this one ends them, without a traceback from each."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _cores() -> int:

@@ -1,5 +1,10 @@
 """The check finds every kind of damage, wherever it is and with any number of workers."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +95,34 @@ def test_result_does_not_depend_on_workers(dataset: DataSet):
     alone = check_dataset(dataset, both(), workers=1, progress=False)
     assert check_dataset(dataset, both(), workers=2, progress=False) == alone
     assert check_dataset(dataset, both(), workers=None, progress=True) == alone
+
+
+def test_an_object_with_one_kind_of_test_images_is_strange(dataset: DataSet):
+    for path in (dataset.root / "nut/test/good").iterdir():
+        path.unlink()
+    found = check_dataset(read_mvtec(dataset.root), workers=1, progress=False)
+    assert [(f.severity, f.object) for f in found] == [("warning", "nut")]
+    assert "no good test" in found[0].message
+
+
+def test_an_interrupt_ends_all_workers_without_their_tracebacks(dataset: DataSet):
+    """Ctrl-C reaches every process of a terminal's group, also workers that are just starting."""
+    code = (
+        "import sys\nfrom iufbench.data.check import check_dataset\n"
+        "from iufbench.data.mvtec import read_mvtec\n"
+        "if __name__ == '__main__':\n    print('ready', flush=True)\n"
+        "    while True:\n        check_dataset(read_mvtec(sys.argv[1]), workers=2, progress=False)\n"
+    )
+    script = dataset.root.parent / "check_for_ever.py"
+    script.write_text(code)
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(dataset.root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    process.stdout.readline()
+    time.sleep(0.3)  # the workers are starting
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGINT
+    assert errors.count("Traceback (most recent call last)") == 1 and "SpawnProcess" not in errors
