@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
 from iufbench.errors import InputError, RunError
+from iufbench.files import json_text
 
 
 class Commands(click.Group):
@@ -187,7 +187,7 @@ def list_(what: str, results: Path, as_json: bool) -> None:
         "datasets": describe.dataset_rows,
         "runs": lambda: describe.run_rows(results),
     }[what]()
-    click.echo(json.dumps(rows, indent=1) if as_json else describe.columns(rows))
+    click.echo(json_text(rows) if as_json else describe.columns(rows))
 
 
 @main.command()
@@ -205,7 +205,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     from iufbench import describe
 
     content = describe.content_of(kind, name)
-    click.echo(json.dumps(content, indent=1) if as_json else describe.as_text(kind, name, content))
+    click.echo(json_text(content) if as_json else describe.as_text(kind, name, content))
 
 
 @main.command()
@@ -272,9 +272,7 @@ def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> Non
     findings = check_dataset(opened, expected, workers=workers, progress=not as_json)
     errors = sum(f.severity == "error" for f in findings)
     if as_json:
-        click.echo(
-            json.dumps([{**vars(f), "path": str(f.path) if f.path else None} for f in findings], indent=1)
-        )
+        click.echo(json_text([{**vars(f), "path": f.path or None} for f in findings]))
     else:
         for finding in findings:
             place = finding.path or finding.object

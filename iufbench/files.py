@@ -55,8 +55,13 @@ def write_text(path: Path | str, text: str) -> Path:
 
 
 def write_json(path: Path | str, value: Any) -> Path:
-    """Write JSON atomically. NaN and infinity, which JSON does not have, become null."""
-    return write_text(path, json.dumps(_plain(value), indent=1, allow_nan=False) + "\n")
+    """Write ``json_text`` atomically."""
+    return write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False)
 
 
 def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:

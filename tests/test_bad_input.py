@@ -18,6 +18,7 @@ from tiny import SETTINGS, tiny_run
 
 from iufbench import runner
 from iufbench.cli import main
+from iufbench.errors import RunError
 from iufbench.rundir import claimed
 from iufbench.store import find_runs
 
@@ -161,6 +162,8 @@ def test_a_list_of_no_names_is_an_error(data, tmp_path, names):
         ("per_dataset: {visa: [1]}", "per_dataset.visa must be a mapping"),
         ("1: 2", "the key 1 must be text"),
         ("base: {1: 2}", "unknown key 'base.1'"),
+        ("base: {lr: 1.0e-3}\ntitle: x\nbase: {epochs: 3}", "line 4: the key 'base' stands here a second"),
+        ("base:\n  epochs: 3\n  lr: 1.0e-3\n  epochs: 4", "line 5: the key 'epochs'"),
         ("image_size: 65", "multiples of 16"),
         ("image_size: 100000", "image_size must be <= 1024"),
     ],
@@ -289,3 +292,22 @@ def test_only_a_run_promises_to_go_on(monkeypatch, command, resumes):
     done = invoke(command, *options)
     assert done.exit_code == 130 and "interrupted" in done.stderr
     assert ("goes on after" in done.stderr) == resumes
+
+
+def test_dates_on_a_card_are_text(data, tmp_path):
+    card = tmp_path / "mine.yaml"
+    card.write_text("extends: uniad\nprovenance: {base.lr: 2024-10-01}\n")
+    assert run(data, tmp_path / "r", strategy=card).exit_code == 0
+    shown = json.loads(invoke("show", "strategy", card, "--json").stdout)
+    assert shown["provenance"]["base.lr"] == "2024-10-01"
+
+
+def test_json_of_an_unfinished_run_is_json(data, tmp_path, monkeypatch):
+    def failing(*arguments):
+        raise RunError("no")
+
+    monkeypatch.setattr("iufbench.runner._loop", failing)
+    assert run(data, tmp_path / "r").exit_code == 1
+    text = invoke("list", "runs", "--results", tmp_path / "r", "--json").stdout
+    (row,) = json.loads(text, parse_constant=pytest.fail)  # NaN is no JSON
+    assert row["status"] == "failed" and row["image ACC"] is None
