@@ -48,7 +48,9 @@ def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
     try:
         state = torch.load(path, map_location=strategy.device, weights_only=True)
         strategy.restore(state)
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file holds
+        raise RunError(f"{path} is damaged (no checkpoint); --restart runs the stream anew") from error
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} is damaged ({reason}); --restart runs the stream anew") from error
 

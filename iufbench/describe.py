@@ -74,7 +74,7 @@ def dataset_rows() -> list[dict[str, Any]]:
 
 
 def run_rows(results: Path) -> list[dict[str, Any]]:
-    runs, _ = find_runs(results, include_incomplete=True)
+    runs, damaged = find_runs(results, include_incomplete=True)
     rows = []
     for run in runs:
         image = summaries(run).get("image", {}) if run.complete else {}
@@ -88,6 +88,8 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
                 "path": str(run.path),
             }
         )
+    nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan}
+    rows += [{"run": "?", "status": "damaged", **nothing, "path": str(path)} for path, _ in damaged]
     return rows
 
 

@@ -64,7 +64,10 @@ def is_complete(plan: Plan) -> bool:
     """
     if not (plan.path / INFO).is_file():
         return False
-    info = read_json(plan.path / INFO)
+    try:
+        info = read_json(plan.path / INFO)
+    except RunError as error:
+        raise RunError(f"{error}; --restart runs it anew") from error
     if info.get("dataset", {}).get("fingerprint") != plan.dataset.fingerprint():
         raise InputError(
             f"{plan.path} holds a run on other data (its file list or file sizes differ): "

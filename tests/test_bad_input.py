@@ -311,3 +311,18 @@ def test_json_of_an_unfinished_run_is_json(data, tmp_path, monkeypatch):
     text = invoke("list", "runs", "--results", tmp_path / "r", "--json").stdout
     (row,) = json.loads(text, parse_constant=pytest.fail)  # NaN is no JSON
     assert row["status"] == "failed" and row["image ACC"] is None
+
+
+def test_damaged_runs_are_named_with_the_way_out(data, tmp_path):
+    assert run(data, tmp_path / "r").exit_code == 0
+    (found,), _ = find_runs(tmp_path / "r")
+    (found.path / "checkpoints/experience0.pt").write_bytes(b"x")
+    done = invoke("evaluate", found.path, "-q")
+    assert done.exit_code == 1 and "experience0.pt is damaged" in done.stderr
+    assert "--restart" in done.stderr and "weights_only" not in done.stderr
+    (found.path / "run.json").write_text("{")
+    (row,) = json.loads(invoke("list", "runs", "--results", tmp_path / "r", "--json").stdout)
+    assert row["status"] == "damaged" and row["path"] == str(found.path)
+    done = run(data, tmp_path / "r")
+    assert done.exit_code == 1 and "run.json, line 1" in done.stderr and "--restart" in done.stderr
+    assert run(data, tmp_path / "r", "--restart").exit_code == 0
