@@ -159,4 +159,4 @@ def test_explain_on_a_run(tmp_path):
     assert "not measured" in invoke("explain", "aupimo", run).stdout
     assert "--eval-unseen" in invoke("explain", "fwt", run).stdout
     assert "not measured" in invoke("explain", "pyclad_fwt", run).stdout  # unseen objects
-    assert invoke("explain", "fm", tmp_path).exit_code == 1  # no run directory
+    assert invoke("explain", "fm", tmp_path).exit_code == 2  # no run directory

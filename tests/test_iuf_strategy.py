@@ -99,6 +99,8 @@ def test_all_parts_off_is_finetune(data, tmp_path):
         "increment.lr=1e-3",
         "increment.weight_decay=1e-4",
         "increment.clip_norm=1.0",
+        "increment.schedule=cosine",
+        "increment.warmup_iterations=10",
     )
     one = trained(data, tmp_path, off).strategy.model.state_dict()
     other = trained(data, tmp_path, strategy="finetune").strategy.model.state_dict()
