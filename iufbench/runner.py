@@ -56,6 +56,17 @@ class Parts:
     backbone: FrozenBackbone
 
 
+def set_threads(plan: Plan) -> None:
+    """``--threads``, else one for the quick preset and torch's own choice for others.
+
+    The quick preset's network is too small to gain from a second thread, loses much when cores are
+    busy, and with one thread gives the same numbers whatever the number of cores.
+    """
+    threads = plan.request.threads or (1 if plan.preset == "quick" else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def is_complete(plan: Plan) -> bool:
     """Whether the plan's run directory already holds the finished run.
 
@@ -97,8 +108,7 @@ def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     and when the device's memory is not enough.
     """
     device = choose_device(plan.request.device)
-    if plan.request.threads is not None:
-        torch.set_num_threads(plan.request.threads)
+    set_threads(plan)
     started, clock = now(), time.perf_counter()
     try:
         parts = assemble(plan, device, progress)
