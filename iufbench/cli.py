@@ -81,7 +81,9 @@ def main() -> None:
 @click.option("--backbone", help="Any timm model instead of the card's.")
 @click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice].")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice]."
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
