@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -133,7 +134,7 @@ def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample
     # Not forked: the caller may have threads (torch), and a fork of those can hang.
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
-        with _interrupts_held_back():
+        with _deaf_to_interrupts():
             results_of_chunks = pool.map(_inspect_chunk, chunks, masks)
         for chunk, results in zip(chunks, results_of_chunks):
             yield from zip(chunk, results)
@@ -144,16 +145,16 @@ def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample
 
 
 @contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C: this one ends them, without a traceback from each."""
-    if not hasattr(signal, "pthread_sigmask"):
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started meanwhile ignore Ctrl-C: this one ends them, without a traceback from each."""
+    if threading.current_thread() is not threading.main_thread():  # only there can it be arranged
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _cores() -> int:

@@ -122,7 +122,10 @@ def test_an_interrupt_ends_all_workers_without_their_tracebacks(dataset: DataSet
     )  # fmt: skip
     process.stdout.readline()
     time.sleep(0.3)  # the workers are starting
-    os.killpg(process.pid, signal.SIGINT)
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:  # one may fall into a deaf moment
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(2)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
     assert errors.count("Traceback (most recent call last)") == 1 and "SpawnProcess" not in errors
