@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -128,7 +128,7 @@ _SECTIONS = ("presets", "per_dataset", "per_protocol")
 class _Loader(yaml.SafeLoader):
     """YAML with every key once, and without dates: 2024-10-01 stays the text that JSON can hold."""
 
-    yaml_implicit_resolvers: ClassVar = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
         first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
