@@ -54,7 +54,7 @@ def evaluate_run(
         raise RunError(f"{path}: run.json does not say how it was made; run it anew")
     plan = prepare(Request.from_dict(run.info["request"]), progress=False)
     from iufbench.device import choose_device
-    from iufbench.runner import assemble  # after the plan, which brings Avalanche
+    from iufbench.runner import assemble, evaluate_objects  # after the plan, which brings Avalanche
 
     if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
         raise RunError(f"{path} was made from other data than {plan.dataset.root} holds now")
@@ -70,19 +70,15 @@ def evaluate_run(
     for number, group in enumerate(plan.experiences):
         seen += len(group)
         load_checkpoint(path, number, parts.strategy)
-        parts.evaluation.start(number, seen)
         if save_maps:
             parts.evaluation.on_maps = partial(_save, path, number)
         chosen = [i for i, name in enumerate(names[:seen]) if name in wanted]
-        with progress.bar(f"experience {number + 1}/{steps}: evaluating", len(chosen), " objects") as bar:
-            for index in chosen:
-                parts.strategy.eval([parts.streams.test[index]])
-                bar.advance()
+        again = evaluate_objects(parts, number, seen, chosen, progress, f"experience {number + 1}/{steps}")
         stored = {
             (r.object, r.level, r.metric): r.value
             for r in run.metrics[run.metrics["experience"] == number].itertuples()
         }
-        for row in parts.evaluation.result().metrics:
+        for row in again.metrics:
             before = stored.get((row.object, row.level, row.metric), np.nan)
             if not (before == row.value or (np.isnan(before) and np.isnan(row.value))):
                 differences.append(

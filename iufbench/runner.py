@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,6 @@ def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     and when the device's memory is not enough.
     """
     device = choose_device(plan.request.device)
-    set_threads(plan)
     started, clock = now(), time.perf_counter()
     try:
         parts = assemble(plan, device, progress)
@@ -155,6 +155,7 @@ def _carry_out(
 
 def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     """Load weights, decode and encode every image once, read the masks, build the strategy."""
+    set_threads(plan)
     recipe = plan.recipe
     backbone = load_backbone(plan, device)
     size = plan.learner.guide_size(plan.options)
@@ -242,7 +243,7 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
     strategy, seconds = parts.strategy, info["seconds"]
     objects_seen, steps = 0, len(plan.experiences)
     if plan.request.eval_unseen and plan.learner.uses.gradients and first == 0:
-        rows = _evaluate(parts, 0, 0, len(plan.protocol.objects), progress, "before training")
+        rows = evaluate_objects(parts, 0, 0, range(len(plan.protocol.objects)), progress, "before training")
         record_baseline(plan.path, rows.metrics)
     for number, (experience, names) in enumerate(zip(parts.streams.train, plan.experiences)):
         objects_seen += len(names)
@@ -270,7 +271,7 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
 
         clock = time.perf_counter()
         shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
-        rows = _evaluate(parts, number, objects_seen, shown, progress, label)
+        rows = evaluate_objects(parts, number, objects_seen, range(shown), progress, label)
         record_experience(plan.path, number, rows.metrics, rows.scores)
         seconds["evaluate"] += time.perf_counter() - clock
         # The checkpoint comes last: where there is one, all else of its experience has been written.
@@ -278,14 +279,14 @@ def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], fi
         save_checkpoint(plan.path, number, strategy)
 
 
-def _evaluate(
-    parts: Parts, experience: int, seen: int, shown: int, progress: Progress, label: str
+def evaluate_objects(
+    parts: Parts, experience: int, seen: int, objects: Sequence[int], progress: Progress, label: str
 ) -> EvaluationResult:
-    """The first ``shown`` objects, of which ``seen`` have been learnt, after ``experience``."""
+    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt."""
     parts.evaluation.start(experience, seen)
-    with progress.bar(f"{label}: evaluating", shown, " objects") as bar:
-        for test in parts.streams.test[:shown]:
-            parts.strategy.eval([test])
+    with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar:
+        for number in objects:
+            parts.strategy.eval([parts.streams.test[number]])
             bar.advance()
     return parts.evaluation.result()
 
