@@ -82,3 +82,12 @@ def test_help_answers_within_a_second():
         return time.perf_counter() - start
 
     assert min(once() for _ in range(3)) < 1.0
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_ignores_no_file_that_the_project_needs():
+    """A fresh clone has everything: an ignored fixture passes here and fails there."""
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--"]
+    rooms = ["tests", "iufbench", "strategies", "benchmarks", "docs", "results/published"]
+    ignored = subprocess.run([*command, *rooms], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not [n for n in ignored.stdout.splitlines() if "__pycache__/" not in n]
