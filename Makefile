@@ -23,10 +23,10 @@ demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune and iuf
 	$(BIN)/python tests/perf/demo_check.py
 
 test: .venv/installed-for-tests  ## the whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 test-fast: .venv/installed-for-tests  ## without the tests that train for minutes
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n auto -m "not slow"
 
 lint: .venv/installed-for-tests  ## ruff
 	$(BIN)/ruff check .

@@ -32,13 +32,15 @@ class Backbone:
 
     ``weights``: ``package`` (from an installed Python package), ``pretrained`` (timm's own download),
     ``random`` (labelled as such in every result) or a file. ``padding``: ``timm``, or ``released`` for
-    the one layer in which the released IUF/UniAD code pads differently at 224.
+    the one layer in which the released IUF/UniAD code pads differently at 224. ``precision``: what the
+    features are rounded to before any learner sees them.
     """
 
     name: str
     weights: str = "pretrained"
     layers: tuple[int, ...] = (0, 1, 2, 3)
     padding: Literal["timm", "released"] = "timm"
+    precision: Literal["float16", "float32"] = "float16"
 
 
 @dataclass(frozen=True)

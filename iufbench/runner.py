@@ -163,7 +163,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
         raise InputError(
             f"the learner's image resolution {size} is larger than image_size {recipe.image_size}"
         )
-    inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size)
+    precision = getattr(torch, recipe.backbone.precision)
+    inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size, precision=precision)
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
     streams = room("benchmarks.streams")

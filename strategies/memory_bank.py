@@ -57,7 +57,7 @@ class PatchEmbedding(nn.Module):
 
     def fit_standardisation(self, features: Tensor) -> None:
         """Take mean and standard deviation of every channel from features [N, C, h, w]."""
-        std, mean = torch.std_mean(features, dim=(0, 2, 3), correction=0)
+        std, mean = torch.std_mean(features.float(), dim=(0, 2, 3), correction=0)
         # A channel that never varies keeps scale 1, so that it cannot blow up on other images.
         std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
         self.feature_mean.copy_(mean[:, None, None])

@@ -112,7 +112,7 @@ def test_networks_of_old_objects_stay_as_they_are(data, tmp_path):
 def test_each_test_image_is_judged_by_the_network_of_its_object(data, tmp_path):
     parts, _ = train("separate", data, tmp_path)
     model = parts.strategy.model.eval()
-    features = parts.streams.test[0].resident.features[:4]
+    features = parts.streams.test[0].resident.batch(torch.arange(4)).x
     objects = torch.tensor([0, 2, 1, 7])  # 7 was never learnt: the newest network judges it
     with torch.no_grad():
         found = model(features, objects)

@@ -75,7 +75,10 @@ class Batch:
 
 
 class ResidentData(Dataset):
-    """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths."""
+    """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths.
+
+    ``features`` [N, C, h, w] stay in the precision in which they are stored; batches are float32.
+    """
 
     def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None) -> None:
         self.features, self.objects, self.guide = features, objects, guide
@@ -84,13 +87,13 @@ class ResidentData(Dataset):
         return len(self.features)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.features[index], int(self.objects[index])
+        return self.features[index].float(), int(self.objects[index])
 
     def batch(self, index: Tensor) -> Batch:
         """The samples of an index tensor [B] in its order."""
         objects = self.objects[index]
         guide = None if self.guide is None else self.guide[index]
-        return Batch(self.features[index], objects, torch.zeros_like(objects), guide)
+        return Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide)
 
     def without_objects(self) -> ResidentData:
         """The same inputs with every object id hidden."""
@@ -131,17 +134,26 @@ class FrozenInputs:
     """Decodes images and runs the frozen backbone over them, ``batch_size`` at a time.
 
     ``guide_size``: side of the small images kept for learners that look at pixels, or None.
+    ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
     """
 
-    def __init__(self, backbone: Any, image_size: int, guide_size: int | None = None, batch_size: int = 16):
+    def __init__(
+        self,
+        backbone: Any,
+        image_size: int,
+        guide_size: int | None = None,
+        batch_size: int = 16,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         self.backbone, self.image_size = backbone, image_size
-        self.guide_size, self.batch_size = guide_size, batch_size
+        self.guide_size, self.batch_size, self.precision = guide_size, batch_size, precision
 
     @torch.no_grad()
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         """Features of ``samples``, whose object ids are ``objects``; ``advance(n)`` reports progress.
 
-        Raises InputError naming the file when an image cannot be decoded.
+        Raises InputError naming the file when an image cannot be decoded, RunError when a feature is too
+        large for ``precision``.
         """
         features: Tensor | None = None
         guides: Tensor | None = None
@@ -149,7 +161,13 @@ class FrozenInputs:
             part = samples[start : start + self.batch_size]
             pixels = np.stack([load_image(s.image, self.image_size) for s in part])
             images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            features = _put(features, self.backbone.features(images), start, len(samples))
+            found = self.backbone.features(images).to(self.precision)
+            if not torch.isfinite(found).all():
+                raise RunError(
+                    f"features of {part[0].image} and the images after it do not fit {self.precision}: "
+                    "use --set backbone.precision=float32"
+                )
+            features = _put(features, found, start, len(samples))
             if self.guide_size is not None:
                 guides = _put(guides, shrink(images, self.guide_size), start, len(samples))
             if advance is not None:
