@@ -92,6 +92,12 @@ def main() -> None:
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
 @click.option("--restart", is_flag=True, help="Replace a run that exists already.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Keep decoded images and backbone features on disk for the next run (same results either way).",
+)
 @click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")

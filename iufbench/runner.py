@@ -20,6 +20,7 @@ from iufbench.checkpoint import (
     save_checkpoint,
 )
 from iufbench.context import Context
+from iufbench.data.datasets import cache_folder
 from iufbench.data.resident import FrozenInputs
 from iufbench.device import choose_device
 from iufbench.errors import InputError, RunError
@@ -165,6 +166,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
         )
     precision = getattr(torch, recipe.backbone.precision)
     inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size, precision=precision)
+    if plan.request.cache:
+        inputs.use_cache(cache_folder(), plan.dataset, progress)
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
     streams = room("benchmarks.streams")
