@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iufbench import __version__
+from iufbench.cli_bench import bench
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
@@ -84,6 +85,14 @@ def main() -> None:
 @click.option(
     "--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice]."
 )
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the learner's matrix products; bf16 changes scores and is a recipe of its own.",
+)
+@click.option("--compile", is_flag=True, help="Train with torch.compile: pays on a GPU, not on a CPU.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
@@ -309,7 +318,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 
 data.add_command(download)
-for command in (tables, figures, report, compare, export):
+for command in (tables, figures, report, compare, export, bench):
     main.add_command(command)
 
 

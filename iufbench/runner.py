@@ -13,6 +13,7 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench import __version__
+from iufbench.allocator import keep_freed_memory
 from iufbench.checkpoint import (
     finished_experiences,
     load_checkpoint,
@@ -157,6 +158,7 @@ def _carry_out(
 def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     """Load weights, decode and encode every image once, read the masks, build the strategy."""
     set_threads(plan)
+    keep_freed_memory()
     recipe = plan.recipe
     backbone = load_backbone(plan, device)
     size = plan.learner.guide_size(plan.options)
@@ -207,6 +209,8 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
         seeds=seeds,
         pixel_mean=tuple(backbone.mean),
         pixel_std=tuple(backbone.std),
+        precision=plan.request.precision,
+        compile=plan.request.compile,
     )
     seed_everything(seeds.initialisation)
     with warnings.catch_warnings():
