@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ class Context:
     """``options`` is the learner's own ``Options``; ``channels`` and ``feature_size`` are those of the
     frozen features [B, channels, height, width]; ``map_size`` is the side of the anomaly maps that
     are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in 0..1;
-    ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for ``torch.compile``."""
+    ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for ``torch.compile``.
+    ``encode`` gives the frozen features of uint8 images [B, 3, S, S], as the stream does."""
 
     recipe: Recipe
     options: Any
@@ -37,5 +39,6 @@ class Context:
     seeds: Seeds
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    encode: Callable[[torch.Tensor], torch.Tensor]
     precision: str = "fp32"
     compile: bool = False

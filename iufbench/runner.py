@@ -6,6 +6,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from iufbench.checkpoint import (
 )
 from iufbench.context import Context
 from iufbench.data.datasets import cache_folder
+from iufbench.data.feature_cache import encode_images
 from iufbench.data.resident import FrozenInputs
 from iufbench.device import choose_device
 from iufbench.errors import InputError, RunError
@@ -161,7 +163,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     keep_freed_memory()
     recipe = plan.recipe
     backbone = load_backbone(plan, device)
-    size = plan.learner.guide_size(plan.options)
+    size = plan.learner.guide_size(plan.options, recipe.image_size)
     if size is not None and size > recipe.image_size:
         raise InputError(
             f"the learner's image resolution {size} is larger than image_size {recipe.image_size}"
@@ -211,6 +213,7 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
         pixel_std=tuple(backbone.std),
         precision=plan.request.precision,
         compile=plan.request.compile,
+        encode=partial(encode_images, backbone, getattr(torch, plan.recipe.backbone.precision)),
     )
     seed_everything(seeds.initialisation)
     with warnings.catch_warnings():

@@ -66,8 +66,8 @@ class ReconstructionStrategy(SupervisedTemplate):
     # What a method may override ------------------------------------------------------------------
 
     @classmethod
-    def guide_size(cls, options: Any) -> int | None:
-        """Side of the small images that the learner wants in its batches, or None."""
+    def guide_size(cls, options: Any, image_size: int) -> int | None:
+        """Side of the uint8 images that the learner wants beside the features, at most ``image_size``, or None."""
         return None
 
     def build_network(self) -> nn.Module:

@@ -37,7 +37,7 @@ class DER(JointRehearsal):
         memory: BalancedBudget = field(default_factory=BalancedBudget)
         der: DarkExperience = field(default_factory=DarkExperience)
 
-    maps_per_image: ClassVar[int] = 2
+    maps_per_image: ClassVar[int] = 1
 
     def columns(self, chosen: Tensor) -> Memory:
         found = torch.cat([output.reconstruction for output in self.outputs(chosen)])

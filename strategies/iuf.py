@@ -102,7 +102,7 @@ class IUF(ReconstructionStrategy):
         self.epochs_done = 0
 
     @classmethod
-    def guide_size(cls, options: Any) -> int | None:
+    def guide_size(cls, options: Any, image_size: int) -> int | None:
         return options.oasa.resolution if options.oasa.enabled else None
 
     def build_network(self) -> nn.Module:

@@ -26,13 +26,17 @@ class Rehearsal(ReconstructionStrategy):
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, stored_images=True)
     carried: ClassVar[tuple[str, ...]] = ("memory",)
-    maps_per_image: ClassVar[int] = 1  # tensors of the features' shape stored of an image
+    maps_per_image: ClassVar[int] = 0  # tensors of the features' shape stored beside an image
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.memory: Memory = {}
         self.capacity: int | None = self.options.memory.capacity(self.image_bytes)
         self._generator = torch.Generator()
+
+    @classmethod
+    def guide_size(cls, options: Any, image_size: int) -> int | None:
+        return image_size if options.memory.store == "images" else None
 
     @property
     def precision(self) -> torch.dtype:
@@ -41,9 +45,10 @@ class Rehearsal(ReconstructionStrategy):
     @property
     def image_bytes(self) -> int:
         """Bytes that one remembered image takes."""
-        values = self.context.channels * math.prod(self.context.feature_size)
+        features = self.context.channels * math.prod(self.context.feature_size) * self.precision.itemsize
+        image = 3 * self.recipe.image_size**2 if self.options.memory.store == "images" else features
         label = OBJECT_BYTES if self.uses.object_id_at_training else 0
-        return self.maps_per_image * values * self.precision.itemsize + label
+        return image + self.maps_per_image * features + label
 
     @property
     def bytes_kept(self) -> int:
@@ -85,7 +90,10 @@ class Rehearsal(ReconstructionStrategy):
     def columns(self, chosen: Tensor) -> Memory:
         """What is stored of the images with indices ``chosen`` [n]."""
         data = self.experience.resident
-        stored = {"features": data.features[chosen].to(self.precision)}
+        if self.options.memory.store == "images":
+            stored = {"images": data.guide[chosen]}
+        else:
+            stored = {"features": data.features[chosen].to(self.precision)}
         return {**stored, "objects": data.objects[chosen]} if self.uses.object_id_at_training else stored
 
     @torch.no_grad()
@@ -100,11 +108,16 @@ class Rehearsal(ReconstructionStrategy):
     # What is shown again ---------------------------------------------------------------------------
 
     def draw(self, new_images: int) -> Memory:
-        """Random different rows for one iteration with ``new_images`` new ones, float32 on the device."""
+        """Random different rows for one iteration with ``new_images`` new ones, float32 on the device.
+
+        They have ``features`` whatever is stored.
+        """
         count = self.options.memory.batch or new_images
         index = torch.randperm(rows(self.memory), generator=self._generator)[:count]
         self.replayed_images += len(index)
         drawn = selected(self.memory, index)
+        if "images" in drawn:
+            drawn["features"] = self.context.encode(drawn.pop("images"))
         return {n: (t.float() if t.is_floating_point() else t).to(self.device) for n, t in drawn.items()}
 
 

@@ -119,7 +119,7 @@ def build_learner(
     inputs = RandomInputs(
         shape.channels,
         recipe.image_size // shape.stride,
-        learner.guide_size(options),
+        learner.guide_size(options, recipe.image_size),
         getattr(torch, backbone.precision),
     )
     streams = room("benchmarks.streams").build_streams(

@@ -30,18 +30,18 @@ AHEAD = 4  # images in work per thread: enough to keep it busy, too few to fill 
 
 def encode(
     backbone: Any,
-    paths: Iterable[Path],
-    pixels: Callable[[Path], np.ndarray],
+    paths: Iterable[Any],
+    pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
+    """Of every image (a path, or what ``pixels`` knows it by), in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
 
     As many images at a time as torch has threads, while each is computed on one. Raises RunError naming the
     image whose features are too large for ``precision``, and what ``pixels`` raises.
     """
 
     @torch.no_grad()
-    def one(path: Path) -> tuple[np.ndarray, Tensor]:
+    def one(path: Any) -> tuple[np.ndarray, Tensor]:
         image = pixels(path)
         found = backbone.features(torch.from_numpy(np.array(image[None])).permute(0, 3, 1, 2))[0]
         found = found.to(precision)
@@ -61,6 +61,13 @@ def encode(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def encode_images(backbone: Any, precision: torch.dtype, images: Tensor) -> Tensor:
+    """The features [B, C, h, w] of uint8 images [B, 3, S, S] by ``encode``, on the CPU."""
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    found = encode(backbone, range(len(pixels)), lambda number: pixels[number], precision)
+    return torch.stack([features for _, features in found])
 
 
 def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype) -> Spec:
