@@ -67,7 +67,7 @@ class ReconstructionStrategy(SupervisedTemplate):
 
     @classmethod
     def guide_size(cls, options: Any, image_size: int) -> int | None:
-        """Side of the uint8 images that the learner wants beside the features, at most ``image_size``, or None."""
+        """Side, at most ``image_size``, of the images that the learner wants beside features, or None."""
         return None
 
     def build_network(self) -> nn.Module:

@@ -22,9 +22,9 @@ Memory = dict[str, Tensor]
 class Budget:
     """How much may be remembered: at most ``images`` and at most ``bytes``, null for no limit.
 
-    ``store``: frozen ``features`` in ``precision``, which are what a strategy sees, or uint8 ``images``, which
-    go through the backbone again whenever they are shown. A budget larger than the data keeps all images.
-    ``batch``: old images per iteration, null for as many as new ones; a smaller memory is shown whole.
+    ``store``: frozen ``features`` in ``precision``, which are what a strategy sees, or uint8 ``images``,
+    which go through the backbone again whenever they are shown. A budget larger than the data keeps all
+    images. ``batch``: old images per iteration, null for as many as new; a smaller memory is shown whole.
     """
 
     images: int | None = number(None, at_least=1)

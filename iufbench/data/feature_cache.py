@@ -34,9 +34,9 @@ def encode(
     pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Of every image (a path, or what ``pixels`` knows it by), in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
+    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
 
-    As many images at a time as torch has threads, while each is computed on one. Raises RunError naming the
+    ``paths`` are what ``pixels`` knows the images by. As many images at a time as torch has threads, while each is computed on one. Raises RunError naming the
     image whose features are too large for ``precision``, and what ``pixels`` raises.
     """
 
