@@ -16,6 +16,7 @@ from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
 from iufbench.errors import InputError, RunError
 from iufbench.files import json_text
+from iufbench.stopping import terminated_as_interrupted
 
 
 class Commands(click.Group):
@@ -32,7 +33,7 @@ class Commands(click.Group):
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand == "run"
-            hint = ": the same command goes on after the last finished experience" if is_run else ""
+            hint = ": the same command goes on from the last checkpoint" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
         except BrokenPipeError:
@@ -99,7 +100,17 @@ def main() -> None:
 @click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
 @click.option("--order-seed", type=click.IntRange(0), help="Objects in a reproducibly shuffled order.")
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
-@click.option("--restart", is_flag=True, help="Replace a run that exists already.")
+@click.option(
+    "--resume/--restart",
+    default=True,
+    help="Go on with an unfinished run (default), or replace what exists.",
+)
+@click.option(
+    "--checkpoint-epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Save inside an experience every N epochs [default: about once a minute].",
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
 @click.option(
     "--cache/--no-cache",
@@ -107,11 +118,24 @@ def main() -> None:
     show_default=True,
     help="Keep decoded images and backbone features on disk for the next run (same results either way).",
 )
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Do the first experience twice, compare every bit, and stop; writes nothing.",
+)
 @click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="A line per epoch.")
-def run(quiet: bool, verbose: bool, restart: bool, dry_run: bool, **options: Any) -> None:
+def run(
+    quiet: bool,
+    verbose: bool,
+    resume: bool,
+    checkpoint_epochs: int | None,
+    dry_run: bool,
+    verify: bool,
+    **options: Any,
+) -> None:
     """Train and evaluate one strategy on one protocol.
 
     \b
@@ -120,8 +144,9 @@ def run(quiet: bool, verbose: bool, restart: bool, dry_run: bool, **options: Any
     iufbench run --protocol mvtec_10_1x5 --strategy finetune --data-root ~/mvtec --preset quick
     iufbench run --protocol visa_2_2x5 --strategy ./mine.yaml --synthetic --set base.epochs=10
 
-    The same command again finds the finished run and does nothing; --restart runs it anew. Exit code 0
-    done, 2 wrong input, 1 failure, 130 interrupted.
+    The same command again goes on with a run that was stopped, to the same numbers as if it had never been,
+    and does nothing when the run is finished; --restart runs it anew. Ctrl-C and SIGTERM save first. Exit
+    code 0 done, 2 wrong input, 1 failure (with --verify: a difference), 130 interrupted.
     """
     from iufbench.plan import Request, prepare, split_names
 
@@ -131,22 +156,38 @@ def run(quiet: bool, verbose: bool, restart: bool, dry_run: bool, **options: Any
     options["lists"] = None if lists[0] is None else lists
     options["order"] = split_names(options["order"])
     verbosity = -1 if quiet else int(verbose)
-    plan = prepare(Request(**options), progress=not quiet)
-    if dry_run:
-        from iufbench.describe import describe_plan
+    with terminated_as_interrupted():
+        plan = prepare(Request(**options), progress=not quiet)
+        if dry_run:
+            from iufbench.describe import describe_plan
 
-        click.echo(describe_plan(plan))
-        return
-    from iufbench.progress import Progress
-    from iufbench.runner import execute, is_complete
+            click.echo(describe_plan(plan))
+            return
+        from iufbench.progress import Progress
+        from iufbench.runner import execute, is_complete
 
-    progress = Progress(verbosity)
-    if not restart and is_complete(plan):
-        progress.say(f"complete already: {plan.path} (--restart runs it anew)")
-    else:
-        progress.say(f"run {plan.id}")
-        execute(plan, progress, restart)
-    _show_results(plan.path, progress)
+        progress = Progress(verbosity)
+        if verify:
+            _verify(plan, progress)
+            return
+        if resume and is_complete(plan):
+            progress.say(f"complete already: {plan.path} (--restart runs it anew)")
+        else:
+            progress.say(f"run {plan.id}")
+            execute(plan, progress, not resume, checkpoint_epochs)
+        _show_results(plan.path, progress)
+
+
+def _verify(plan: Any, progress: Any) -> None:
+    from iufbench.verify import verify
+
+    differences, compared = verify(plan, progress)
+    for line in differences:
+        click.echo(line)
+    if differences:
+        click.echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
+        raise SystemExit(1)
+    click.echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
 
 
 def _show_results(path: Path, progress: Any) -> None:

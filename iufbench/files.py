@@ -19,7 +19,7 @@ from typing import Any
 from iufbench.errors import RunError
 
 
-def write_bytes(path: Path | str, data: bytes) -> Path:
+def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     """Write atomically: temporary file in the same folder, flushed to disk, then renamed over ``path``.
 
     Raises RunError naming the path when the disk is full or writing is not allowed.

@@ -69,12 +69,15 @@ def _print(text: str, file: Any) -> None:
 
 
 class TrainingBar:
-    """An Avalanche plugin (by its callbacks) that moves a bar with the loss of every iteration."""
+    """An Avalanche plugin (by its callbacks) that moves a bar with the loss of every iteration.
 
-    def __init__(self, progress: Progress, label: str, total: int) -> None:
+    ``epochs_done``: epochs before the first one that it will see.
+    """
+
+    def __init__(self, progress: Progress, label: str, total: int, epochs_done: int = 0) -> None:
         self._progress = progress
         self._bar = progress.bar(label, total)
-        self._epoch = 0
+        self._epoch = epochs_done
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         self._bar.advance(len(strategy.mbatch.x), loss=float(strategy.loss.detach()))

@@ -100,6 +100,15 @@ def claimed(run: Path) -> Iterator[None]:
         os.close(folder)
 
 
+def is_claimed(run: Path) -> bool:
+    """Whether a process is at work in a run directory just now."""
+    try:
+        with claimed(run):
+            return False
+    except RunError:
+        return True
+
+
 def write_info(run: Path | str, info: Mapping[str, Any]) -> Path:
     """Write ``run.json``; the format number is set here."""
     return write_json(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,7 @@ from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench import __version__
 from iufbench.allocator import keep_freed_memory
-from iufbench.checkpoint import (
-    finished_experiences,
-    load_checkpoint,
-    remove_state,
-    save_checkpoint,
-)
+from iufbench.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.context import Context
 from iufbench.data.datasets import cache_folder
 from iufbench.data.feature_cache import encode_images
@@ -36,6 +32,7 @@ from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
 from iufbench.provenance import command_line, environment, now, peak_memory_mb
 from iufbench.registry import room
+from iufbench.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
 from iufbench.rundir import (
     INFO,
     claimed,
@@ -45,10 +42,9 @@ from iufbench.rundir import (
     write_info,
 )
 from iufbench.seeding import Seeds, derive, seed_everything
+from iufbench.stopping import Stop
 from iufbench.store import load_run
 from iufbench.summary import summaries
-
-_PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")
 
 
 @dataclass
@@ -59,6 +55,19 @@ class Parts:
     strategy: Any
     evaluation: ObjectEvaluation
     backbone: FrozenBackbone
+
+
+@dataclass
+class Work:
+    """A run at work. ``info`` becomes ``run.json``; ``checkpoint_epochs`` as in ``execute``."""
+
+    plan: Plan
+    parts: Parts
+    info: dict[str, Any]
+    progress: Progress
+    checkpoint_epochs: int | None
+    start: Start = Start()
+    stop: Stop = field(default_factory=Stop)
 
 
 def set_threads(plan: Plan) -> None:
@@ -103,22 +112,28 @@ def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
     return FrozenBackbone(spec, device)
 
 
-def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
+def execute(
+    plan: Plan, progress: Progress, restart: bool = False, checkpoint_epochs: int | None = None
+) -> Path:
     """Train and evaluate a whole stream; returns the run directory.
 
-    An unfinished run goes on after its last finished experience, and ends with the same numbers as one
-    that was never stopped; ``restart`` begins anew. The directory appears only after weights, images
-    and masks have been read without a fault, so that bad input leaves nothing behind. An interrupt or a
-    failure is recorded in ``run.json``. Raises RunError when another process is at work in the directory,
-    and when the device's memory is not enough.
+    An unfinished run goes on from its last checkpoint, and ends with the same numbers as one that was never
+    stopped; ``restart`` begins anew. Checkpoints inside an experience come every ``checkpoint_epochs``
+    epochs, None: about once a minute. The directory appears only after weights, images and masks have been
+    read without a fault, so that bad input leaves nothing behind. An interrupt or a failure is recorded in
+    ``run.json``. Raises RunError when another process is at work in the directory, and when the device's
+    memory is not enough.
     """
     device = choose_device(plan.request.device)
     started, clock = now(), time.perf_counter()
+    other = other_recipe(plan)
+    if other is not None:
+        progress.say(other)
     try:
         parts = assemble(plan, device, progress)
         info = _info(plan, parts, device, started)
         with claimed(plan.path):
-            _carry_out(plan, parts, info, restart, progress, clock)
+            _carry_out(Work(plan, parts, info, progress, checkpoint_epochs), restart, clock)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise RunError(
@@ -128,22 +143,25 @@ def execute(plan: Plan, progress: Progress, restart: bool = False) -> Path:
     return plan.path
 
 
-def _carry_out(
-    plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progress: Progress, clock: float
-) -> None:
+def _carry_out(work: Work, restart: bool, clock: float) -> None:
     """Everything that writes into the run directory."""
-    first = _resume(plan, parts, info, restart, progress)
+    plan, parts, info = work.plan, work.parts, work.info
+    info["seconds"] = {**dict.fromkeys(SECONDS, 0.0), "total": 0.0}
+    info["costs"] = {**_parameters(parts.strategy), **{name: [] for name in PER_EXPERIENCE}}
+    work.start = starting_point(plan, parts.strategy, info, restart, work.progress)
     seconds = info["seconds"]
     seconds["features"] += time.perf_counter() - clock
     _write(plan, info, "running")
     try:
-        _loop(plan, parts, progress, info, first)
+        with work.stop:
+            _loop(work)
     except KeyboardInterrupt:
         _write(plan, info, "interrupted")
         raise
     except Exception as error:
         info["error"] = f"{type(error).__name__}: {error}"
-        _write(plan, info, "failed")
+        with suppress(RunError):  # a full disk: what filled it is said, not that this could not be written
+            _write(plan, info, "failed")
         raise
     images = sum(info["costs"]["trained_images"])
     info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
@@ -230,73 +248,79 @@ def parameter_counts(plan: Plan) -> dict[str, int]:
     return _parameters(build_strategy(plan, backbone, device))
 
 
-def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progress: Progress) -> int:
-    """The first experience still to be done; restores the strategy and the measured costs before it."""
-    info["seconds"] = {"features": 0.0, "train": 0.0, "evaluate": 0.0, "total": 0.0}
-    info["costs"] = {**_parameters(parts.strategy), **{name: [] for name in _PER_EXPERIENCE}}
-    if restart or not (plan.path / INFO).is_file():
-        remove_state(plan.path)
-        return 0
-    first = finished_experiences(plan.path)
-    if first:
-        before = read_json(plan.path / INFO)
-        load_checkpoint(plan.path, first - 1, parts.strategy)
-        done = sum(before["seconds"][part] for part in ("features", "train", "evaluate"))
-        info["seconds"] = {**before["seconds"], "total": done}
-        info["resumed"] = [*before.get("resumed", []), first]
-        info["costs"] = {**before["costs"], **{k: before["costs"][k][:first] for k in _PER_EXPERIENCE}}
-        progress.say(f"going on after experience {first}/{len(plan.experiences)} (--restart begins anew)")
-    return first
-
-
-def _loop(plan: Plan, parts: Parts, progress: Progress, info: dict[str, Any], first: int) -> None:
-    """Experiences from ``first`` on: train, evaluate, record, checkpoint."""
-    strategy, seconds = parts.strategy, info["seconds"]
-    objects_seen, steps = 0, len(plan.experiences)
-    if plan.request.eval_unseen and plan.learner.uses.gradients and first == 0:
-        rows = evaluate_objects(parts, 0, 0, range(len(plan.protocol.objects)), progress, "before training")
+def _loop(work: Work) -> None:
+    """Experiences from the start on: train, checkpoint, evaluate, record."""
+    plan, parts, progress, start, stop = work.plan, work.parts, work.progress, work.start, work.stop
+    objects_seen, steps, all_objects = 0, len(plan.experiences), range(len(plan.protocol.objects))
+    if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
+        rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training", stop)
         record_baseline(plan.path, rows.metrics)
-    for number, (experience, names) in enumerate(zip(parts.streams.train, plan.experiences)):
+    for number, names in enumerate(plan.experiences):
         objects_seen += len(names)
-        if number < first:
-            continue
-        seed_everything(derive(Seeds.of(plan.request.seed).training, number))
-        first_epoch = len(strategy.training_log)
-        training = plan.recipe.base if number == 0 else plan.recipe.increment
-        # A learner without gradients goes over its images once, whatever schedule the card has.
-        epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
-        total = len(experience.resident) * epochs
-        clock = time.perf_counter()
         label = f"experience {number + 1}/{steps}"
-        with TrainingBar(progress, f"{label}: training {_short(names)}", total) as bar:
-            strategy.plugins.insert(0, bar)
-            strategy.train(experience, eval_streams=[])
-            strategy.plugins.remove(bar)
-        seconds["train"] += time.perf_counter() - clock
-        info["costs"]["trained_images"].append(total)
-        info["costs"]["bytes_kept"].append(int(strategy.bytes_kept))
-        info["costs"]["replayed_images"].append(int(strategy.replayed_images))
-        info["costs"].update(_parameters(strategy))
-        log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log[first_epoch:], start=1)]
-        record_training(plan.path, number, log)
+        if number >= start.trained:
+            _train(work, number, label)
+        if number >= start.evaluated:
+            clock = time.perf_counter()
+            shown = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
+            rows = evaluate_objects(parts, number, objects_seen, shown, progress, label, stop)
+            record_experience(plan.path, number, rows.metrics, rows.scores)
+            work.info["seconds"]["evaluate"] += time.perf_counter() - clock
+            _write(plan, work.info, "running")
+            record_evaluated(plan.path, number + 1)
 
-        clock = time.perf_counter()
-        shown = len(plan.protocol.objects) if plan.request.eval_unseen else objects_seen
-        rows = evaluate_objects(parts, number, objects_seen, range(shown), progress, label)
-        record_experience(plan.path, number, rows.metrics, rows.scores)
-        seconds["evaluate"] += time.perf_counter() - clock
-        # The checkpoint comes last: where there is one, all else of its experience has been written.
-        _write(plan, info, "running")
-        save_checkpoint(plan.path, number, strategy)
+
+def _train(work: Work, number: int, label: str) -> None:
+    """Train experience ``number`` (from 0), or the rest of it, and store what it leaves."""
+    plan, info, strategy = work.plan, work.info, work.parts.strategy
+    experience = work.parts.streams.train[number]
+    inside = work.start if number == work.start.trained else Start()
+    seed_everything(derive(Seeds.of(plan.request.seed).training, number))
+    strategy.training_log = []
+    training = plan.recipe.base if number == 0 else plan.recipe.increment
+    # A learner without gradients goes over its images once, whatever schedule the card has.
+    epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
+    images = len(experience.resident)
+    clock = time.perf_counter()
+    strategy.after_iteration = Saver(
+        plan.path, number, strategy, work.stop, work.checkpoint_epochs, inside.seconds
+    )
+    label = f"{label}: training {_short(plan.experiences[number])}"
+    with TrainingBar(work.progress, label, images * (epochs - inside.epoch), inside.epoch) as bar:
+        strategy.plugins.insert(0, bar)
+        strategy.train(experience, eval_streams=[])
+        strategy.plugins.remove(bar)
+    info["seconds"]["train"] += inside.seconds + time.perf_counter() - clock
+    costs = info["costs"]
+    costs["trained_images"].append(images * epochs)
+    costs["bytes_kept"].append(int(strategy.bytes_kept))
+    costs["replayed_images"].append(int(strategy.replayed_images))
+    costs.update(_parameters(strategy))
+    log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log, start=1)]
+    record_training(plan.path, number, log)
+    # The checkpoint comes last: where there is one, all else of this training has been written.
+    _write(plan, info, "running")
+    save_checkpoint(plan.path, number, strategy)
 
 
 def evaluate_objects(
-    parts: Parts, experience: int, seen: int, objects: Sequence[int], progress: Progress, label: str
+    parts: Parts,
+    experience: int,
+    seen: int,
+    objects: Sequence[int],
+    progress: Progress,
+    label: str,
+    stop: Stop | None = None,
 ) -> EvaluationResult:
-    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt."""
+    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt.
+
+    Ends with KeyboardInterrupt between two objects when ``stop`` is asked for.
+    """
     parts.evaluation.start(experience, seen)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar:
         for number in objects:
+            if stop is not None:
+                stop.check()
             parts.strategy.eval([parts.streams.test[number]])
             bar.advance()
     return parts.evaluation.result()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -40,3 +44,36 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
+
+
+def random_states(order: torch.Generator | None = None) -> dict[str, Any]:
+    """Where the global generators of Python, NumPy and torch stand, and ``order`` beside them.
+
+    Tensors and plain values only: they can be kept in a checkpoint.
+    """
+    import torch
+
+    numpy: Any = np.random.get_state(legacy=False)
+    numpy["state"]["key"] = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    return {
+        "python": random.getstate(),
+        "numpy": numpy,
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "order": None if order is None else order.get_state(),
+    }
+
+
+def set_random_states(states: dict[str, Any], order: torch.Generator | None = None) -> None:
+    """Put all generators back to where ``random_states`` found them."""
+    import torch
+
+    random.setstate(states["python"])
+    numpy = states["numpy"]
+    key = numpy["state"]["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state({**numpy, "state": {**numpy["state"], "key": key}})
+    torch.set_rng_state(states["torch"].cpu())
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if order is not None:
+        order.set_state(states["order"].cpu())

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor, nn
 
 from iufbench.cards import Training
@@ -22,8 +21,10 @@ from iufbench.data.resident import Batch, Batches
 from iufbench.models.uniad import Reconstruction, UniAD, anomaly_map
 from iufbench.seeding import derive
 
+from .resumable import Resumable
 
-class ReconstructionStrategy(SupervisedTemplate):
+
+class ReconstructionStrategy(Resumable):
     """UniAD trained one experience after another (the papers' "UniAD" row, as a learner).
 
     ``Options`` are the card blocks that only this learner has. ``bytes_kept`` counts what is carried
@@ -36,9 +37,7 @@ class ReconstructionStrategy(SupervisedTemplate):
         pass
 
     uses: ClassVar[Uses] = Uses()
-    # Attributes that go from one experience to the next beside the network: tensors, numbers, text, and
-    # lists and dicts of them. They are what a checkpoint holds.
-    carried: ClassVar[tuple[str, ...]] = ()
+    within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images", "_sums", "_images", "_rate")
 
     def __init__(self, *, context: Context, evaluator: Any = None, plugins: Any = None) -> None:
         self.context = context
@@ -90,20 +89,6 @@ class ReconstructionStrategy(SupervisedTemplate):
     def bytes_kept(self) -> int:
         """Bytes carried over to the next experience beside the network itself."""
         return 0
-
-    def state(self) -> dict[str, Any]:
-        """All that the next experience depends on: the network and the ``carried`` attributes.
-
-        These are the live tensors: save or copy them before training goes on.
-        """
-        memory = {name: getattr(self, name) for name in self.carried}
-        return {"network": self.model.state_dict(), "memory": memory}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what ``state`` returned; the network must already have the same shape."""
-        self.model.load_state_dict(state["network"])
-        for name in self.carried:
-            setattr(self, name, state["memory"][name])
 
     @property
     def network(self) -> Any:

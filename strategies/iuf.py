@@ -88,6 +88,7 @@ class IUF(ReconstructionStrategy):
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True)
     carried: ClassVar[tuple[str, ...]] = ("epochs_done",)
+    within: ClassVar[tuple[str, ...]] = ("epochs_done", "window", "matrices")
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -122,14 +123,31 @@ class IUF(ReconstructionStrategy):
             self.model.classifier.grow(max(known, int(self.experience.resident.objects.max()) + 1))
 
     def state(self) -> dict[str, Any]:
-        matrices = {n: {"factor": m.factor, "rows": m.rows} for n, m in self.feature_matrices.items()}
-        return {**super().state(), "feature_matrices": matrices}
+        return {**super().state(), "feature_matrices": self.matrices}
 
     def restore(self, state: dict[str, Any]) -> None:
         if self.model.classifier is not None:
             self.model.classifier.grow(len(state["network"]["classifier.fc.2.weight"]))
         super().restore(state)
-        self.feature_matrices = {n: FeatureMatrix(**m) for n, m in state["feature_matrices"].items()}
+        self.matrices = state["feature_matrices"]
+
+    @property
+    def matrices(self) -> dict[str, dict[str, Any]]:
+        """The feature matrices as plain values, for checkpoints."""
+        return {n: {"factor": m.factor, "rows": m.rows} for n, m in self.feature_matrices.items()}
+
+    @matrices.setter
+    def matrices(self, values: dict[str, dict[str, Any]]) -> None:
+        self.feature_matrices = {n: FeatureMatrix(**m) for n, m in values.items()}
+
+    @property
+    def window(self) -> list[list[Tensor]]:
+        """The rows of earlier batches that the semantic compression loss looks at, for checkpoints."""
+        return list(self._window)
+
+    @window.setter
+    def window(self, batches: list[list[Tensor]]) -> None:
+        self._window = deque(batches)
 
     def forward(self) -> Reconstruction:
         return self._reconstruct(self.mbatch)

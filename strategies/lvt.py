@@ -7,7 +7,7 @@ transferred and what was not.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,6 @@ class LVT(HeldWeights, JointRehearsal):
         memory: BalancedBudget = field(default_factory=BalancedBudget)
         attention: StoredAttention = field(default_factory=StoredAttention)
 
-    carried: ClassVar[tuple[str, ...]] = HeldWeights.carried + JointRehearsal.carried
     decay = 0.0  # the importance of the last experience alone, as in the paper
 
     def __init__(self, **arguments: Any) -> None:

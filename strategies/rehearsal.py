@@ -26,6 +26,7 @@ class Rehearsal(ReconstructionStrategy):
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, stored_images=True)
     carried: ClassVar[tuple[str, ...]] = ("memory",)
+    within: ClassVar[tuple[str, ...]] = ("draws",)
     maps_per_image: ClassVar[int] = 0  # tensors of the features' shape stored beside an image
 
     def __init__(self, **arguments: Any) -> None:
@@ -106,6 +107,15 @@ class Rehearsal(ReconstructionStrategy):
         return found
 
     # What is shown again ---------------------------------------------------------------------------
+
+    @property
+    def draws(self) -> Tensor:
+        """The state of the generator that old images are drawn with, for checkpoints."""
+        return self._generator.get_state()
+
+    @draws.setter
+    def draws(self, state: Tensor) -> None:
+        self._generator.set_state(state.cpu())
 
     def draw(self, new_images: int) -> Memory:
         """Random different rows for one iteration with ``new_images`` new ones, float32 on the device.

@@ -33,7 +33,7 @@ class ReservoirReplay(JointRehearsal):
         memory: Budget = field(default_factory=Budget)
 
     uses: ClassVar[Uses] = Uses(stored_images=True)
-    carried: ClassVar[tuple[str, ...]] = ("memory", "seen")
+    carried: ClassVar[tuple[str, ...]] = ("seen",)
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

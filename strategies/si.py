@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class SI(HeldWeights):
     @dataclass(frozen=True)
     class Options:
         si: Intelligence = field(default_factory=Intelligence)
+
+    within: ClassVar[tuple[str, ...]] = ("path",)
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
+from resuming import Killed, assert_same_run, interruption, reassembly
 from tiny import assembled, tiny_run
 
+from iufbench import runner
 from iufbench.registry import card_paths
+from iufbench.store import find_runs
 
 STRATEGIES = sorted(card_paths("strategy"))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -27,30 +32,30 @@ def test_trains_evaluates_and_repeats_itself(strategy, data, tmp_path):
     assert set(first.info["strategy"]["uses"]) >= {"object_id_at_training", "object_id_at_test", "gradients"}
 
 
+def unfinished(results):
+    (run,), _ = find_runs(results, include_incomplete=True)
+    return run
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_an_interrupted_run_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
-    """Killed while the second experience trains, the same command goes on after the first."""
-    import iufbench.runner
-
+def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
+    """Stopped inside an epoch of the base, then killed inside the increment: the same command goes on."""
+    plan, parts = assembled(strategy, data, tmp_path)
+    monkeypatch.setattr(runner, "assemble", reassembly(parts))
     whole = tiny_run(strategy, data, tmp_path / "whole")
-    if len(whole.experiences) == 1:
-        pytest.skip("has one experience")
-    record = iufbench.runner.record_training
 
-    def killed(run, experience, rows):
-        if experience == 1:
-            raise KeyboardInterrupt
-        record(run, experience, rows)
+    stop = interruption(monkeypatch, experience=0, iteration=2, signal_=signal.SIGTERM)
+    with stop, pytest.raises(KeyboardInterrupt):
+        tiny_run(strategy, data, tmp_path / "stopped")
+    assert unfinished(tmp_path / "stopped").info["status"] == "interrupted"
+    if len(whole.experiences) > 1:
+        last = 3 if plan.learner.uses.gradients else 1
+        with interruption(monkeypatch, experience=1, iteration=last), pytest.raises(Killed):
+            tiny_run(strategy, data, tmp_path / "stopped", checkpoint_epochs=1)
+    resumed = tiny_run(strategy, data, tmp_path / "stopped")
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(iufbench.runner, "record_training", killed)
-        tiny_run(strategy, data, tmp_path / "killed")
-    resumed = tiny_run(strategy, data, tmp_path / "killed")
-    assert resumed.info["resumed"] == [1]
-    for name in ("metrics.csv", "scores.csv.gz", "train_log.csv"):
-        assert (whole.path / name).read_bytes() == (resumed.path / name).read_bytes()
-    for cost in ("bytes_kept", "replayed_images", "trained_images"):
-        assert whole.info["costs"][cost] == resumed.info["costs"][cost]
+    assert resumed.info["resumed"] == [0, 1][: len(whole.experiences)]
+    assert_same_run(whole, resumed)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -44,10 +44,17 @@ def tiny_plan(strategy: str, data: Path, results: Path, settings: tuple[str, ...
     return prepare(full, progress=False)
 
 
-def tiny_run(strategy: str, data: Path, results: Path, settings: tuple[str, ...] = (), **request) -> Run:
+def tiny_run(
+    strategy: str,
+    data: Path,
+    results: Path,
+    settings: tuple[str, ...] = (),
+    checkpoint_epochs: int | None = None,
+    **request,
+) -> Run:
     """Train and evaluate ``tiny_plan``; the run read back from its directory."""
     plan = tiny_plan(strategy, data, results, settings, **request)
-    return load_run(execute(plan, Progress(-1)))
+    return load_run(execute(plan, Progress(-1), checkpoint_epochs=checkpoint_epochs))
 
 
 def assembled(strategy: str, data: Path, results: Path, **request) -> tuple[Plan, Parts]:

@@ -36,8 +36,9 @@ def encode(
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
 
-    ``paths`` are what ``pixels`` knows the images by. As many images at a time as torch has threads, while each is computed on one. Raises RunError naming the
-    image whose features are too large for ``precision``, and what ``pixels`` raises.
+    ``paths`` are what ``pixels`` knows the images by. As many images at a time as torch has threads, while
+    each is computed on one. Raises RunError naming the image whose features are too large for ``precision``,
+    and what ``pixels`` raises.
     """
 
     @torch.no_grad()

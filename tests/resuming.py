@@ -1,0 +1,83 @@
+"""Runs that are interrupted at a chosen moment, and what must not differ afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iufbench import checkpoint, runner
+from iufbench.evaluation import ObjectEvaluation
+from iufbench.runner import Parts
+from iufbench.store import Run
+
+TABLES = ("metrics.csv", "scores.csv.gz", "train_log.csv")
+COSTS = ("bytes_kept", "replayed_images", "trained_images")
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing that runs afterwards may count on having been called."""
+
+
+def reassembly(parts: Parts) -> Callable[..., Parts]:
+    """Instead of ``runner.assemble``: the images of ``parts`` once more, and an untrained strategy."""
+
+    def assemble(plan, device, progress):
+        evaluation = ObjectEvaluation(parts.evaluation._tests)
+        strategy = runner.build_strategy(plan, parts.backbone, device, evaluation)
+        return Parts(parts.streams, strategy, evaluation, parts.backbone)
+
+    return assemble
+
+
+@contextmanager
+def interruption(monkeypatch: Any, experience: int, iteration: int, signal_: int | None = None) -> Iterator:
+    """A signal to this process, or Killed, when ``iteration`` (from 1) of an experience was done."""
+    call = checkpoint.Saver.__call__
+
+    def interrupted(self):
+        epoch, done, of = self._strategy.position
+        if (self._experience, epoch * of + done) == (experience, iteration):
+            if signal_ is None:
+                raise Killed
+            os.kill(os.getpid(), signal_)
+        call(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Saver, "__call__", interrupted)
+        yield
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    """The same tables, costs and weights to the last bit, the same files, and nothing left lying about."""
+    for name in TABLES:
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
+    for cost in COSTS:
+        assert one.info["costs"][cost] == other.info["costs"][cost], cost
+    assert files(one.path) == files(other.path)
+    for path in sorted((one.path / "checkpoints").glob("*.pt")):
+        again = torch.load(other.path / "checkpoints" / path.name, weights_only=True)
+        assert same(torch.load(path, weights_only=True), again), path.name
+    vouched = json.loads((other.path / "checkpoints/manifest.json").read_text())["files"]
+    assert {p.name for p in (other.path / "checkpoints").glob("*.pt")} == set(vouched)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal to the last bit, whatever is nested in what."""
+    if isinstance(one, torch.Tensor):
+        bits = [t.contiguous().cpu().numpy().tobytes() for t in (one, other)]
+        return one.dtype == other.dtype and one.shape == other.shape and bits[0] == bits[1]
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and (one == other or one != one)
