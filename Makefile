@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo demo-check test test-fast lint types check tables figures report clean
+.PHONY: help bench bench-gpu demo demo-check test test-fast lint types check tables figures report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -36,6 +36,12 @@ types: .venv/installed-for-tests  ## mypy on the harness
 	$(BIN)/mypy
 
 check: lint types test  ## everything that must be green
+
+bench: .venv/installed  ## how fast each stage of a run is on this machine
+	$(BIN)/iufbench bench
+
+bench-gpu: .venv/installed  ## on a machine with a GPU: agreement with the CPU, speed, limits, projections
+	$(BIN)/python tests/perf/bench_gpu.py
 
 tables: .venv/installed  ## tables of all finished runs
 	$(BIN)/iufbench tables --format md --format tex --format csv --format html

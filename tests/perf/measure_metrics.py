@@ -7,15 +7,19 @@ compute AUROC, AP, F1-max, AUPRO@0.3 and @0.05 of the same input and must agree.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
-from aupro_oracle import aupro_by_sorting
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from iufbench.metrics.pixel import pixel_metrics
+
+sys.path.append(str(Path(__file__).parents[1] / "metrics"))
+from aupro_oracle import aupro_by_sorting
 
 
 def inputs(n: int, size: int) -> tuple[np.ndarray, np.ndarray]:

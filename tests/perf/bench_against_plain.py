@@ -1,0 +1,153 @@
+"""iufbench against plain_released.py on the same work: ratios of CPU seconds, side by side in one run.
+
+Each side has a process of its own and they take turns. Training steps go from image files (plain) or from the
+features that are already there (iufbench: that is the point) to updated weights. Images and weights are
+made up; speed does not depend on them.
+
+Usage: python tests/perf/bench_against_plain.py [step ...] [--batch 2] [--repeats 3] [--out FILE.json]
+with any of: uniad iuf_release iuf evaluate metrics loop
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain_released as plain
+import torch
+from bare_loop import bare_training, harness_training
+from workers import Worker, compare
+
+from iufbench.allocator import keep_freed_memory
+from iufbench.bench.learner import Learner, build_learner
+from iufbench.bench.stages import METRIC_IMAGES, photographs, smooth_maps
+from iufbench.bench.timing import Spread, ratio
+from iufbench.files import write_json
+from iufbench.metrics.image import image_metrics, image_score
+from iufbench.metrics.pixel import pixel_metrics
+
+GOALS = {"uniad": 2.0, "iuf_release": 2.5, "iuf": 15.0, "evaluate": 5.0, "metrics": 10.0}
+
+
+def learner_of(name: str, batch: int, preset: str, objects: int = 1, test: int = 2) -> Learner:
+    settings = [
+        f"{part}.{key}" for part in ("base", "increment") for key in (f"batch_size={batch}", "epochs=1")
+    ]
+    if preset == "quick":  # the plain network has neither, and a small one shows whether the sides agree
+        settings.append("network.standardise=false")
+    return build_learner(name, preset, [[batch] * objects, [batch]], test=test, settings=settings)
+
+
+def our_step(name: str, batch: int, increment: bool, preset: str) -> Callable[[], object]:
+    keep_freed_memory()
+    return learner_of(name, batch, preset).stepper(int(increment))
+
+
+def plain_step(name: str, batch: int, increment: bool, preset: str) -> Callable[[], object]:
+    """``iuf`` is compared with the released code too: its classifier looks at 224x224 pixels."""
+    learner = learner_of(name, batch, preset)
+    network = plain.network_for(learner).train()
+    training = plain.PlainTraining(network, plain.Backbone(), name != "uniad", increment)
+    folder = tempfile.mkdtemp()
+    paths = photographs(Path(folder), batch)
+    labels = torch.zeros(batch, dtype=torch.int64)
+    return lambda: training.step(paths, None, labels)
+
+
+def our_evaluation(name: str, images: int, preset: str) -> Callable[[], object]:
+    keep_freed_memory()
+    learner = learner_of(name, 1, preset, objects=4, test=images // 4)
+    learner.strategy.train(learner.streams.train[0], eval_streams=[])
+    evaluate = learner.evaluator()
+
+    def call() -> int:
+        evaluate()
+        return images
+
+    return call
+
+
+def plain_evaluation(name: str, images: int, preset: str) -> Callable[[], object]:
+    learner = learner_of(name, 1, preset, objects=4, test=images // 4)
+    network = plain.network_for(learner)
+    sets: list[Any] = []
+    for experience, test in zip(learner.streams.test[:4], learner.evaluation._tests):
+        data = experience.resident
+        image = None if network.classifier is None else torch.randn(len(data), 3, 224, 224)
+        sets.append((data.features, image, test.masks))
+    folder = Path(tempfile.mkdtemp())
+    return lambda: len(plain.evaluate(network, sets, folder))
+
+
+def our_metrics() -> Callable[[], object]:
+    masks, maps = smooth_maps(METRIC_IMAGES)
+    labels = masks.any(axis=(1, 2))
+
+    def call() -> dict[str, float]:
+        image = image_metrics(labels, image_score(maps))
+        pixel = pixel_metrics(masks, maps)
+        return {**{f"image_{k}": v for k, v in image.items()}, **{f"pixel_{k}": v for k, v in pixel.items()}}
+
+    return call
+
+
+def plain_metrics() -> Callable[[], object]:
+    masks, maps = smooth_maps(METRIC_IMAGES)
+    return lambda: plain.metrics(masks, maps)
+
+
+def sides(what: str, given: argparse.Namespace) -> dict[str, Worker]:
+    threads = given.threads
+    if what == "evaluate":
+        shape = (given.evaluate_strategy, given.images, given.preset)
+        makers: Any = ((our_evaluation, shape), (plain_evaluation, shape))
+    elif what == "metrics":
+        makers = ((our_metrics, ()), (plain_metrics, ()))
+    elif what == "loop":
+        makers = ((bare_training, ()), (harness_training, ()))
+    else:
+        shape = (what, given.batch, what != "uniad", given.preset)
+        makers = ((our_step, shape), (plain_step, shape))
+    names = ("bare", "iufbench") if what == "loop" else ("iufbench", "plain")
+    return {name: Worker(make, *args, threads=threads) for name, (make, args) in zip(names, makers)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("what", nargs="*", default=[*GOALS, "loop"])
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--evaluate-strategy", default="uniad")
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    results = []
+    for what in given.what:
+        timings, peaks = compare(sides(what, given), given.repeats)
+        (fast, ours), (slow, theirs) = timings.items()
+        times = ratio(theirs.cpu, ours.cpu)
+        seconds = {name: Spread.of(t.cpu).median for name, t in timings.items()}
+        goal = "at most 1.10" if what == "loop" else f"at least {GOALS[what]}"
+        print(
+            f"{what}: {slow}/{fast} {times.median:.2f} "
+            f"({times.low:.2f} to {times.high:.2f}, n={times.count}), "
+            f"goal {goal}; CPU s {json.dumps({k: round(v, 3) for k, v in seconds.items()})}, "
+            f"peak MiB {json.dumps({k: round(v) for k, v in peaks.items()})}",
+            flush=True,
+        )
+        results.append({"what": what, "ratio": vars(times), "cpu_s": seconds, "peak_mib": peaks})
+    if given.out is not None:
+        settings = {k: v for k, v in vars(given).items() if k not in ("what", "out")}
+        write_json(given.out, {"settings": settings, "results": results})
+
+
+if __name__ == "__main__":
+    np.seterr(invalid="ignore")
+    main()

@@ -1,0 +1,253 @@
+"""One command for a machine with a GPU: does it agree with the CPU, how fast is it, what holds it back?
+
+Checks that anomaly maps and losses agree between CPU and device (float32, bf16), measures training and
+evaluation of every strategy asked for on random features, says which resource is the limit, and projects the
+wall time of the seven full protocols. Prints lines, writes JSON, exits 1 when the device disagrees.
+
+Usage: python tests/perf/bench_gpu.py [--device cuda] [--strategy uniad --strategy iuf ...] [--out FILE.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from iufbench.allocator import keep_freed_memory
+from iufbench.bench.learner import build_learner
+from iufbench.bench.stages import Conditions, measure
+from iufbench.bench.timing import Spread, take_turns
+from iufbench.cards import load_strategy, resolve
+from iufbench.data.datasets import dataset_cards
+from iufbench.errors import InputError
+from iufbench.files import write_json
+from iufbench.protocols import protocol_cards
+from iufbench.provenance import environment, now, peak_memory_mb
+
+STRATEGIES = ("uniad", "iuf", "iuf_release", "ewc", "lwf", "replay")
+TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # of the largest value; bfloat16 keeps 8 bits
+EXACT = ("network.dropout=0.0", "network.jitter_scale=0.0")  # noise is drawn differently on each device
+BUSY, SHARE = 0.7, 0.5
+
+
+def settings_of(given: argparse.Namespace, batch: int, epochs: int = 1) -> list[str]:
+    parts = ("base", "increment")
+    sizes = [f"{p}.{k}" for p in parts for k in (f"batch_size={batch}", f"epochs={epochs}")]
+    return [*given.set, *sizes]
+
+
+def agreement(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Three training steps and the maps afterwards, on the CPU and on the device, from the same start."""
+
+    def trained(device: str, precision: str) -> tuple[torch.Tensor, float]:
+        settings = [*settings_of(given, given.batch, epochs=3), *EXACT]
+        learner = build_learner(
+            name, given.preset, [[given.batch]], 4, device, settings, precision, compiled=False
+        )
+        strategy = learner.strategy
+        strategy.train(learner.streams.train[0], eval_streams=[])
+        strategy.eval([learner.streams.test[0]])
+        return strategy.anomaly_maps().float().cpu(), strategy.training_log[-1]["reconstruction"]
+
+    maps, loss = trained("cpu", "fp32")
+    found = []
+    for precision, tolerance in TOLERANCE.items():
+        theirs, their_loss = trained(given.device, precision)
+        difference = float((maps - theirs).abs().max() / maps.abs().max())
+        loss_difference = abs(their_loss / loss - 1)
+        agrees = max(difference, loss_difference) <= tolerance
+        found.append(
+            {
+                "strategy": name,
+                "precision": precision,
+                "maps": difference,
+                "loss": loss_difference,
+                "tolerance": tolerance,
+                "agrees": agrees,
+            }
+        )
+        print(
+            f"agreement {name} {precision}: maps {difference:.1e}, loss {loss_difference:.1e} "
+            f"(tolerance {tolerance}) {'ok' if agrees else 'DISAGREES'}",
+            flush=True,
+        )
+    return found
+
+
+def peaks(given: argparse.Namespace) -> dict[str, float]:
+    """What the device reaches on nothing but a matrix product (FLOP/s) and a copy (bytes/s)."""
+    side = given.peak_size
+    reached = {}
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a = torch.randn(side, side, device=given.device, dtype=dtype)
+        reached[precision] = 2 * side**3 / _best(lambda a=a: a @ a, given)
+    block = torch.empty(16 * side * side, dtype=torch.uint8, device=given.device)
+    target = torch.empty_like(block)
+    reached["bytes_per_s"] = 2 * block.numel() / _best(lambda: target.copy_(block), given)
+    return reached
+
+
+def _best(call: Callable[[], object], given: argparse.Namespace) -> float:
+    return min(take_turns({"": call}, 5, _synchronise(given.device))[""].wall)
+
+
+def _synchronise(device: str) -> Callable[[], None] | None:
+    return torch.cuda.synchronize if device.startswith("cuda") else None
+
+
+def training(name: str, precision: str, top: dict[str, float], given: argparse.Namespace) -> dict[str, Any]:
+    """Images a second of an increment's step, memory, and the resource that is the limit."""
+    cuda = given.device.startswith("cuda")
+    if cuda:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    learner = build_learner(
+        name,
+        given.preset,
+        [[given.batch], [given.batch]],
+        2,
+        given.device,
+        settings_of(given, given.batch),
+        precision,
+        compiled=given.compile,
+    )
+    step = learner.stepper(1)
+    timing = take_turns({"": step}, given.repeats, _synchronise(given.device), warm_up=2)[""]
+    wall = Spread.of(timing.wall)
+    with FlopCounterMode(display=False) as counter:
+        step()
+    operations = counter.get_total_flops()
+    busy = _busy(step, wall.median, given) if cuda else min(1.0, Spread.of(timing.cpu).median / wall.median)
+    share = operations / wall.median / top[precision]
+    limit = "host" if busy < BUSY else ("arithmetic" if share > SHARE else "memory traffic")
+    if cuda:
+        memory = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        memory = peak_memory_mb()
+    row = {
+        "strategy": name,
+        "precision": precision,
+        "images_per_s": given.batch / wall.median,
+        "step_s": vars(wall),
+        "busy": busy,
+        "flop_per_step": operations,
+        "share_of_peak": share,
+        "limit": limit,
+        "peak_memory_mib": memory,
+    }
+    print(
+        f"step {name} {precision}: {row['images_per_s']:.1f} images/s, busy {busy:.0%}, "
+        f"{share:.0%} of peak FLOP/s, limit: {limit}, {memory:.0f} MiB",
+        flush=True,
+    )
+    return row
+
+
+def _busy(step: Callable[[], object], wall: float, given: argparse.Namespace) -> float:
+    """Seconds in which a kernel ran, of the wall seconds of an unprofiled step."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
+        step()
+        torch.cuda.synchronize()
+    kernels = sum(event.self_device_time_total for event in recorded.key_averages())
+    return min(1.0, kernels / 1e6 / wall)
+
+
+def project(name: str, rows: dict[str, float], given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Hours of each full protocol: iterations of the paper schedule times what was measured here."""
+    data = dataset_cards()
+    found = []
+    for protocol in protocol_cards().values():
+        counts = data[protocol.dataset].counts
+        if not counts or protocol.dataset not in ("mvtec", "visa"):
+            continue
+        recipe = resolve(load_strategy(name), protocol.dataset, protocol.id, "paper")
+        trained = evaluated = seen = 0
+        images = sum(sum(counts[o].values()) for o in protocol.objects)
+        for number, group in enumerate(protocol.experiences):
+            schedule = recipe.base if number == 0 else recipe.increment
+            trained += schedule.epochs_of(number) * sum(counts[o]["train"] for o in group)
+            seen += sum(counts[o]["test_good"] + counts[o]["test_defective"] for o in group)
+            evaluated += seen
+        seconds = trained / rows["train"] + evaluated / rows["evaluate"] + images / rows["backbone"]
+        found.append({"protocol": protocol.id, "strategy": name, "hours": seconds / 3600})
+        print(f"projected {name} {protocol.id}: {seconds / 3600:.2f} h", flush=True)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--strategy", action="append", help=f"repeatable [default: {', '.join(STRATEGIES)}]")
+    parser.add_argument("--preset", default="paper")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--peak-size", type=int, default=8192, help="side of the matrices for the peak")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("bench-gpu.json"))
+    given = parser.parse_args(arguments)
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        print("no CUDA device is available here (--device cpu runs the same on the CPU)", file=sys.stderr)
+        return 2
+    keep_freed_memory()
+    names, started = given.strategy or list(STRATEGIES), time.perf_counter()
+    try:
+        top = peaks(given)
+        agreed = [row for name in names for row in agreement(name, given)]
+        steps = [training(name, p, top, given) for name in names for p in TOLERANCE]
+        conditions = Conditions(
+            preset=given.preset,
+            strategies=tuple(names),
+            stages=("backbone", "evaluate"),
+            device=given.device,
+            repeats=3,
+            settings=tuple(given.set),
+        )
+        others = {(row.stage, row.item): row.images_per_s for row in measure(conditions)}
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    backbone = next(speed for (stage, _), speed in others.items() if stage == "backbone")
+    projections = []
+    for row in steps:
+        if row["precision"] == "fp32":
+            name = row["strategy"]
+            speeds = {
+                "train": row["images_per_s"],
+                "evaluate": others["evaluate", name],
+                "backbone": backbone,
+            }
+            projections += project(name, speeds, given)
+    device = torch.cuda.get_device_name() if given.device.startswith("cuda") else "CPU"
+    write_json(
+        given.out,
+        {
+            "device": device,
+            "environment": environment(given.device, torch.get_num_threads()),
+            "measured": now(),
+            "peak": top,
+            "agreement": agreed,
+            "steps": steps,
+            "images_per_s": {f"{stage} {item}": speed for (stage, item), speed in others.items()},
+            "projections": projections,
+            "projections_rest_on": (
+                "official image counts, the paper preset's epochs and this machine's images/s on random "
+                "features; reading and decoding the images once is not included"
+            ),
+            "seconds": time.perf_counter() - started,
+        },
+    )
+    print(f"written: {given.out}")
+    return 0 if all(row["agrees"] for row in agreed) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

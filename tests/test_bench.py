@@ -1,0 +1,130 @@
+"""``iufbench bench`` and the programs it is compared with: the same work, honestly timed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from iufbench.bench.timing import Spread, ratio, take_turns
+from iufbench.cli import main
+
+sys.path.append(str(Path(__file__).parent / "perf"))
+import bare_loop
+import bench_against_plain
+import bench_gpu
+import plain_released as plain
+
+SMALL = ("network.hidden=16", "network.heads=2", "network.feedforward=16", "image_size=64")
+QUICK = [word for setting in (*SMALL, "oasa.resolution=8") for word in ("--set", setting)]
+ARGUMENTS = ["bench", "--strategy", "iuf", "--repeats", "2", "--batch", "2", *QUICK]
+
+
+def test_calls_take_turns_after_a_warm_up():
+    order = []
+    found = take_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == list("ababab")
+    assert len(found["a"].cpu) == len(found["b"].wall) == 2
+
+
+def test_ratios_are_taken_turn_by_turn():
+    assert ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == Spread(2.0, 1.0, 3.0, 3)
+
+
+def test_bench_writes_what_compare_reads(tmp_path):
+    out = tmp_path / "a.json"
+    done = CliRunner().invoke(main, [*ARGUMENTS, "--stage", "step", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    content = json.loads(out.read_text())
+    assert [row["item"] for row in content["rows"]] == ["iuf base", "iuf increment"]
+    for row in content["rows"]:
+        assert row["images"] == 2
+        assert 0 < row["cpu_s"]["low"] <= row["cpu_s"]["median"] <= row["cpu_s"]["high"]
+    for row in content["rows"]:  # an old file that says half: the new one must look slower
+        row["cpu_s"]["median"] /= 1000
+    out.write_text(json.dumps(content))
+    again = CliRunner().invoke(main, [*ARGUMENTS, "--stage", "step", "--compare", str(out), "--json"])
+    assert again.exit_code == 0, again.output
+    found = json.loads(again.stdout)
+    assert all(entry["cpu"] < 0.1 for entry in found["speedup"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "patchcore", "--stage", "step"], "trains no network"),
+        (["--strategy", "nothing", "--stage", "step"], "nothing"),
+        (["--compare", "OLD", "--stage", "step"], "measured with preset paper, not quick"),
+        (["--compare", "OTHER", "--stage", "step"], "is not a file that"),
+    ],
+)
+def test_wrong_input_costs_one_line(arguments, message, tmp_path):
+    (tmp_path / "OLD").write_text(json.dumps({"rows": [], "conditions": {"preset": "paper"}}))
+    (tmp_path / "OTHER").write_text("{}")
+    arguments = [str(tmp_path / a) if a in ("OLD", "OTHER") else a for a in arguments]
+    done = CliRunner().invoke(main, ["bench", *arguments])
+    assert done.exit_code == 2
+    assert message in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("name", ["uniad", "iuf_release"])
+def test_the_plain_program_computes_what_iufbench_computes(name):
+    """Otherwise its time would be compared with that of other work."""
+    learner = bench_against_plain.learner_of(name, 2, "quick")
+    network = plain.network_for(learner).eval()
+    model = learner.strategy.model.eval()
+    side = learner.plan.recipe.image_size // 16
+    image = torch.randn(3, 3, 2 * side, 2 * side) if network.classifier is not None else None
+    features = torch.randn(3, model.channels, side, side)
+    ours = model(features, guide=image)
+    reconstruction, outputs, logits = network(features, image)
+    assert torch.allclose(ours.reconstruction, reconstruction, atol=2e-5, rtol=1e-4)
+    for mine, theirs in zip(ours.decoder_features, outputs, strict=True):
+        assert torch.allclose(mine, theirs.transpose(0, 1), atol=2e-5, rtol=1e-4)
+    if image is not None:
+        assert torch.allclose(ours.class_logits, logits, atol=2e-5, rtol=1e-4)
+
+
+def test_both_sides_of_the_metrics_comparison_agree(monkeypatch):
+    monkeypatch.setattr(bench_against_plain, "METRIC_IMAGES", 6)
+    ours, theirs = bench_against_plain.our_metrics()(), bench_against_plain.plain_metrics()()
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_the_bare_loop_ends_with_the_harness_weights(monkeypatch):
+    """The comparison is about overhead alone: both do the same arithmetic, bit for bit."""
+    monkeypatch.setattr(bare_loop, "COUNTS", [[6, 6], [6], [6]])
+    small = (*SMALL, "oasa.resolution=8", "base.batch_size=4", "increment.batch_size=4")
+    harness = bare_loop.train_with_harness(bare_loop.learner(small)).strategy.model.state_dict()
+    bare = bare_loop.train_barely(bare_loop.learner(small)).state_dict()
+    assert harness.keys() == bare.keys()
+    for name, value in harness.items():
+        assert torch.equal(value, bare[name]), name
+
+
+def test_the_gpu_program_runs_on_the_cpu(tmp_path):
+    """No GPU is needed to know that it measures, compares and projects; here device and CPU are the same."""
+    out = tmp_path / "gpu.json"
+    settings = [w for s in (*SMALL, "oasa.resolution=8") for w in ("--set", s)]
+    common = ["--device", "cpu", "--batch", "2", "--repeats", "1", "--peak-size", "256", "--preset", "quick"]
+    assert bench_gpu.main([*common, "--strategy", "iuf", *settings, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())
+    assert {row["precision"]: row["maps"] == 0 for row in found["agreement"]} == {"fp32": True, "bf16": False}
+    assert {row["limit"] for row in found["steps"]} <= {"host", "arithmetic", "memory traffic"}
+    assert all(row["flop_per_step"] > 0 and row["share_of_peak"] > 0 for row in found["steps"])
+    assert len(found["projections"]) == 7
+    hours = {row["protocol"]: row["hours"] for row in found["projections"]}
+    # 11 base objects of 12 are more than 8 and 4 in one step of the same length: same images in all.
+    assert hours["visa_8_4"] == pytest.approx(hours["visa_8_1x4"], rel=0.5)
+
+
+def test_the_gpu_program_says_when_there_is_no_gpu(capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert bench_gpu.main([]) == 2
+    assert "--device cpu" in capsys.readouterr().err
