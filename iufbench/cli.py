@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iufbench import __version__
+from iufbench.cli_cache import cache
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
@@ -309,6 +310,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 
 data.add_command(download)
+data.add_command(cache)
 for command in (tables, figures, report, compare, export):
     main.add_command(command)
 
