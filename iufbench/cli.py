@@ -11,6 +11,7 @@ import click
 
 from iufbench import __version__
 from iufbench.cli_bench import bench
+from iufbench.cli_cache import cache
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
@@ -359,6 +360,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 
 data.add_command(download)
+data.add_command(cache)
 for command in (tables, figures, report, compare, export, bench):
     main.add_command(command)
 

@@ -20,6 +20,7 @@ from iufbench.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.context import Context
 from iufbench.data.datasets import cache_folder
 from iufbench.data.feature_cache import encode_images
+from iufbench.data.residency import home_for
 from iufbench.data.resident import FrozenInputs
 from iufbench.device import choose_device
 from iufbench.errors import InputError, RunError
@@ -186,12 +187,14 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
         raise InputError(
             f"the learner's image resolution {size} is larger than image_size {recipe.image_size}"
         )
-    precision = getattr(torch, recipe.backbone.precision)
-    inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size, precision=precision)
-    if plan.request.cache:
-        inputs.use_cache(cache_folder(), plan.dataset, progress)
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
+    inputs = FrozenInputs(backbone, recipe.image_size, size, getattr(torch, recipe.backbone.precision))
+    inputs.home = home_for(total * inputs.image_bytes, device, cache_folder())
+    if inputs.home.kind == "mapped":
+        progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
+    if plan.request.cache:
+        inputs.use_cache(cache_folder(), plan.dataset, progress)
     streams = room("benchmarks.streams")
     with progress.bar("reading images", total) as bar:
         built = streams.build_streams(

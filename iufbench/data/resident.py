@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from iufbench.data.feature_cache import cached_features, encode
 from iufbench.data.guide_cache import cached_guides, small
 from iufbench.data.image_cache import Files, Rows, cached_images
 from iufbench.data.images import load_image
+from iufbench.data.residency import Home
 from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import RunError
 from iufbench.progress import Progress
@@ -83,7 +84,8 @@ class Batch:
 class ResidentData(Dataset):
     """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths.
 
-    ``features`` [N, C, h, w] stay in the precision in which they are stored; batches are float32.
+    ``features`` [N, C, h, w] stay in the precision in which they are stored; batches are float32. They and
+    ``guide`` [N, 3, g, g] may lie on a GPU; ``objects`` [N] are on the CPU, where indices are drawn.
     """
 
     def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None) -> None:
@@ -96,10 +98,11 @@ class ResidentData(Dataset):
         return self.features[index].float(), int(self.objects[index])
 
     def batch(self, index: Tensor) -> Batch:
-        """The samples of an index tensor [B] in its order."""
+        """The samples of an index tensor [B] in its order, where the features lie; pinned if they are."""
         objects = self.objects[index]
         guide = None if self.guide is None else self.guide[index]
-        return Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide)
+        batch = Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide)
+        return batch.pin_memory() if self.features.is_pinned() else batch
 
     def without_objects(self) -> ResidentData:
         """The same inputs with every object id hidden."""
@@ -107,11 +110,12 @@ class ResidentData(Dataset):
 
     @staticmethod
     def concatenate(parts: Sequence[ResidentData]) -> ResidentData:
-        """All samples of several, in order."""
-        guides = [p.guide for p in parts if p.guide is not None]
+        """All samples of several, in order, where the first ones lie."""
+        device = parts[0].features.device
+        guides = [p.guide.to(device) for p in parts if p.guide is not None]
         return ResidentData(
-            torch.cat([p.features for p in parts]),
-            torch.cat([p.objects for p in parts]),
+            torch.cat([p.features.to(device) for p in parts]),
+            torch.cat([p.objects.cpu() for p in parts]),
             torch.cat(guides) if guides else None,
         )
 
@@ -141,6 +145,7 @@ class FrozenInputs:
 
     ``guide_size``: side of the small images kept for learners that look at pixels, or None.
     ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
+    ``home`` is where what is loaded lies.
     """
 
     def __init__(
@@ -152,9 +157,17 @@ class FrozenInputs:
     ) -> None:
         self.backbone, self.image_size = backbone, image_size
         self.guide_size, self.precision = guide_size, precision
+        self.home = Home()
         self._images: Rows | None = None
         self._guides: Rows | None = None
         self._features: Rows | None = None
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that one loaded image takes."""
+        side = self.image_size // self.backbone.stride
+        guide = 0 if self.guide_size is None else 3 * self.guide_size**2
+        return self.backbone.channels * side * side * self.precision.itemsize + guide
 
     def use_cache(self, folder: Path, dataset: DataSet, progress: Progress) -> None:
         """Take the images of ``dataset`` and their features from the caches in ``folder``, made on first use.
@@ -163,20 +176,25 @@ class FrozenInputs:
         InputError naming an image that cannot be decoded, RunError as ``encode``.
         """
         files, size = Files(dataset), self.image_size
+        said: set[str] = set()
 
-        def images() -> Any:
-            if self._images is None:
-                with _or_in_memory(progress):
-                    self._images = cached_images(folder, files, size, progress)
+        def attempt(cached: Any, *arguments: Any) -> Rows | None:
+            try:
+                return cached(folder, files, size, *arguments, progress)
+            except CacheUnusable as error:
+                if str(error) not in said:
+                    progress.say(f"{error}: going on in memory")
+                said.add(str(error))
+                return None
+
+        @functools.cache
+        def pixels() -> Any:
+            self._images = attempt(cached_images)
             return self._pixels
 
-        with _or_in_memory(progress):
-            self._features = cached_features(
-                folder, files, size, self.backbone, self.precision, images, progress
-            )
+        self._features = attempt(cached_features, self.backbone, self.precision, pixels)
         if self.guide_size is not None:
-            with _or_in_memory(progress):
-                self._guides = cached_guides(folder, files, size, self.guide_size, images, progress)
+            self._guides = attempt(cached_guides, self.guide_size, pixels)
 
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         """Features of ``samples``, whose object ids are ``objects``; ``advance(n)`` reports progress.
@@ -189,9 +207,9 @@ class FrozenInputs:
         guides: Tensor | None = None
         done = 0
         for part, guide in self._stored(paths) if self._features is not None else self._computed(paths):
-            features = _put(features, part, done, len(paths))
+            features = self._put(features, part, done, len(paths))
             if guide is not None:
-                guides = _put(guides, guide, done, len(paths))
+                guides = self._put(guides, guide, done, len(paths))
             done += len(part)
             if advance is not None:
                 advance(len(part))
@@ -221,18 +239,9 @@ class FrozenInputs:
             guides = [g for g in map(self._guide, part) if g is not None]
             yield torch.from_numpy(self._features.of(part)), torch.cat(guides) if guides else None
 
-
-@contextmanager
-def _or_in_memory(progress: Progress) -> Iterator[None]:
-    try:
-        yield
-    except CacheUnusable as reason:
-        progress.say(f"{reason}: going on in memory")
-
-
-def _put(whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
-    """``part`` into its place of [total, ...], which is made at the first part: no second copy at the end."""
-    if whole is None:
-        whole = torch.empty((total, *part.shape[1:]), dtype=part.dtype)
-    whole[start : start + len(part)] = part
-    return whole
+    def _put(self, whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
+        """``part`` into its place of [total, ...], made at the first part: no second copy at the end."""
+        if whole is None:
+            whole = self.home.empty((total, *part.shape[1:]), part.dtype)
+        whole[start : start + len(part)] = part
+        return whole

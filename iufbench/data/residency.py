@@ -1,0 +1,94 @@
+"""Where the inputs of a run lie: on the GPU when they fit, else in memory, else in a file."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from iufbench.data.bytebar import readable
+from iufbench.errors import RunError
+
+DEVICE_SHARE = 0.5  # of the GPU's free memory; the rest is for network, gradients and anomaly maps
+HOST_SHARE = 0.7  # of the free memory; the rest is for the learner, its memories and the masks
+Kind = Literal["device", "pinned", "memory", "mapped"]
+
+
+def choose(needed: int, host_free: int, device_free: int | None = None) -> Kind:
+    """Where ``needed`` bytes go, given the free bytes of memory and of the GPU (None without one).
+
+    ``device`` when they take at most ``DEVICE_SHARE`` of the GPU's; ``pinned`` (host memory from which a GPU
+    copies while it computes; ``memory`` where there is no GPU) when they take at most ``HOST_SHARE`` of the
+    host's; else ``mapped``: a file whose pages come and go.
+    """
+    if device_free is not None and needed <= DEVICE_SHARE * device_free:
+        return "device"
+    if needed <= HOST_SHARE * host_free:
+        return "memory" if device_free is None else "pinned"
+    return "mapped"
+
+
+@dataclass(frozen=True)
+class Home:
+    """A place for tensors: ``device`` for kind ``device``, ``folder`` for kind ``mapped``."""
+
+    kind: Kind = "memory"
+    device: torch.device | None = None
+    folder: Path | None = None
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """A tensor with room for ``shape``. Raises RunError when a file for it does not fit on the disk."""
+        if self.kind == "mapped":
+            assert self.folder is not None
+            return _mapped(shape, dtype, self.folder)
+        device = self.device if self.kind == "device" else None
+        return torch.empty(shape, dtype=dtype, device=device, pin_memory=self.kind == "pinned")
+
+
+def home_for(needed: int, device: torch.device, folder: Path) -> Home:
+    """The home of ``needed`` bytes on this machine as it is now; files would lie in ``folder``."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    return Home(choose(needed, free_memory(), free), device, folder)
+
+
+def free_memory(system: Path = Path("/")) -> int:
+    """Bytes that this process can still take: what the system has available, and its control group allows.
+
+    A system that does not tell (it is not Linux) is taken to have as much as is installed.
+    """
+    try:
+        lines = (system / "proc/meminfo").read_text().splitlines()
+        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (x.partition(":") for x in lines)}
+        free = found["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    group = system / "sys/fs/cgroup"
+    try:
+        limit = int((group / "memory.max").read_text())  # "max" without a limit
+        used = int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return free
+    return max(0, min(free, limit - used))
+
+
+def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
+    """A tensor in a file that has no name any more: it goes with the last process that uses it."""
+    size = math.prod(shape)
+    needed = size * dtype.itemsize
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix="inputs-") as file:
+            # Reserved, not only sized: writing to a map without a disk block behind it kills the process.
+            os.posix_fallocate(file.fileno(), 0, needed)
+            return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
+    except OSError as error:
+        raise RunError(
+            f"inputs of {readable(needed)} are too large for the memory, and a file for them cannot be made "
+            f"in {folder} ({error.strerror}); set IUFBENCH_CACHE to a folder with room"
+        ) from error

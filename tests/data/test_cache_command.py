@@ -1,0 +1,86 @@
+"""iufbench data cache: what is there, whether it is whole, and away with it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from caching import inputs
+from click.testing import CliRunner
+from notes import Notes
+
+from iufbench.cli import main
+from iufbench.data.array_store import DATA, locked
+from iufbench.data.datasets import open_dataset
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["data", "cache", *arguments])
+
+
+@pytest.fixture
+def folder(data, tmp_path, monkeypatch):
+    """A cache folder with images, guides and features of the tiny VisA."""
+    monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path))
+    inputs().use_cache(tmp_path, open_dataset("visa", None, data), Notes())
+    return tmp_path
+
+
+def test_an_empty_cache_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path / "none"))
+    assert "0 entries" in invoke().stdout
+    assert "no damaged" in invoke("--verify").stdout
+    assert "0 bytes freed" in invoke("--clear").stdout
+    assert json.loads(invoke("--json").stdout)["entries"] == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_info_names_every_entry_with_its_size(folder, data):
+    text = invoke("--info").stdout
+    assert "3 entries" in text and "visa-synthetic-32" in text and str(folder) in text
+    found = json.loads(invoke("--info", "--json").stdout)
+    assert found["folder"] == str(folder)
+    assert [(e["kind"], e["rows"], e["state"]) for e in found["entries"]] == [
+        ("features", 39, "complete"), ("guides", 39, "complete"), ("images", 39, "complete"),
+    ]  # fmt: skip
+    assert {e["root"] for e in found["entries"]} == {str(data.resolve())}
+    on_disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+    assert found["bytes"] == sum(e["bytes"] for e in found["entries"]) == on_disk
+
+
+def test_verify_finds_damage(folder):
+    done = invoke("--verify")
+    assert done.exit_code == 0 and done.stdout == "no damaged entries\n"
+    (path,) = folder.glob(f"images/*/{DATA}")
+    content = bytearray(path.read_bytes())
+    content[5000] ^= 1
+    path.write_bytes(content)
+    done = invoke("--verify")
+    assert done.exit_code == 1
+    assert str(path.parent) in done.stdout and "1 damaged entry" in done.stdout
+
+
+def test_clear_removes_entries_and_nothing_else(folder):
+    mine = [folder / "synthetic" / "marker", folder / "images" / "holiday" / "beach.jpg"]
+    for path in mine:
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+    done = invoke("--clear")
+    assert done.exit_code == 0 and "freed" in done.stdout
+    assert sorted(p for p in folder.rglob("*") if p.is_file()) == sorted(mine)
+
+
+def test_clear_leaves_what_is_being_made(folder):
+    part = folder / "features" / "visa-0-0.part"
+    with locked(part, None):
+        done = invoke("--clear")
+        assert done.exit_code == 0 and f"kept {part}" in done.stderr
+        assert json.loads(invoke("--json").stdout)["entries"][0]["state"] == "unfinished"
+    assert invoke("--clear").exit_code == 0
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_json_goes_with_info_only(folder):
+    done = invoke("--clear", "--json")
+    assert done.exit_code == 2 and "--json goes with --info" in done.stderr
+    assert len(list(folder.glob("*/*"))) == 3

@@ -1,0 +1,197 @@
+"""Images, guides and features through their caches: the same bytes, less work, no trouble that ends a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from caching import Means, inputs, loaded
+from notes import Notes
+
+from iufbench.data import array_store, image_cache, resident
+from iufbench.data.array_store import DATA
+from iufbench.data.datasets import open_dataset
+from iufbench.data.feature_cache import encode
+from iufbench.data.image_cache import Files, cached_images
+from iufbench.data.images import load_image
+from iufbench.data.processes import in_processes
+from iufbench.errors import InputError
+from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.progress import Progress
+
+
+@pytest.fixture
+def dataset(data, tmp_path):
+    """The tiny VisA, in a folder of this test's own."""
+    return open_dataset("visa", None, shutil.copytree(data, tmp_path / "visa"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def restored_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def equal(one, two) -> bool:
+    return torch.equal(one.features, two.features) and torch.equal(one.guide, two.guide)
+
+
+def kinds(folder):
+    return sorted(p.parent.name for p in folder.glob("*/*"))
+
+
+def test_what_comes_from_the_cache_is_what_is_computed(dataset, folder):
+    live = loaded(dataset, inputs())
+    for expected in (39, 0):  # images that are encoded, the first time and then
+        backbone = Means()
+        cached = inputs(backbone)
+        cached.use_cache(folder, dataset, Notes())
+        assert equal(loaded(dataset, cached), live) and backbone.encoded == expected
+    assert kinds(folder) == ["features", "guides", "images"]
+
+
+def test_a_full_cache_needs_neither_the_files_nor_the_image_cache(dataset, folder, monkeypatch):
+    inputs().use_cache(folder, dataset, Notes())
+    shutil.rmtree(folder / "images")
+    monkeypatch.setattr(image_cache, "load_image", None)
+    monkeypatch.setattr(resident, "load_image", None)
+    again, notes = inputs(), Notes()
+    again.use_cache(folder, dataset, notes)
+    assert loaded(dataset, again).guide.shape == (39, 3, 8, 8) and notes.said == []
+
+
+@pytest.mark.parametrize(
+    ("change", "more"),
+    [
+        (partial(inputs, Means("other weights")), ["features"]),
+        (partial(inputs, Means(layers=(0, 1))), ["features"]),
+        (partial(inputs, Means(padding="released")), ["features"]),
+        (partial(inputs, precision=torch.float32), ["features"]),
+        (partial(inputs, guide=4), ["guides"]),
+        (partial(inputs, size=48), ["features", "guides", "images"]),
+        (inputs, []),
+    ],
+)
+def test_everything_that_decides_a_number_has_its_own_entry(dataset, folder, change, more):
+    inputs().use_cache(folder, dataset, Notes())
+    before = set(folder.glob("*/*"))
+    changed, notes = change(), Notes()
+    changed.use_cache(folder, dataset, notes)
+    assert sorted(p.parent.name for p in set(folder.glob("*/*")) - before) == more
+    assert before <= set(folder.glob("*/*")) and "have changed" not in notes.text
+    assert equal(loaded(dataset, changed), loaded(dataset, change()))
+
+
+def test_images_that_changed_are_read_anew(dataset, folder):
+    """Same name, same size in bytes, other content: the time of modification tells."""
+    inputs().use_cache(folder, dataset, Notes())
+    path, fingerprint = dataset.samples[3].image, dataset.fingerprint()
+    content, status = bytearray(path.read_bytes()), path.stat()
+    content[content.index(b"\xff\xdb") + 5] ^= 3  # a JPEG's quantisation table: other contrast
+    path.write_bytes(content)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    assert dataset.fingerprint() == fingerprint  # a run's identity does not look at times
+    notes, changed = Notes(), inputs()
+    changed.use_cache(folder, dataset, notes)
+    found = loaded(dataset, changed)
+    assert notes.text.count("have changed") == 3 and kinds(folder) == ["features", "guides", "images"]
+    assert equal(found, loaded(dataset, inputs()))
+
+
+def test_damaged_entries_are_said_and_made_anew(dataset, folder):
+    inputs().use_cache(folder, dataset, Notes())
+    for path in folder.glob(f"*/*/{DATA}"):
+        os.truncate(path, path.stat().st_size // 2)
+    notes, again = Notes(), inputs()
+    again.use_cache(folder, dataset, notes)
+    assert notes.text.count("made anew") == 3
+    assert equal(loaded(dataset, again), loaded(dataset, inputs()))
+
+
+def a_file_is_in_the_way(folder, monkeypatch):
+    folder.write_text("")
+
+
+def little_room(folder, monkeypatch):
+    monkeypatch.setattr(array_store, "free_space", lambda folder: 300)
+
+
+def failing_disk(folder, monkeypatch):
+    def fail(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(array_store.os, "fsync", fail)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "said"),
+    [
+        (a_file_is_in_the_way, "Not a directory", 1),
+        (little_room, "can be used", 3),
+        (failing_disk, "No space left on device", 1),
+    ],
+)
+def test_without_a_usable_cache_it_goes_on_in_memory(dataset, folder, monkeypatch, trouble, reason, said):
+    trouble(folder, monkeypatch)
+    given, notes = inputs(), Notes()
+    given.use_cache(folder, dataset, notes)
+    assert reason in notes.text and notes.text.count("going on in memory") == said
+    assert equal(loaded(dataset, given), loaded(dataset, inputs()))
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_what_fits_is_cached_and_the_rest_is_not(dataset, folder, monkeypatch):
+    """At 32 pixels an image takes 3072 bytes, a guide 192 and features 24."""
+    monkeypatch.setattr(array_store, "free_space", lambda folder: 10_000)
+    given, notes = inputs(), Notes()
+    given.use_cache(folder, dataset, notes)
+    assert kinds(folder) == ["features", "guides"] and notes.text.count("going on in memory") == 1
+    assert "needs 119.81 kB" in notes.text
+    assert equal(loaded(dataset, given), loaded(dataset, inputs()))
+
+
+def test_an_unreadable_image_is_named_and_leaves_nothing(dataset, folder):
+    dataset.samples[-1].image.write_bytes(b"no image")
+    with pytest.raises(InputError, match=dataset.samples[-1].image.name):
+        inputs().use_cache(folder, dataset, Notes())
+    assert not [p for p in folder.rglob("*") if p.is_file()]
+
+
+def test_many_images_are_decoded_by_several_processes(dataset, folder, monkeypatch):
+    for module in (image_cache, array_store):
+        monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(image_cache, "in_processes", partial(in_processes, workers=2))
+    files = Files(dataset)
+    found = cached_images(folder, files, 32, Progress(-1))
+    assert len(files.paths) == 39
+    assert all(np.array_equal(found[path], load_image(path, 32)) for path in files.paths)
+
+
+@pytest.mark.parametrize("padding", ["timm", "released"])
+def test_features_depend_on_the_image_alone(data, padding, restored_threads):
+    """Not on threads, order or company. With two threads for one image or two images in a batch, torch's
+    own numbers differ: that is what the rule is for."""
+    backbone = FrozenBackbone(BackboneSpec("tf_efficientnet_lite0", weights="package", padding=padding))
+    paths = sorted(data.rglob("*.JPG"))[:9]
+
+    def found(paths, threads):
+        torch.set_num_threads(threads)
+        encoded = encode(backbone, paths, lambda p: load_image(p, 64), torch.float32)
+        return dict(zip(paths, [features for _, features in encoded]))
+
+    torch.set_num_threads(1)
+    alone = {p: backbone.features(torch.from_numpy(load_image(p, 64)[None]))[0] for p in paths}
+    for order, threads in ((paths, 1), (paths[::-1], 3), (paths[5:], 2)):
+        again = found(order, threads)
+        assert list(again) == order and all(torch.equal(again[p], alone[p]) for p in order)
+        assert torch.get_num_threads() == threads

@@ -1,0 +1,61 @@
+"""Whole runs with and without a cache end with the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from tiny import tiny_plan
+
+from iufbench.cli import main
+from iufbench.models.backbone import FrozenBackbone
+from iufbench.progress import Progress
+from iufbench.runner import assemble, execute
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A cache folder of this test's own."""
+    monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(autouse=True)
+def restored_threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def outcome(path: Path) -> dict[str, bytes]:
+    return {name: (path / name).read_bytes() for name in ("metrics.csv", "scores.csv.gz", "train_log.csv")}
+
+
+def test_cached_and_live_runs_end_with_the_same_bytes(data, tmp_path, folder, monkeypatch):
+    """Whatever number of threads and whichever protocol filled the cache."""
+    live = execute(tiny_plan("iuf", data, tmp_path / "live", cache=False), Progress(-1))
+    assert not folder.exists()
+    order = ("cashew", "candle", "capsules")
+    assemble(
+        tiny_plan("iuf", data, tmp_path, threads=2, protocol="visa_1_1x2", order=order), CPU, Progress(-1)
+    )
+    monkeypatch.setattr(FrozenBackbone, "features", None)
+    cached = execute(tiny_plan("iuf", data, tmp_path / "cached"), Progress(-1))
+    assert outcome(live) == outcome(cached)
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(main, ["data", "cache", *arguments])
+
+
+def test_the_run_command_can_do_without(data, tmp_path, folder):
+    command = ["run", "--protocol", "visa_2_1", "--strategy", "padim", "--data-root", str(data), "--no-cache"]
+    size = ["--set", "image_size=32", "--results", str(tmp_path / "r"), "-q", "--device", "cpu"]
+    done = CliRunner().invoke(main, [*command, *size])
+    assert done.exit_code == 0, done.output
+    assert not folder.exists()
