@@ -72,7 +72,7 @@ def bench(
     for row in measure(conditions):
         rows.append(row)
         click.echo(_line(row), err=as_json)
-    content = {
+    content: dict[str, Any] = {
         "conditions": vars(conditions),
         "environment": environment(conditions.device, threads),
         "measured": now(),
@@ -82,8 +82,8 @@ def bench(
     if out is not None:
         write_json(out, content)
     if before is not None:
-        content["speedup"] = _speedups(before, content)
-        for entry in content["speedup"]:
+        content["speedup"] = speedups = _speedups(before, content)
+        for entry in speedups:
             text = (
                 f"{entry['stage']} {entry['item']}: {entry['cpu']:.2f} times as fast as before (CPU seconds)"
             )

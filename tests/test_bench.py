@@ -107,6 +107,7 @@ def test_the_bare_loop_ends_with_the_harness_weights(monkeypatch):
         assert torch.equal(value, bare[name]), name
 
 
+@pytest.mark.slow
 def test_the_gpu_program_runs_on_the_cpu(tmp_path):
     """No GPU is needed to know that it measures, compares and projects; here device and CPU are the same."""
     out = tmp_path / "gpu.json"

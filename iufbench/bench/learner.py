@@ -131,11 +131,14 @@ def build_learner(
 
 
 def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[tuple[str, ...], ...]]:
-    samples, groups = [], []
+    samples: list[Sample] = []
+    groups: list[tuple[str, ...]] = []
+    number = 0
     for counts in train:
-        names = []
+        names: list[str] = []
         for count in counts:
-            name = f"object{sum(map(len, groups)) + len(names):03d}"
+            name = f"object{number:03d}"
+            number += 1
             names.append(name)
             samples += [Sample(_NOWHERE / f"{name}/{i}", name, "train", 0) for i in range(count)]
             samples += [Sample(_NOWHERE / f"{name}/t{i}", name, "test", i % 2) for i in range(test)]
@@ -146,7 +149,7 @@ def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[
 
 def _object_test(name: str, images: int) -> ObjectTest:
     masks = random_masks(images, MAP_SIZE)
-    labels = masks.any(axis=(1, 2))
+    labels = np.asarray(masks.any(axis=(1, 2)))
     return ObjectTest(name, labels, masks, [f"{name}/t{i}" for i in range(images)])
 
 

@@ -176,7 +176,7 @@ def _evaluate(conditions: Conditions) -> Iterator[_Work]:
 
 def _metrics(conditions: Conditions) -> Iterator[_Work]:
     masks, maps = smooth_maps(METRIC_IMAGES)
-    labels = masks.any(axis=(1, 2))
+    labels = np.asarray(masks.any(axis=(1, 2)))
 
     def compute() -> None:
         image_metrics(labels, image_score(maps))

@@ -20,6 +20,7 @@ from iufbench.seeding import derive, seed_everything
 
 COUNTS = [[40] * 4, [40], [40]]
 EPOCHS = 3
+MOST_CALLS = 6
 
 
 def learner(settings: tuple[str, ...] = ()) -> Learner:
@@ -28,12 +29,14 @@ def learner(settings: tuple[str, ...] = ()) -> Learner:
 
 
 def harness_training() -> Callable[[], object]:
-    """A call trains all experiences with the strategy; returns the weights' sum."""
-    return lambda: weights_sum(train_with_harness(learner()).strategy.model)
+    """A call trains all experiences with the strategy, from the start; returns the weights' sum."""
+    fresh = [learner() for _ in range(MOST_CALLS)]
+    return lambda: weights_sum(train_with_harness(fresh.pop()).strategy.model)
 
 
 def bare_training() -> Callable[[], object]:
-    return lambda: weights_sum(train_barely(learner()))
+    fresh = [learner() for _ in range(MOST_CALLS)]
+    return lambda: weights_sum(train_barely(fresh.pop()))
 
 
 def weights_sum(model: nn.Module) -> float:

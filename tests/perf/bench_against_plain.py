@@ -5,13 +5,12 @@ features that are already there (iufbench: that is the point) to updated weights
 made up; speed does not depend on them.
 
 Usage: python tests/perf/bench_against_plain.py [step ...] [--batch 2] [--repeats 3] [--out FILE.json]
-with any of: uniad iuf_release iuf evaluate metrics loop
+with any of: uniad iuf (with iuf_release) evaluate metrics allocator loop
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +30,7 @@ from iufbench.files import write_json
 from iufbench.metrics.image import image_metrics, image_score
 from iufbench.metrics.pixel import pixel_metrics
 
-GOALS = {"uniad": 2.0, "iuf_release": 2.5, "iuf": 15.0, "evaluate": 5.0, "metrics": 10.0}
+GOALS = {"uniad": 2.0, "iuf_release": 2.5, "iuf": 15.0, "evaluate": 5.0, "metrics": 10.0, "allocator": 1.0}
 
 
 def learner_of(name: str, batch: int, preset: str, objects: int = 1, test: int = 2) -> Learner:
@@ -43,8 +42,9 @@ def learner_of(name: str, batch: int, preset: str, objects: int = 1, test: int =
     return build_learner(name, preset, [[batch] * objects, [batch]], test=test, settings=settings)
 
 
-def our_step(name: str, batch: int, increment: bool, preset: str) -> Callable[[], object]:
-    keep_freed_memory()
+def our_step(name: str, batch: int, increment: bool, preset: str, keep: bool = True) -> Callable[[], object]:
+    if keep:
+        keep_freed_memory()
     return learner_of(name, batch, preset).stepper(int(increment))
 
 
@@ -108,41 +108,59 @@ def sides(what: str, given: argparse.Namespace) -> dict[str, Worker]:
         makers: Any = ((our_evaluation, shape), (plain_evaluation, shape))
     elif what == "metrics":
         makers = ((our_metrics, ()), (plain_metrics, ()))
+    elif what == "allocator":
+        shape = (given.evaluate_strategy, given.batch, False, given.preset)
+        makers = ((our_step, shape), (our_step, (*shape, False)))
     elif what == "loop":
         makers = ((bare_training, ()), (harness_training, ()))
+    elif what == "iuf":
+        shapes = [(name, given.batch, True, given.preset) for name in ("iuf", "iuf_release")]
+        makers = (*((our_step, shape) for shape in shapes), (plain_step, shapes[1]))
     else:
-        shape = (what, given.batch, what != "uniad", given.preset)
+        shape = (what, given.batch, False, given.preset)
         makers = ((our_step, shape), (plain_step, shape))
-    names = ("bare", "iufbench") if what == "loop" else ("iufbench", "plain")
+    own_names = {
+        "iuf": ("iuf", "iuf_release", "plain"),
+        "loop": ("bare", "iufbench"),
+        "allocator": ("kept", "given back"),
+    }
+    names = own_names.get(what, ("iufbench", "plain"))
     return {name: Worker(make, *args, threads=threads) for name, (make, args) in zip(names, makers)}
+
+
+def rounded(values: dict[str, float], digits: int) -> str:
+    return ", ".join(f"{name} {value:.{digits}f}" for name, value in values.items())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("what", nargs="*", default=[*GOALS, "loop"])
+    parser.add_argument("what", nargs="*", default=["uniad", "iuf", "evaluate", "metrics", "loop"])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--images", type=int, default=200)
-    parser.add_argument("--evaluate-strategy", default="uniad")
+    parser.add_argument("--evaluate-strategy", default="uniad", help="of evaluate and allocator")
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--warm-up", type=int, default=1, help="turns that do not count")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     results = []
     for what in given.what:
-        timings, peaks = compare(sides(what, given), given.repeats)
-        (fast, ours), (slow, theirs) = timings.items()
-        times = ratio(theirs.cpu, ours.cpu)
+        timings, peaks = compare(sides(what, given), given.repeats, given.warm_up)
+        *fast, slow = timings
+        for name in fast:
+            times = ratio(timings[slow].cpu, timings[name].cpu)
+            goal = GOALS.get(name, GOALS.get(what))
+            print(
+                f"{what}: {slow}/{name} {times.median:.2f} "
+                f"({times.low:.2f} to {times.high:.2f}, n={times.count}), "
+                + ("at most 1.10 wanted" if what == "loop" else f"at least {goal} wanted"),
+                flush=True,
+            )
+            results.append({"what": what, "of": name, "ratio": vars(times)})
         seconds = {name: Spread.of(t.cpu).median for name, t in timings.items()}
-        goal = "at most 1.10" if what == "loop" else f"at least {GOALS[what]}"
-        print(
-            f"{what}: {slow}/{fast} {times.median:.2f} "
-            f"({times.low:.2f} to {times.high:.2f}, n={times.count}), "
-            f"goal {goal}; CPU s {json.dumps({k: round(v, 3) for k, v in seconds.items()})}, "
-            f"peak MiB {json.dumps({k: round(v) for k, v in peaks.items()})}",
-            flush=True,
-        )
-        results.append({"what": what, "ratio": vars(times), "cpu_s": seconds, "peak_mib": peaks})
+        results[-1] |= {"cpu_s": seconds, "peak_mib": peaks}
+        print(f"  CPU s {rounded(seconds, 3)}; peak MiB {rounded(peaks, 0)}", flush=True)
     if given.out is not None:
         settings = {k: v for k, v in vars(given).items() if k not in ("what", "out")}
         write_json(given.out, {"settings": settings, "results": results})

@@ -2,10 +2,10 @@
 
 Trains ``iuf`` on synthetic data (data seed 1, which no reported number uses) with the classifier at each
 resolution and everything else alike, and prints, per resolution: how many test images the classifier names
-rightly after the base, image and pixel AUROC (final mean), CPU seconds, and each value's distance to the largest
-resolution beside the spread over seeds. The lowest resolution within that spread in all three is marked.
+rightly after the base, image and pixel AUROC (final mean), CPU seconds; then the spread of the largest over
+seeds, and the lowest resolution that differs from it by no more than that, in all three.
 
-Usage: python tests/perf/oasa_resolution.py [--resolutions 14,28,56,112,224] [--seeds 0,1] [--set base.epochs=10]
+Usage: python tests/perf/oasa_resolution.py [--resolutions 14,56,224] [--seeds 0,1] [--set base.epochs=10]
 """
 
 from __future__ import annotations

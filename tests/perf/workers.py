@@ -48,14 +48,16 @@ def _work(pipe: Any, make: Callable[..., Callable[[], object]], arguments: tuple
         pipe.send(error)
 
 
-def compare(workers: dict[str, Worker], repeats: int) -> tuple[dict[str, Timing], dict[str, float]]:
-    """Timings of the sides turn by turn after one turn that does not count, and their peaks in MiB."""
+def compare(
+    workers: dict[str, Worker], repeats: int, warm_up: int = 1
+) -> tuple[dict[str, Timing], dict[str, float]]:
+    """Timings of the sides turn by turn after ``warm_up`` turns that do not count, and their peaks in MiB."""
     timings = {name: Timing([], []) for name in workers}
     peaks = {}
-    for turn in range(1 + repeats):
+    for turn in range(warm_up + repeats):
         for name, worker in workers.items():
             cpu, wall, peaks[name], _ = worker.turn()
-            if turn:
+            if turn >= warm_up:
                 timings[name].cpu.append(cpu)
                 timings[name].wall.append(wall)
     for worker in workers.values():
