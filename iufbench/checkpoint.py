@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from iufbench import selection
 from iufbench.errors import RunError
 from iufbench.files import write_bytes
 from iufbench.maps import MAPS
@@ -56,8 +57,9 @@ def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
 
 
 def remove_state(run: Path) -> None:
-    """Forget what a run directory holds of an earlier training: checkpoints, kept maps, baseline."""
-    for folder in (FOLDER, MAPS):
+    """Forget what a run directory holds of an earlier training: checkpoints, maps, baseline, diagnosis."""
+    for folder in (FOLDER, MAPS, selection.FOLDER):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
     (run / BASELINE).unlink(missing_ok=True)
+    (run / selection.SELECTION).unlink(missing_ok=True)

@@ -60,6 +60,7 @@ class Request:
     order_seed: int | None = None
     eval_unseen: bool = False
     init_from: Path | None = None
+    diagnose_every: int | None = None  # epochs between states for the diagnosis of selection; None: none
     results: Path = field(default_factory=lambda: Path("results"))
 
     def as_dict(self) -> dict[str, Any]:
