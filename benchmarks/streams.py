@@ -1,9 +1,13 @@
 """A protocol on a data set as Avalanche streams.
 
 The train stream has one experience per step with the normal images of the objects it introduces; the
-test stream has one experience per object. The two are separate Avalanche benchmarks, and every
-experience is sealed: from the one that a strategy is handed, no other can be reached. Test experiences
-carry object ids only for a strategy that declares to use them.
+test stream has one experience per object. Every experience is sealed: from the one that a strategy is
+handed, no other can be reached. Test experiences are benchmarks of their own, so that none has a number
+that tells the object, and their images come in a shuffled order, because in that of their files the good
+ones lie together; they carry object ids only for a strategy that declares to use them.
+
+This holds against everything that a strategy is handed, not against one that breaks in: Python cannot
+keep code of the same process from the garbage collector, the call stack, or the disk.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ from avalanche.benchmarks.utils.data_attribute import DataAttribute
 
 from iufbench.data.resident import FrozenInputs, ResidentData
 from iufbench.data.samples import DataSet, Sample
+from iufbench.errors import RunError
 from iufbench.protocols import Protocol
+from iufbench.seeding import derive
 
 
-class PeekingError(RuntimeError):
+class PeekingError(RunError):
     """A strategy tried to reach data beyond the experience that it was handed."""
 
 
@@ -42,6 +48,9 @@ class SealedStream:
 
     def __iter__(self) -> Any:
         raise PeekingError(f"a strategy may not walk through the {self.name} stream")
+
+    def __len__(self) -> int:
+        raise PeekingError(f"a strategy may not count the {self.name} stream")
 
     def __getitem__(self, index: int) -> Any:
         raise PeekingError(f"a strategy may not pick from the {self.name} stream")
@@ -64,8 +73,16 @@ def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> 
 
 
 def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
-    """The test images of every object, in the order in which the protocol introduces them."""
-    return [dataset.select("test", (o,)) for o in protocol.objects]
+    """The test images of every object, in the order in which the protocol introduces them.
+
+    Those of one object are shuffled, always in the same way: a place must not tell good from defective.
+    """
+    groups = [dataset.select("test", (o,)) for o in protocol.objects]
+    return [[group[i] for i in _shuffled(len(group), name)] for name, group in zip(protocol.objects, groups)]
+
+
+def _shuffled(n: int, name: str) -> list[int]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derive(0, "test order", name))).tolist()
 
 
 def build_streams(
@@ -91,7 +108,7 @@ def build_streams(
     test = [resident(group) for group in tests]
     if not object_id_at_test:
         test = [data.without_objects() for data in test]
-    return Streams(_stream("train", train), _stream("test", test), tests)
+    return Streams(_stream("train", train), [_stream("test", [data])[0] for data in test], tests)
 
 
 def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:

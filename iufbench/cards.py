@@ -23,6 +23,7 @@ from iufbench.fields import build, number, suggest
 from iufbench.registry import find_card
 
 PRESETS = ("paper", "quick")
+CARD_BYTES, CARD_VALUES = 1 << 20, 100_000  # a card is a page or two; YAML of megabytes takes minutes to read
 WEIGHT_SOURCES = ("package", "pretrained", "random")
 
 
@@ -47,11 +48,11 @@ class Backbone:
 class Network:
     """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values."""
 
-    hidden: int = number(256, at_least=4)
-    heads: int = number(8, at_least=1)
-    feedforward: int = number(1024, at_least=1)
-    encoder_layers: int = number(4, at_least=1)
-    decoder_layers: int = number(4, at_least=1)
+    hidden: int = number(256, at_least=4, at_most=16384)
+    heads: int = number(8, at_least=1, at_most=1024)
+    feedforward: int = number(1024, at_least=1, at_most=65536)
+    encoder_layers: int = number(4, at_least=1, at_most=256)
+    decoder_layers: int = number(4, at_least=1, at_most=256)
     dropout: float = number(0.1, at_least=0, below=1)
     neighbour_mask: int | None = number(None, at_least=1)
     jitter_scale: float = number(20.0, at_least=0)
@@ -63,8 +64,8 @@ class Network:
 class Training:
     """How one experience is trained. ``epochs`` may list one number per increment."""
 
-    epochs: int | list[int] = number(at_least=1)
-    batch_size: int = number(at_least=1)
+    epochs: int | list[int] = number(at_least=1, at_most=1_000_000)
+    batch_size: int = number(at_least=1, at_most=1_000_000)
     optimizer: Literal["adamw", "sgd"] = "adamw"
     lr: float = number(1e-4, above=0)
     weight_decay: float = number(1e-4, at_least=0)
@@ -127,13 +128,27 @@ class StrategyCard:
 _SECTIONS = ("presets", "per_dataset", "per_protocol")
 
 
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML with every key once, and without dates: 2024-10-01 stays the text that JSON can hold."""
+    """YAML as JSON could say it: every key once, no dates (2024-10-01 stays text), no tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
         first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if kind not in _PLAIN:
+            problem = f"the tag {node.tag} is not understood: only plain values are"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # an integer of thousands of digits, a text that is called one
+            problem = f"{str(node.value)[:20]}... is no {kind} that can be read"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -145,19 +160,52 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file. Raises InputError with file and line."""
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """How many values a node stands for, with all that its aliases (``*name``) refer to.
+
+    A few lines of aliases of aliases stand for billions of values, or, in a circle, for endlessly many:
+    YAMLError, before anybody writes them out.
+    """
+    if id(node) not in known:
+        known[id(node)] = CARD_VALUES  # until it is known: who meets it meanwhile stands in itself
+        parts = node.value if isinstance(node.value, list) else []
+        flat = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in flat)
+        if known[id(node)] > CARD_VALUES:
+            problem = f"with its aliases this stands for more than {CARD_VALUES} values"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return known[id(node)]
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that YAML text stands for. Raises InputError with ``where`` and the line."""
+    loader = _Loader(text)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expanded(node, {})
+        return loader.construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "is not valid YAML"
-        raise InputError(f"{path}{line}: {problem}") from error
+        raise InputError(f"{where}{line}: {problem}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: brackets in brackets without end") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file. Raises InputError with file and line."""
+    try:
+        size = path.stat().st_size
+        if size > CARD_BYTES:
+            raise InputError(f"{path}: has {size} bytes; a card has at most {CARD_BYTES}")
+        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a mapping of keys")
     for key in content:
@@ -243,10 +291,13 @@ def _setting(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
     key, sign, raw = text.partition("=")
     if not sign or not key:
         raise InputError(f"--set {text}: must be key=value, for example --set base.epochs=10")
+    shown = text if len(text) <= 80 else text[:77] + "..."
     try:
-        value = yaml.safe_load(raw)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: the value is not valid YAML") from error
+        value = parse_yaml(raw, "")
+    except InputError as error:
+        raise InputError(
+            f"--set {shown}: the value is not valid YAML ({str(error).lstrip(', :')})"
+        ) from error
     *parents, last = key.split(".")
     level: Any = content
     for depth, name in enumerate(parents):

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from iufbench import selection
 from iufbench.errors import RunError
 from iufbench.files import read_json, write_bytes, write_json
 from iufbench.maps import MAPS
@@ -101,11 +102,12 @@ def load_within(run: Path, experience: int, strategy: Any) -> dict[str, Any] | N
 
 
 def remove_state(run: Path) -> None:
-    """Forget what a run directory holds of an earlier training: checkpoints, kept maps, baseline."""
-    for folder in (FOLDER, MAPS):
+    """Forget what a run directory holds of an earlier training: checkpoints, maps, baseline, diagnosis."""
+    for folder in (FOLDER, MAPS, selection.FOLDER):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
     (run / BASELINE).unlink(missing_ok=True)
+    (run / selection.SELECTION).unlink(missing_ok=True)
 
 
 def tidy(run: Path) -> None:

@@ -13,24 +13,33 @@ from iufbench import __version__
 from iufbench.cli_bench import bench
 from iufbench.cli_cache import cache
 from iufbench.cli_download import download
-from iufbench.cli_options import FILE, FOLDER, json_option, results_option
+from iufbench.cli_options import FILE, FOLDER, SEED, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
+from iufbench.cli_trust import conclude, rerun, verify
 from iufbench.errors import InputError, RunError
 from iufbench.files import json_text
 from iufbench.stopping import terminated_as_interrupted
+
+
+def _one_line(error: Exception) -> str:
+    """The message with its control characters spelled out: file names may hold line breaks and worse."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
 
 
 class Commands(click.Group):
     """Turns what can go wrong without a bug into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # file names need not be text, and are shown all the same
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(context)
         except InputError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_one_line(error)}", err=True)
             context.exit(2)
         except RunError as error:
-            click.echo(f"error: {error}", err=True)
+            click.echo(f"error: {_one_line(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand == "run"
@@ -66,16 +75,12 @@ def main() -> None:
 @main.command()
 @click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
 @click.option("--strategy", required=True, help="Name of a strategy, or a path to your own card.yaml.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
 @click.option(
     "--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so)."
 )
-@click.option(
-    "--data-seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of --synthetic."
-)
+@click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
 @click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
 @click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
 @click.option(
@@ -99,8 +104,18 @@ def main() -> None:
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
 @click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
-@click.option("--order-seed", type=click.IntRange(0), help="Objects in a reproducibly shuffled order.")
+@click.option("--order-seed", type=SEED, help="Objects in a reproducibly shuffled order.")
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
+@click.option(
+    "--diagnose-selection",
+    is_flag=True,
+    help="Also tell what the best epoch on test images would have reported; changes no result.",
+)
+@click.option(
+    "--diagnose-every",
+    type=click.IntRange(1),
+    help="With --diagnose-selection, look at every k-th epoch only [default: 1].",
+)
 @click.option(
     "--resume/--restart",
     default=True,
@@ -156,6 +171,10 @@ def run(
     lists = (options.pop("train_list"), options.pop("test_list"))
     options["lists"] = None if lists[0] is None else lists
     options["order"] = split_names(options["order"])
+    diagnose, every = options.pop("diagnose_selection"), options["diagnose_every"]
+    if every is not None and not diagnose:
+        raise InputError("--diagnose-every belongs to --diagnose-selection")
+    options["diagnose_every"] = (every or 1) if diagnose else None
     verbosity = -1 if quiet else int(verbose)
     with terminated_as_interrupted():
         plan = prepare(Request(**options), progress=not quiet)
@@ -169,7 +188,7 @@ def run(
 
         progress = Progress(verbosity)
         if verify:
-            _verify(plan, progress)
+            _do_twice(plan, progress)
             return
         if resume and is_complete(plan):
             progress.say(f"complete already: {plan.path} (--restart runs it anew)")
@@ -177,12 +196,16 @@ def run(
             progress.say(f"run {plan.id}")
             execute(plan, progress, not resume, checkpoint_epochs)
         _show_results(plan.path, progress)
+        if diagnose:
+            from iufbench.selection import describe_optimism
+
+            click.echo(describe_optimism(plan.path), err=True)
 
 
-def _verify(plan: Any, progress: Any) -> None:
-    from iufbench.verify import verify
+def _do_twice(plan: Any, progress: Any) -> None:
+    from iufbench.determinism import do_twice
 
-    differences, compared = verify(plan, progress)
+    differences, compared = do_twice(plan, progress)
     for line in differences:
         click.echo(line)
     if differences:
@@ -213,21 +236,17 @@ def _show_results(path: Path, progress: Any) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def evaluate(path: Path, save_maps: bool, objects: str | None, device: str, quiet: bool) -> None:
-    """Evaluate a run directory again from its checkpoints and compare with its stored metrics.
+    """Evaluate a run directory again from its checkpoints, to keep its anomaly maps.
 
-    Exit code 1 when a number differs.
+    What comes out is compared with the stored metrics and scores: exit code 1 when a number differs. To
+    check a run completely, use `iufbench verify`.
     """
     from iufbench.plan import split_names
     from iufbench.progress import Progress
     from iufbench.reevaluate import evaluate_run
 
     differences = evaluate_run(path, Progress(-1 if quiet else 0), save_maps, split_names(objects), device)
-    for d in differences:
-        place = f"experience {d.experience}, {d.object}, {d.level} {d.metric}"
-        click.echo(f"{place}: stored {d.stored!r}, now {d.again!r}")
-    click.echo(f"{len(differences) or 'no'} difference{'s' if len(differences) > 1 else ''}")
-    if differences:
-        raise SystemExit(1)
+    conclude(list(map(str, differences)))
 
 
 @main.command("list")
@@ -294,7 +313,7 @@ def data() -> None:
 @click.option("--train", "n_train", type=click.IntRange(1), default=40, show_default=True)
 @click.option("--good", "n_good", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--defective", "n_defective", type=click.IntRange(1), default=24, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @click.option("-q", "--quiet", is_flag=True)
 def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts: Any) -> None:
@@ -321,25 +340,18 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @json_option
 def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> None:
-    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults."""
-    from iufbench.data.check import check_dataset
-    from iufbench.data.datasets import dataset_cards, open_dataset
+    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults.
 
-    card = dataset_cards().get(dataset)
-    opened = open_dataset(dataset, None if card is None else card.objects, folder)
-    expected = None if card is None or opened.synthetic else card.counts
-    findings = check_dataset(opened, expected, workers=workers, progress=not as_json)
-    errors = sum(f.severity == "error" for f in findings)
-    if as_json:
-        click.echo(json_text([{**vars(f), "path": f.path or None} for f in findings]))
-    else:
-        for finding in findings:
-            place = finding.path or finding.object
-            click.echo(f"{finding.severity}: {place}: {finding.message}")
-        click.echo(
-            f"{opened.name}: {len(opened.samples)} images, {len(opened.objects)} objects, {errors} errors"
-        )
-    if errors:
+    \b
+    iufbench data check ~/data/visa --dataset visa
+    """
+    from iufbench.data.check import check_folder
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name the data set's root")
+    report = check_folder(folder, dataset, workers, progress=not as_json)
+    click.echo(json_text(report.as_dict()) if as_json else report.as_text())
+    if report.errors:
         raise SystemExit(1)
 
 
@@ -347,7 +359,7 @@ def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> Non
 @click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--dataset", default="visa", show_default=True, help="visa or mvtec.")
 @click.option("--objects", help="Only these: a,b,c.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None:
     """Draw a contact sheet of the synthetic objects and their defects into PICTURE (a .png file)."""
     from iufbench.data.synthetic import preview as draw
@@ -361,7 +373,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 data.add_command(download)
 data.add_command(cache)
-for command in (tables, figures, report, compare, export, bench):
+for command in (tables, figures, report, compare, export, verify, rerun, bench):
     main.add_command(command)
 
 

@@ -10,6 +10,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
+SEED = click.IntRange(0, 2**63 - 1)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 

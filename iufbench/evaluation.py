@@ -1,4 +1,8 @@
-"""The Avalanche metric plugin: streams anomaly maps of one object at a time into exact metrics."""
+"""Anomaly maps of one object at a time become exact metrics.
+
+The truth (labels, masks, names) and the strategy never meet: the strategy's evaluator holds a plugin that
+collects the strategy's own maps, and nothing else; they are judged after the strategy has let them go.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from avalanche.evaluation import PluginMetric
-from avalanche.evaluation.metric_results import MetricValue
 
 from iufbench.data.images import load_mask
 from iufbench.data.samples import Sample
@@ -47,61 +50,76 @@ class EvaluationResult:
     scores: list[ScoreRow] = field(default_factory=list)
 
 
-class ObjectEvaluation(PluginMetric):
-    """Evaluates every test experience (one object each) exactly, after its last batch.
+class AnomalyMaps(PluginMetric):
+    """Collects the maps [N, S, S] float32 of a test experience, and knows nothing else.
 
-    Memory: the maps [N, S, S] float32 of one object at a time. Image scores are the maximum of the
-    16x16 average-pooled map (UniAD, IUF). A NaN or infinite score raises RunError naming the image.
+    It publishes no values: what a strategy scored on test images is no feedback for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[np.ndarray] = []
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        self._parts = []
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        self._parts.append(strategy.anomaly_maps().float().cpu().numpy())
+
+    def take(self) -> np.ndarray:
+        """The maps of the experience that was evaluated last; they are kept no longer."""
+        maps, self._parts = np.concatenate(self._parts), []
+        return maps
+
+    def reset(self) -> None:
+        self._parts = []
+
+    def result(self) -> None:
+        return None
+
+    def __str__(self) -> str:
+        return "AnomalyMaps"
+
+
+class ObjectEvaluation:
+    """Judges the maps of every test experience (one object each) exactly, after its last batch.
+
+    ``maps`` is the plugin for the strategy's evaluator. Memory: the maps of one object at a time. Image
+    scores are the maximum of the 16x16 average-pooled map (UniAD, IUF). A NaN or infinite score raises
+    RunError naming the image.
     """
 
     def __init__(self, tests: Sequence[ObjectTest]) -> None:
-        super().__init__()
-        self._tests = tests
-        self._maps: list[np.ndarray] = []
+        self.tests = tests
+        self.maps = AnomalyMaps()
         self.experience = 0
         self.seen = 0
         # Called with (object test, maps [N, S, S]) when somebody wants more of them than numbers.
         self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
-        self.result_rows = EvaluationResult()
+        self._rows = EvaluationResult()
 
     def start(self, experience: int, seen: int) -> None:
         """Begin the evaluation after ``experience``; the first ``seen`` objects have been learnt."""
         self.experience, self.seen = experience, seen
-        self.result_rows = EvaluationResult()
+        self._rows = EvaluationResult()
 
-    def before_eval_exp(self, strategy: Any) -> None:
-        self._maps = []
-
-    def after_eval_iteration(self, strategy: Any) -> None:
-        self._maps.append(strategy.anomaly_maps().float().cpu().numpy())
-
-    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
-        number = strategy.experience.current_experience
-        test = self._tests[number]
-        maps = np.concatenate(self._maps)
-        self._maps = []
+    def judge(self, number: int) -> None:
+        """Turn the collected maps of the object with this number into rows."""
+        test, maps = self.tests[number], self.maps.take()
         if self.on_maps is not None:
             self.on_maps(test, maps)
         scores = image_score(maps)
         values = {"image": image_metrics(test.labels, scores, names=test.names, object=test.object)}
         if test.masks is not None:
             values["pixel"] = pixel_metrics(test.masks, maps, names=test.names, object=test.object)
-        for name, label, score in zip(test.names, test.labels, scores):
-            self.result_rows.scores.append(ScoreRow(test.object, name, int(label), float(score)))
+        rows = [
+            ScoreRow(test.object, *row) for row in zip(test.names, map(int, test.labels), map(float, scores))
+        ]
+        self._rows.scores += sorted(rows, key=lambda row: row.image)  # the stream's order is a shuffled one
         for level, metrics in values.items():
             for metric, value in metrics.items():
                 row = MetricRow(test.object, level, metric, float(value), number < self.seen)
-                self.result_rows.metrics.append(row)
-        return [
-            MetricValue(self, f"{level}_auroc/{test.object}", metrics["auroc"], self.experience)
-            for level, metrics in values.items()
-        ]
-
-    def reset(self) -> None:
-        self._maps = []
+                self._rows.metrics.append(row)
 
     def result(self) -> EvaluationResult:
-        return self.result_rows
-
-    def __str__(self) -> str:
-        return "ObjectEvaluation"
+        return self._rows

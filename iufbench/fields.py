@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from iufbench.errors import InputError
 
 T = TypeVar("T")
+LARGEST = 2**63 - 1  # what torch and numpy can hold
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -60,7 +61,7 @@ def convert(hint: Any, value: Any, where: str, key: str, bounds: Mapping[str, fl
     if origin in (types.UnionType, typing.Union):
         return _convert_union(args, value, where, key, bounds)
     if origin is typing.Literal:
-        if value not in args:
+        if not any(value == allowed and type(value) is type(allowed) for allowed in args):
             allowed = ", ".join(map(str, args))
             raise InputError(f"{where}: {key} must be one of {allowed}, not {_shown(value)}")
         return value
@@ -99,6 +100,8 @@ def _scalar(hint: Any, value: Any, where: str, key: str) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
+        if abs(value) > LARGEST:
+            raise InputError(f"{where}: {key} is {_shown(value)}, which is too large a number")
         return value
     if hint is str and isinstance(value, str):
         return value
@@ -106,7 +109,7 @@ def _scalar(hint: Any, value: Any, where: str, key: str) -> Any:
         # YAML 1.1 reads 1e-4 (no dot) as text; what a person means by it is a number.
         try:
             result = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             result = math.nan
         if math.isfinite(result):
             return result
@@ -132,5 +135,7 @@ def _within(value: Any, where: str, key: str, bounds: Mapping[str, float]) -> An
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, int) and abs(value) > LARGEST:
+        return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

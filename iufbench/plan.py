@@ -63,6 +63,7 @@ class Request:
     eval_unseen: bool = False
     init_from: Path | None = None
     cache: bool = True
+    diagnose_every: int | None = None  # epochs between states for the diagnosis of selection; None: none
     results: Path = field(default_factory=lambda: Path("results"))
 
     def as_dict(self) -> dict[str, Any]:

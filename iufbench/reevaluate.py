@@ -1,12 +1,12 @@
-"""Evaluate a finished run again from its checkpoints: to check its numbers, or to keep its maps."""
+"""A finished run again, from what its run.json says: planned anew, evaluated from its checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from iufbench.checkpoint import checkpoint_path, load_checkpoint
 from iufbench.errors import InputError, RunError
 from iufbench.fields import suggest
 from iufbench.maps import maps_path, write_maps
-from iufbench.plan import Request, prepare
+from iufbench.plan import Plan, Request, prepare
 from iufbench.progress import Progress
 from iufbench.store import Run, load_run
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from iufbench.evaluation import ObjectTest
 
 
+Key = tuple[str, str, str]  # object, level, metric
+
+
 @dataclass(frozen=True)
 class Difference:
-    """A value that came out differently from what ``metrics.csv`` holds."""
+    """A value that came out differently from what the run directory holds; NaN: missing or undefined."""
 
     experience: int
     object: str
@@ -33,6 +36,47 @@ class Difference:
     stored: float
     again: float
 
+    def __str__(self) -> str:
+        place = f"experience {self.experience}, {self.object}, {self.level} {self.metric}"
+        return f"{place}: stored {self.stored!r}, now {self.again!r}"
+
+
+def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
+    """The plan that a run was made by, on the threads that it was made with.
+
+    ``data_root``: where its data lie now, if elsewhere; ``changes``: of its request. Raises RunError when
+    the data or the card are not what they were, naming what is different.
+    """
+    if "request" not in run.info:
+        raise RunError(f"{run.path}: run.json does not say how it was made; run it anew")
+    request = Request.from_dict(run.info["request"])
+    recorded = run.info["dataset"].get("root")
+    if data_root is not None:
+        changes |= {"data_root": data_root, "synthetic": False}
+    elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
+        changes["data_root"] = Path(recorded)
+    threads = run.info.get("environment", {}).get("threads")
+    plan = prepare(replace(request, threads=threads or request.threads, **changes), progress=False)
+    if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+        raise RunError(f"{run.path} was made from other data than {plan.dataset.root} holds now")
+    if plan.recipe_hash != run.info["recipe_hash"]:
+        changed = _changed(run.info.get("recipe", {}), plan.recipe.as_dict())
+        raise RunError(
+            f"{run.path} was made with another recipe than its card gives now: {changed or 'other weights'}; "
+            f"go back to the card it was made with"
+        )
+    return plan
+
+
+def _changed(then: Any, now: Any, key: str = "") -> str:
+    """The first few keys that differ, with both values."""
+    words = ("title", "description", "provenance")
+    if isinstance(then, dict) and isinstance(now, dict):
+        names = [n for n in {**then, **now} if key or n not in words]
+        parts = [_changed(then.get(n), now.get(n), f"{key}.{n}" if key else n) for n in names]
+        return ", ".join([p for p in parts if p][:5])
+    return "" if then == now else f"{key} was {then!r} and is {now!r}"
+
 
 def evaluate_run(
     path: Path,
@@ -40,31 +84,30 @@ def evaluate_run(
     save_maps: bool = False,
     objects: Sequence[str] | None = None,
     device: str = "auto",
+    data_root: Path | None = None,
 ) -> list[Difference]:
-    """Every experience of a run again from its checkpoint; returns what differs from its metrics.
+    """Every experience of a run again from its checkpoint; returns what differs from its metrics and scores.
 
     With ``save_maps`` the anomaly maps are kept below ``maps/`` as float16 (98 KiB per image and
     experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
     ``images`` [N]. ``objects`` restricts the work. Raises InputError for unknown objects, RunError when
-    a checkpoint is missing or the data are not those of the run.
+    a checkpoint is missing, or the data, card or weights are not those of the run.
     """
     run = load_run(path)
     wanted = _wanted(run, objects)
-    if "request" not in run.info:
-        raise RunError(f"{path}: run.json does not say how it was made; run it anew")
-    plan = prepare(Request.from_dict(run.info["request"]), progress=False)
+    plan = plan_again(run, data_root)
     from iufbench.device import choose_device
     from iufbench.runner import assemble, evaluate_objects  # after the plan, which brings Avalanche
 
-    if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
-        raise RunError(f"{path} was made from other data than {plan.dataset.root} holds now")
-    if plan.recipe_hash != run.info["recipe_hash"]:
-        raise RunError(f"{path} was made with another recipe than its card gives now ({plan.recipe_hash})")
     steps = len(plan.experiences)
     for number in range(steps):
         if not checkpoint_path(path, number).is_file():
             raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
     parts = assemble(plan, choose_device(device), progress)
+    weights = run.info.get("backbone", {}).get("weights_sha256")
+    if weights != parts.backbone.weights_sha256:
+        raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")
+    scores = run.scores()
     differences, seen = [], 0
     names = plan.protocol.objects
     for number, group in enumerate(plan.experiences):
@@ -72,19 +115,28 @@ def evaluate_run(
         load_checkpoint(path, number, parts.strategy)
         if save_maps:
             parts.evaluation.on_maps = partial(_save, path, number)
-        chosen = [i for i, name in enumerate(names[:seen]) if name in wanted]
+        shown = names if plan.request.eval_unseen else names[:seen]
+        chosen = [i for i, name in enumerate(shown) if name in wanted]
         again = evaluate_objects(parts, number, seen, chosen, progress, f"experience {number + 1}/{steps}")
-        stored = {
-            (r.object, r.level, r.metric): r.value
-            for r in run.metrics[run.metrics["experience"] == number].itertuples()
-        }
-        for row in again.metrics:
-            before = stored.get((row.object, row.level, row.metric), np.nan)
-            if not (before == row.value or (np.isnan(before) and np.isnan(row.value))):
-                differences.append(
-                    Difference(number, row.object, row.level, row.metric, float(before), row.value)
-                )
+        rows = run.metrics[(run.metrics["experience"] == number) & run.metrics["object"].isin(wanted)]
+        stored = {(r.object, r.level, r.metric): r.value for r in rows.itertuples()}
+        found = {(r.object, r.level, r.metric): r.value for r in again.metrics}
+        differences += compared(number, stored, found)
+        rows = scores[(scores["experience"] == number) & scores["object"].isin(wanted)]
+        stored = {(r.object, "image", f"score of {r.image}"): r.score for r in rows.itertuples()}
+        found = {(r.object, "image", f"score of {r.image}"): r.score for r in again.scores}
+        differences += compared(number, stored, found)
     return differences
+
+
+def compared(experience: int, stored: Mapping[Key, float], again: Mapping[Key, float]) -> list[Difference]:
+    """What differs between two sets of values, bit by bit; NaN stands for a value that is not there."""
+    pairs = [(key, stored.get(key, np.nan), again.get(key, np.nan)) for key in {**stored, **again}]
+    return [
+        Difference(experience, *key, float(one), float(other))
+        for key, one, other in pairs
+        if not (one == other or (np.isnan(one) and np.isnan(other)))
+    ]
 
 
 def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import warnings
 from collections.abc import Sequence
@@ -31,7 +32,7 @@ from iufbench.models.checkpoints import load_public_weights
 from iufbench.models.weights import read_state_dict
 from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
-from iufbench.provenance import command_line, environment, now, peak_memory_mb
+from iufbench.provenance import command_line, environment, file_hash, now, peak_memory_mb
 from iufbench.registry import room
 from iufbench.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
 from iufbench.rundir import (
@@ -42,7 +43,9 @@ from iufbench.rundir import (
     record_training,
     write_info,
 )
+from iufbench.sealing import untouched
 from iufbench.seeding import Seeds, derive, seed_everything
+from iufbench.selection import SELECTION, diagnose, watching
 from iufbench.stopping import Stop
 from iufbench.store import load_run
 from iufbench.summary import summaries
@@ -103,6 +106,8 @@ def is_complete(plan: Plan) -> bool:
         return False
     if plan.request.eval_unseen and not info.get("request", {}).get("eval_unseen"):
         raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
+    if plan.request.diagnose_every is not None and not (plan.path / SELECTION).is_file():
+        raise InputError(f"{plan.path} was run without --diagnose-selection: use --restart to run it with it")
     return True
 
 
@@ -208,7 +213,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
     tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
     evaluation = ObjectEvaluation(tests)
-    strategy = build_strategy(plan, backbone, device, evaluation)
+    strategy = build_strategy(plan, backbone, device, evaluation.maps)
     if plan.request.init_from is not None:
         source = plan.request.init_from
         load_public_weights(strategy.model, read_state_dict(source), str(source))
@@ -268,6 +273,8 @@ def _loop(work: Work) -> None:
             shown = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
             rows = evaluate_objects(parts, number, objects_seen, shown, progress, label, stop)
             record_experience(plan.path, number, rows.metrics, rows.scores)
+            if plan.request.diagnose_every is not None:
+                diagnose(plan, parts, number, objects_seen, rows.metrics, progress)
             work.info["seconds"]["evaluate"] += time.perf_counter() - clock
             _write(plan, work.info, "running")
             record_evaluated(plan.path, number + 1)
@@ -289,7 +296,8 @@ def _train(work: Work, number: int, label: str) -> None:
         plan.path, number, strategy, work.stop, work.checkpoint_epochs, inside.seconds
     )
     label = f"{label}: training {_short(plan.experiences[number])}"
-    with TrainingBar(work.progress, label, images * (epochs - inside.epoch), inside.epoch) as bar:
+    aside = watching(strategy, plan.path, plan.request.diagnose_every, inside.epoch)
+    with TrainingBar(work.progress, label, images * (epochs - inside.epoch), inside.epoch) as bar, aside:
         strategy.plugins.insert(0, bar)
         strategy.train(experience, eval_streams=[])
         strategy.plugins.remove(bar)
@@ -320,11 +328,12 @@ def evaluate_objects(
     Ends with KeyboardInterrupt between two objects when ``stop`` is asked for.
     """
     parts.evaluation.start(experience, seen)
-    with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar:
+    with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
         for number in objects:
             if stop is not None:
                 stop.check()
             parts.strategy.eval([parts.streams.test[number]])
+            parts.evaluation.judge(number)
             bar.advance()
     return parts.evaluation.result()
 
@@ -356,6 +365,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
             "title": (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else ""),
             "synthetic": dataset.synthetic,
             "fingerprint": dataset.fingerprint(),
+            "root": str(dataset.root.absolute()),
             "has_masks": dataset.has_masks,
             "licence": "synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
             "counts": image_counts(plan),
@@ -365,12 +375,15 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
             "title": protocol.title,
             "order": protocol.order,
             "experiences": [list(e) for e in plan.experiences],
+            "version": protocol.version,
         },
         "strategy": {
             "name": plan.card.name,
             "title": plan.recipe.title,
             "version": plan.recipe.version,
             "uses": dict(uses),
+            "card_sha256": file_hash(plan.card.path),
+            "learner_sha256": file_hash(inspect.getsourcefile(plan.learner)),
         },
         "recipe": plan.recipe.as_dict(),
         "recipe_hash": plan.recipe_hash,

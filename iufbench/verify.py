@@ -1,68 +1,93 @@
-"""``run --verify``: does the same command give the same numbers on this machine? Tried on one experience."""
+"""Are the numbers of a run directory what its own files say? Recomputed, and compared bit by bit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
+from iufbench.errors import RunError
+from iufbench.metrics.image import image_metrics
+from iufbench.progress import Progress
+from iufbench.reevaluate import Difference, Key, compared, evaluate_run
+from iufbench.store import Run, load_run
+from iufbench.summary import summaries
 
-from iufbench.device import choose_device
-from iufbench.plan import Plan
-from iufbench.progress import Progress, TrainingBar
-from iufbench.runner import assemble, evaluate_objects
-from iufbench.seeding import Seeds, derive, seed_everything
+
+@dataclass(frozen=True)
+class Verdict:
+    """``checked``: a line per source of what was recomputed; ``differences``: what came out otherwise."""
+
+    checked: list[str]
+    differences: list[str]
 
 
-def verify(plan: Plan, progress: Progress) -> tuple[list[str], int]:
-    """Do the first experience twice, from reading its images on; writes nothing.
+def verify_run(
+    path: Path,
+    progress: Progress,
+    scores_only: bool = False,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> Verdict:
+    """Recompute the summaries from ``metrics.csv``, the image metrics from ``scores.csv.gz`` and, unless
+    ``scores_only``, all metrics and scores from the checkpoints, which needs the data.
 
-    Returns a line for everything that differs in a single bit, and how many things were compared: tensors
-    and values of the learner's state, metrics, and scores of images.
+    Raises InputError for what is no run directory, RunError for an unfinished or damaged run, and when
+    its data, card, weights or checkpoints are not there any more.
     """
-    first, second = (_outcome(plan, progress, again) for again in ("once", "again"))
-    names = dict.fromkeys([*first, *second])
-    lines = [_difference(name, first.get(name), second.get(name)) for name in names]
-    return [line for line in lines if line is not None], len(names)
+    run = load_run(path)
+    if not run.complete:
+        raise RunError(f"{path}: the run is {run.info['status']}, not complete: nothing to verify yet")
+    from_scores = image_differences(run)
+    differences = [*_summary_differences(run), *map(str, from_scores)]
+    checked = [
+        "run.json: summaries recomputed from metrics.csv",
+        f"scores.csv.gz: image metrics of {len(run.scores())} scores recomputed",
+    ]
+    if not scores_only:
+        differences += map(str, evaluate_run(path, progress, device=device, data_root=data_root))
+        checked.append(
+            f"checkpoints: all metrics and scores of {len(run.experiences)} experiences recomputed"
+        )
+    return Verdict(checked, differences)
 
 
-def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
-    """What the first experience leaves, by name."""
-    parts = assemble(plan, choose_device(plan.request.device), progress)
-    strategy, experience = parts.strategy, parts.streams.train[0]
-    seed_everything(derive(Seeds.of(plan.request.seed).training, 0))
-    epochs = plan.recipe.base.epochs_of(0) if plan.learner.uses.gradients else 1
-    with TrainingBar(progress, f"{label}: training", len(experience.resident) * epochs) as bar:
-        strategy.plugins.insert(0, bar)
-        strategy.train(experience, eval_streams=[])
-        strategy.plugins.remove(bar)
-    state = dict(_leaves(deepcopy(strategy.state())))
-    objects = len(plan.experiences[0])
-    rows = evaluate_objects(parts, 0, objects, range(objects), progress, label)
-    metrics = {f"{r.level} {r.metric} of {r.object}": r.value for r in rows.metrics}
-    return {**state, **metrics, **{f"score of {r.image}": r.score for r in rows.scores}}
+def image_differences(run: Run) -> list[Difference]:
+    """Image metrics that ``scores.csv.gz`` gives otherwise than ``metrics.csv``, or only one of them has."""
+    differences = []
+    scores = run.scores()
+    known = run.metrics[run.metrics["level"] == "image"]
+    for number in range(len(run.experiences)):
+        stored = {
+            (r.object, "image", r.metric): r.value for r in known[known["experience"] == number].itertuples()
+        }
+        found: dict[Key, float] = {}
+        for name, rows in scores[scores["experience"] == number].groupby("object", sort=False):
+            labels = rows["label"].to_numpy(dtype=bool)
+            values = image_metrics(
+                labels, rows["score"].to_numpy(), names=rows["image"].tolist(), object=str(name)
+            )
+            found |= {(str(name), "image", metric): float(value) for metric, value in values.items()}
+        differences += compared(number, stored, found)
+    return differences
 
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What is nested in dicts and lists, by dotted names."""
-    if isinstance(value, (list, tuple)):
-        value = dict(enumerate(value))
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _leaves(item, f"{name}.{key}" if name else str(key))
-    else:
-        yield name, value
+def _summary_differences(run: Run) -> list[str]:
+    """Where ``run.json`` says something else than ``metrics.csv``."""
+    stored = _flat(run.info.get("summary") or {})
+    again = _flat(summaries(run))
+    return [
+        f"run.json, summary {name}: stored {stored.get(name)!r}, now {again.get(name)!r}"
+        for name in {**stored, **again}
+        if stored.get(name) != again.get(name)
+    ]
 
 
-def _difference(name: str, one: Any, other: Any) -> str | None:
-    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
-        same = one == other or (one != one and other != other)
-        return None if same else f"{name}: {one!r} and {other!r}"
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return f"{name}: {one.dtype} {list(one.shape)} and {other.dtype} {list(other.shape)}"
-    apart = (one != other) & ~((one != one) & (other != other))
-    if not bool(apart.any()):
-        return None
-    largest = float((one.double() - other.double()).abs()[apart].max())
-    return f"{name}: {int(apart.sum())} of {one.numel()} values differ, by up to {largest:.3g}"
+def _flat(summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """ "level name" -> value; None for NaN, which JSON does not have."""
+    return {
+        f"{level} {name}": None if value is None or math.isnan(value) else float(value)
+        for level, values in summary.items()
+        for name, value in values.items()
+    }

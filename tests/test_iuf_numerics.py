@@ -470,9 +470,10 @@ def test_evaluation_by_hand():
     masks[3, 40:90, 100:180] = True  # images 1 and 5 are defective, and their masks show nothing
     test = ObjectTest("a", labels, masks, [f"{i}.png" for i in range(n)])
     evaluation = ObjectEvaluation([test])
-    learner.plugins.insert(0, EvaluationPlugin(evaluation))
+    learner.plugins.insert(0, EvaluationPlugin(evaluation.maps))
     evaluation.start(0, 1)
     learner.eval([stream[0]])
+    evaluation.judge(0)
 
     state = learner.model.state_dict()
     plain = PlainIUF(state, [], heads=2, classifier_heads=2)

@@ -7,16 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tqdm import tqdm
 
-from iufbench.data.images import read_image, read_mask
+from iufbench.data.datasets import dataset_cards, known_objects, open_dataset
+from iufbench.data.images import has_many_values, read_image, read_mask
 from iufbench.data.processes import in_processes
 from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import InputError, RunError
 
 CHUNK = 16
+MASK_VALUES = 16  # the official masks have at most this many values: 0 and 255, or 0 and classes
+Result = tuple[bytes, list[str], list[str]]
+KINDS = ("train", "test_good", "test_defective")
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,81 @@ class Finding:
     message: str
 
 
+@dataclass(frozen=True)
+class Report:
+    """What ``check_folder`` found: ``counts`` of images per object and split, and as they should be."""
+
+    dataset: str
+    images: int
+    counts: dict[str, dict[str, int]]
+    expected: Mapping[str, Mapping[str, int]] | None
+    findings: list[Finding]
+
+    @property
+    def errors(self) -> int:
+        return sum(f.severity == "error" for f in self.findings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold."""
+        findings = [{**vars(f), "path": f.path or None} for f in self.findings]
+        counts = {"counts": self.counts, "official": self.expected}
+        return {"dataset": self.dataset, "images": self.images, **counts, "findings": findings}
+
+    def as_text(self) -> str:
+        """The counts beside the official ones, every finding, and the sum."""
+        lines = []
+        if self.counts:
+            width = max(len("object"), *map(len, self.counts))
+            lines.append(f"{'object':{width}}  {'train':>11}  {'test good':>11}  {'defective':>11}")
+        for name, found in self.counts.items():
+            wanted = (self.expected or {}).get(name, found)
+            cells = [_count(found[kind], wanted[kind]) for kind in KINDS]
+            lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>11}" for cell in cells))
+        lines += [f"{f.severity}: {f.path or f.object or self.dataset}: {f.message}" for f in self.findings]
+        official = "no official counts" if self.expected is None else "counts compared with the official ones"
+        number = f"{self.images} images, {len(self.counts)} objects ({official})"
+        warnings = len(self.findings) - self.errors
+        lines.append(f"{self.dataset}: {number}, {self.errors} errors, {warnings} warnings")
+        return "\n".join(lines)
+
+
+def _count(found: int, official: int) -> str:
+    return str(found) if found == official else f"{found} of {official}"
+
+
+def check_folder(root: Path, name: str, workers: int | None = None, progress: bool = True) -> Report:
+    """Everything that is wrong with a folder that should be the data set ``name``.
+
+    What cannot be read as one at all is a finding, too; then objects are looked at one by one, so that a
+    fault in one hides none in another. Raises InputError for a mistyped name, RunError as ``check_dataset``.
+    """
+    card = dataset_cards().get(name)
+    if card is None and name.lower() in dataset_cards():
+        known_objects(name, root)  # raises: results on MVTec AD are not those of a custom "MVTec"
+    objects = None if card is None else card.objects
+    try:
+        opened = [open_dataset(name, objects, root)]
+        findings: list[Finding] = []
+    except InputError as error:
+        findings = [Finding("error", "", "", str(error))]
+        opened = []
+        for one in objects or ():
+            try:
+                opened.append(open_dataset(name, (one,), root))
+            except InputError as fault:
+                if str(fault) != str(error):
+                    findings.append(Finding("error", one, "", str(fault)))
+    synthetic = any(dataset.synthetic for dataset in opened)
+    expected = None if card is None or synthetic else card.counts
+    counts: dict[str, dict[str, int]] = {}
+    for dataset in opened:
+        counts |= dataset.counts()
+        own = expected if expected is None or not findings else {o: expected[o] for o in dataset.objects}
+        findings += check_dataset(dataset, own, workers, progress)
+    images = sum(len(dataset.samples) for dataset in opened)
+    return Report(opened[0].name if opened else name, images, counts, expected, findings)
+
+
 def check_dataset(
     dataset: DataSet,
     expected: Mapping[str, Mapping[str, int]] | None = None,
@@ -42,9 +122,9 @@ def check_dataset(
 
     ``expected``: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set
     card; None skips the counts. Checked: counts, that both kinds of test images are there (a warning),
-    that every image can be decoded, that every mask fits its image and marks something, and equal
-    pictures: an error where one is listed as normal and as defective, a warning where a test image is
-    also a training image.
+    that every image can be decoded, that every mask fits its image and marks something (a warning where
+    it marks everything or looks smoothed), and equal pictures: an error where one is listed as normal and
+    as defective, a warning where a test image is also a training image.
 
     ``workers``: processes, None for one per available core; the result does not depend on it. A bar
     is shown on a terminal when ``progress``. Raises RunError if a worker process dies.
@@ -55,10 +135,11 @@ def check_dataset(
     with tqdm(
         total=len(dataset.samples), desc="check", unit="image", disable=None if progress else True
     ) as bar:
-        for sample, (picture, problems) in _inspect_all(dataset, workers):
+        for sample, (picture, problems, strange) in _inspect_all(dataset, workers):
             bar.update()
             path = _relative(dataset, sample)
             findings += [Finding("error", sample.object, path, problem) for problem in problems]
+            findings += [Finding("warning", sample.object, path, text) for text in strange]
             if picture:
                 pictures.setdefault(picture, []).append(sample)
     return findings + _duplicate_findings(dataset, pictures)
@@ -94,9 +175,10 @@ def _one_kind_findings(dataset: DataSet) -> list[Finding]:
     return findings
 
 
-def _inspect(sample: Sample, has_masks: bool) -> tuple[bytes, list[str]]:
-    """(hash of the decoded picture, b"" if it cannot be decoded; problems)."""
-    problems = []
+def _inspect(sample: Sample, has_masks: bool) -> Result:
+    """(hash of the decoded picture, b"" if it cannot be decoded; problems; what is strange)."""
+    problems: list[str] = []
+    strange: list[str] = []
     picture = b""
     try:
         pixels = read_image(sample.image)
@@ -107,17 +189,22 @@ def _inspect(sample: Sample, has_masks: bool) -> tuple[bytes, list[str]]:
         problems.append(str(error))
     if sample.label == 1 and has_masks and picture:
         try:
-            read_mask(sample)
+            marked = read_mask(sample)
+            if marked.all():
+                strange.append(f"mask {sample.mask} marks every pixel: is it inverted?")
+            if sample.mask is not None and has_many_values(sample.mask, MASK_VALUES):
+                text = f"mask {sample.mask} has more than {MASK_VALUES} different values, as if smoothed"
+                strange.append(f"{text}: each above 0 counts as defect")
         except InputError as error:
             problems.append(str(error))
-    return picture, problems
+    return picture, problems, strange
 
 
-def _inspect_chunk(chunk: Sequence[Sample], has_masks: bool) -> list[tuple[bytes, list[str]]]:
+def _inspect_chunk(chunk: Sequence[Sample], has_masks: bool) -> list[Result]:
     return [_inspect(sample, has_masks) for sample in chunk]
 
 
-def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample, tuple[bytes, list[str]]]]:
+def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample, Result]]:
     """Samples with their results, in the data set's order."""
     samples = dataset.samples
     chunks = [samples[k : k + CHUNK] for k in range(0, len(samples), CHUNK)]

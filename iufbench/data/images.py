@@ -3,7 +3,9 @@
 Images: 8-bit RGB, resized to a square with PIL's antialiased bilinear filter, the aspect ratio not
 kept, no augmentation, no EXIF rotation (masks are drawn on the pixels as stored). Grey and palette
 images become RGB, an alpha channel is dropped, 16-bit grey is scaled to 8 bits (65535 -> 255), of
-16-bit RGB PIL keeps the high bytes, of several frames the first counts.
+16-bit RGB PIL keeps the high bytes, CMYK is converted without colour profile, of several frames the
+first counts. What a file is its content says, not its name: PNG, JPEG, BMP or TIFF, of at most
+``MAX_PIXELS``. (PIL would open many more kinds, some with the help of other programs.)
 
 Masks: any value above 0 is defect (MVTec AD writes 255, VisA the defect's class 1..k), palette
 masks by their index, resized with nearest neighbour.
@@ -12,6 +14,7 @@ masks by their index, resized with nearest neighbour.
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -21,6 +24,11 @@ from PIL import Image
 
 from iufbench.data.samples import Sample
 from iufbench.errors import InputError
+
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+MAX_PIXELS = (
+    100_000_000  # an image of 300 MB in memory; the largest of the official data sets has 1.5 million
+)
 
 # What PIL's decoders raise for damaged files, by format and kind of damage.
 _DAMAGE = (
@@ -63,7 +71,12 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         return _from_16_bit(np.asarray(image), path)
     if image.mode == "F":
         raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
-    return np.asarray(image.convert("RGB"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of transparency in palettes, which is dropped on purpose
+            return np.asarray(image.convert("RGB"))
+    except ValueError as error:
+        raise InputError(f"{path} has colours of the kind {image.mode}: convert it to RGB") from error
 
 
 def read_mask(sample: Sample) -> NDArray[np.bool_]:
@@ -77,6 +90,8 @@ def read_mask(sample: Sample) -> NDArray[np.bool_]:
     mask = _decode(sample.mask)
     if mask.format == "JPEG":
         raise InputError(f"mask {sample.mask} is a JPEG, which cannot keep exact values: use PNG")
+    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
+        raise InputError(f"mask {sample.mask} has colours of the kind {mask.mode}: convert it to grey")
     width_height = _header_size(sample.image)
     if mask.size != width_height:
         raise InputError(
@@ -92,9 +107,21 @@ def read_mask(sample: Sample) -> NDArray[np.bool_]:
     return marked
 
 
+def has_many_values(mask: Path, most: int) -> bool:
+    """Whether a mask file has more than ``most`` different values (colours, for one in colour)."""
+    image = _decode(mask)
+    if image.mode.startswith(("I", "F")):
+        return len(np.unique(np.asarray(image))) > most
+    return image.getcolors(most) is None
+
+
 def _decode(path: Path) -> Image.Image:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise InputError(
+                    f"{path} has {image.width}x{image.height} pixels, at most {MAX_PIXELS:,} are read"
+                )
             image.load()
             return image
     except _DAMAGE as error:
@@ -103,10 +130,17 @@ def _decode(path: Path) -> Image.Image:
 
 def _header_size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path) as image:
+        with _opened(path) as image:
             return image.size
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
+
+
+def _opened(path: Path) -> Image.Image:
+    """An image of which only the header has been read."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd headers and of sizes that are judged here
+        return Image.open(path, formats=FORMATS)
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
@@ -116,9 +150,10 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
         return InputError(f"{path} cannot be read: permission denied")
     if path.is_file() and path.stat().st_size == 0:
         return InputError(f"{path} is empty (0 bytes): get the file again")
-    reason = (
-        "not an image" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
-    )
+    if isinstance(error, Image.DecompressionBombError):
+        return InputError(f"{path} has too many pixels, at most {MAX_PIXELS:,} are read")
+    unknown = isinstance(error, Image.UnidentifiedImageError)
+    reason = "not an image of a kind that is understood" if unknown else " ".join(str(error).split())
     return InputError(f"{path} cannot be read as an image ({reason}): get the file again")
 
 

@@ -15,7 +15,14 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from iufbench.data.reading import FileList, choose_objects, path_below, require_both_splits, require_root
+from iufbench.data.reading import (
+    FileList,
+    choose_objects,
+    in_order,
+    path_below,
+    require_both_splits,
+    require_root,
+)
 from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import InputError
 
@@ -48,19 +55,16 @@ def read_json_lists(
     files = FileList()
     found = [_object(where, fields) for where, fields in train + test]
     chosen = choose_objects(found, objects, Path(test_list))
-    samples = [
-        _sample(base, "train", where, fields, False, files)
-        for where, fields in train
-        if _object(where, fields) in chosen
-    ] + [
-        _sample(base, "test", where, fields, has_masks, files)
-        for where, fields in test
-        if _object(where, fields) in chosen
-    ]
+    wanted = set(chosen)
+    samples = []
+    for place, (where, fields) in enumerate(train + test):
+        if found[place] in wanted:
+            split: Literal["train", "test"] = "train" if place < len(train) else "test"
+            needs_mask = split == "test" and has_masks
+            samples.append(_sample(base, split, where, fields, found[place], needs_mask, files))
     require_both_splits(samples, chosen, f"{train_list} and {test_list}")
     files.require_all()
-    samples.sort(key=lambda s: (chosen.index(s.object), s.split != "train", s.image.as_posix()))
-    return DataSet(name, base, chosen, tuple(samples), has_masks, synthetic)
+    return DataSet(name, base, chosen, in_order(samples, chosen), has_masks, synthetic)
 
 
 def _lines(path: Path) -> list[Line]:
@@ -75,9 +79,9 @@ def _lines(path: Path) -> list[Line]:
             continue
         where = f"{path}, line {number}"
         try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where}: not a JSON object ({error})") from error
+            fields = json.loads(line, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: not a JSON object ({str(error)[:100]})") from error
         if not isinstance(fields, dict):
             raise InputError(
                 f"{where}: not a JSON object but {type(fields).__name__}; one object a line is expected"
@@ -88,11 +92,25 @@ def _lines(path: Path) -> list[Line]:
     return lines
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields; ValueError when one stands there twice, which JSON itself lets pass."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' stands there twice")
+    return fields
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def _text(where: str, fields: dict[str, Any], key: str) -> str:
     """A text field; "" when it is absent or null."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {value!r}, must be text")
+        raise InputError(f"{where}: {key} is {_shown(value)}, must be text")
     return value or ""
 
 
@@ -109,14 +127,15 @@ def _sample(
     split: Literal["train", "test"],
     where: str,
     fields: dict[str, Any],
+    object_name: str,
     needs_mask: bool,
     files: FileList,
 ) -> Sample:
     label = fields.get("label")
-    if isinstance(label, bool) or label not in (0, 1):
-        raise InputError(f"{where}: label is {label!r}, must be 0 (normal) or 1 (defective)")
+    if type(label) is not int or label not in (0, 1):
+        raise InputError(f"{where}: label is {_shown(label)}, must be 0 (normal) or 1 (defective)")
     image = files.add(path_below(base, _text(where, fields, "filename"), where), where)
-    object_name, mask_text = _object(where, fields), _text(where, fields, "maskname")
+    mask_text = _text(where, fields, "maskname")
     if label == 0:
         return Sample(image, object_name, split, 0)
     if split == "train":

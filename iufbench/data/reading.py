@@ -62,6 +62,27 @@ def images_in(folder: Path) -> list[Path]:
     return files
 
 
+def shown_names(names: Sequence[str]) -> str:
+    """Names with commas between; of many, the first and how many more there are."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in names[:20]) + more
+
+
+def require_object_name(name: str, where: str) -> None:
+    """InputError unless the name can be that of a file: every object gives its name to some."""
+    if (
+        not name
+        or name.startswith(".")
+        or len(os.fsencode(name)) > 200
+        or any(c in "/\\" or ord(c) < 32 for c in name)
+    ):
+        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        raise InputError(
+            f"{where}: {shown!r} cannot name an object: use no '/', '\\', control characters, leading '.' "
+            f"and at most 200 bytes"
+        )
+
+
 def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Path) -> tuple[str, ...]:
     """The wanted objects in the order given, or all found ones sorted by name when None.
 
@@ -71,10 +92,12 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
     present = sorted(set(found))
     if not present:
         raise InputError(f"{where} holds no objects: is this the data set's root?")
+    for name in present if wanted is None else set(wanted) & set(present):
+        require_object_name(name, str(where))
     if wanted is None:
         return tuple(present)
     if not wanted:
-        raise InputError(f"no objects asked for: {where} has {', '.join(present)}")
+        raise InputError(f"no objects asked for: {where} has {shown_names(present)}")
     for k, name in enumerate(wanted):
         if name in wanted[:k]:
             raise InputError(f"object {name!r} is asked for twice")
@@ -83,8 +106,8 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
         near = difflib.get_close_matches(missing[0], present, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(
-            f"{where} lacks {len(missing)} of {len(wanted)} objects: {', '.join(missing)}; "
-            f"{hint}there are {len(present)}: {', '.join(present)}"
+            f"{where} lacks {len(missing)} of {len(wanted)} objects: {shown_names(missing)}; "
+            f"{hint}there are {len(present)}: {shown_names(present)}"
         )
     return tuple(wanted)
 
@@ -94,7 +117,12 @@ def path_below(root: Path, text: str, where: str) -> Path:
     # Windows rules know both separators and drives, so lists are judged alike on every system.
     parts = PureWindowsPath(text)
     if not text.strip() or parts.anchor or text.startswith("~") or ".." in parts.parts:
-        raise InputError(f"{where}: {text!r} is no relative path below the data root")
+        shown = text if len(text) <= 200 else f"{text[:197]}..."
+        raise InputError(f"{where}: {shown!r} is no relative path below the data root")
+    if any(len(part) > 255 for part in parts.parts) or len(text) > 4000 or "\0" in text:
+        raise InputError(
+            f"{where}: {text[:60]!r}... can be no file: a name of it is too long or has a null byte"
+        )
     return root / Path(*parts.parts)
 
 
@@ -113,11 +141,17 @@ class FileList:
 
     def require_all(self) -> None:
         """InputError naming the first file that does not exist, with the count of all such files."""
-        missing = [(path, where) for path, where in self._named.items() if not path.is_file()]
+        missing = [(path, where) for path, where in self._named.items() if not os.path.isfile(path)]
         if missing:
             path, where = missing[0]
             more = f" ({len(missing)} of {len(self._named)} listed files are missing)"
             raise InputError(f"{where}: {path} does not exist{more}: is the data set unpacked completely?")
+
+
+def in_order(samples: Iterable[Sample], objects: Sequence[str]) -> tuple[Sample, ...]:
+    """Samples in the order of objects, then training before test, then file path."""
+    rank = {name: place for place, name in enumerate(objects)}
+    return tuple(sorted(samples, key=lambda s: (rank[s.object], s.split != "train", s.image.as_posix())))
 
 
 def require_both_splits(samples: Sequence[Sample], objects: Sequence[str], where: str) -> None:

@@ -14,7 +14,14 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from iufbench.data.reading import FileList, choose_objects, path_below, require_both_splits, require_root
+from iufbench.data.reading import (
+    FileList,
+    choose_objects,
+    in_order,
+    path_below,
+    require_both_splits,
+    require_root,
+)
 from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import InputError
 
@@ -47,11 +54,11 @@ def read_visa(
     rows = list(_rows(table))
     chosen = choose_objects((fields[0] for _, fields in rows), objects, table)
     files = FileList()
-    samples = [_sample(base, where, fields, files) for where, fields in rows if fields[0] in chosen]
+    wanted = set(chosen)
+    samples = [_sample(base, where, fields, files) for where, fields in rows if fields[0] in wanted]
     require_both_splits(samples, chosen, str(table))
     files.require_all()
-    samples.sort(key=lambda s: (chosen.index(s.object), s.split != "train", s.image.as_posix()))
-    return DataSet(name, base, chosen, tuple(samples), True, synthetic)
+    return DataSet(name, base, chosen, in_order(samples, chosen), True, synthetic)
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:

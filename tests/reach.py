@@ -1,0 +1,143 @@
+"""What can be reached from an object, however deep: attributes, containers, closures, views of memory.
+
+Left out on purpose: modules and the globals of functions (from ``sys.modules`` everything can be reached),
+frames of the call stack and the garbage collector. Whoever uses these breaks in; the others look around.
+"""
+
+from __future__ import annotations
+
+import gc
+import types
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+OWN = ("iufbench", "test_no_peeking")  # whose classes may hold something; those of libraries do not
+
+_LEAVES = (
+    str,
+    bytes,
+    int,
+    float,
+    complex,
+    bool,
+    type(None),
+    types.ModuleType,
+    types.FrameType,
+    types.CodeType,
+)
+
+
+def neighbours(thing: Any) -> Iterator[Any]:
+    """What one step leads to."""
+    if isinstance(thing, types.FunctionType):  # not gc.get_referents: it would give the module's globals
+        yield from (cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell))
+        yield from thing.__defaults__ or ()
+        yield from (thing.__kwdefaults__ or {}).values()
+        yield thing.__dict__
+        return
+    if isinstance(thing, type):
+        if thing.__module__.split(".")[0] in OWN:
+            yield from (*thing.__mro__, *vars(thing).values())
+        return
+    if isinstance(thing, weakref.ReferenceType):
+        yield thing()
+    if isinstance(thing, torch.Tensor):
+        yield from (thing.grad if thing.is_leaf else None, thing._base)
+    if isinstance(thing, np.ndarray):
+        yield thing.base
+        if thing.dtype == object:
+            yield from thing.flat
+    if isinstance(thing, types.GeneratorType) and thing.gi_frame is not None:
+        yield thing.gi_frame.f_locals
+    yield from gc.get_referents(thing)
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True
+
+
+def reachable(roots: Iterable[Any], without: Iterable[Any] = ()) -> Iterator[tuple[Any, str]]:
+    """(object, way to it as type names) of everything that can be reached from ``roots``, each once."""
+    barred = {id(thing) for thing in without}
+    queue = [(root, type(root).__name__) for root in roots]
+    seen, kept = set(barred), []
+    while queue:
+        thing, way = queue.pop()
+        if id(thing) in seen:
+            continue
+        seen.add(id(thing))
+        kept.append(thing)  # an id stays taken as long as its object lives
+        yield thing, way
+        if not isinstance(thing, _LEAVES) and type(thing).__name__ != "cython_function_or_method":
+            queue += [(n, f"{way} > {_named(n)}") for n in neighbours(thing) if id(n) not in seen]
+
+
+def _named(thing: Any) -> str:
+    return getattr(thing, "__qualname__", type(thing).__name__)
+
+
+class Treasure:
+    """Things that must not be found: arrays by their memory and content, objects by identity, words."""
+
+    def __init__(self) -> None:
+        self.memory: dict[int, str] = {}
+        self.content: dict[bytes, str] = {}
+        self.objects: dict[int, str] = {}
+        self.words: dict[str, str] = {}
+        self._alive: list[Any] = []
+
+    def object(self, thing: Any, what: str) -> None:
+        self._alive.append(thing)
+        self.objects[id(thing)] = what
+
+    def array(self, array: Any, what: str) -> None:
+        """An array or tensor, and any view of its memory."""
+        self.object(array, what)
+        self.memory[_memory(array)] = what
+
+    def features(self, features: torch.Tensor, what: str) -> None:
+        """Feature maps [N, C, h, w], and copies of them, image by image or patch by patch."""
+        self.array(features, what)
+        for image in features:
+            for piece in (image, image.flatten(1)[:, 0]):
+                for form in (piece, piece.float()):
+                    self.content[form.contiguous().numpy().tobytes()] = f"a copy of {what}"
+
+    def found(self, roots: Iterable[Any], without: Iterable[Any] = ()) -> list[str]:
+        """What of it can be reached, and how."""
+        own = [self, vars(self), *vars(self).values()]
+        return [
+            f"{what}: {way}"
+            for thing, way in reachable(roots, [*without, *own])
+            if (what := self._what(thing))
+        ]
+
+    def _what(self, thing: Any) -> str:
+        if id(thing) in self.objects:
+            return self.objects[id(thing)]
+        if isinstance(thing, str):
+            return next((what for word, what in self.words.items() if word in thing), "")
+        if not isinstance(thing, (torch.Tensor, np.ndarray)) or thing.dtype == object:
+            return ""
+        if _memory(thing) in self.memory:
+            return f"a view of {self.memory[_memory(thing)]}"
+        array = thing.detach().cpu().numpy() if isinstance(thing, torch.Tensor) else thing
+        data = np.ascontiguousarray(array).tobytes()
+        return next((what for part, what in self.content.items() if part in data), "")
+
+
+def _memory(array: Any) -> int:
+    """Where the memory lies that an array is a view of."""
+    if isinstance(array, torch.Tensor):
+        return array.untyped_storage().data_ptr()
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array.ctypes.data
