@@ -37,6 +37,7 @@ from iufbench.rundir import (
     claimed,
     record_baseline,
     record_experience,
+    record_hashes,
     record_training,
     write_info,
 )
@@ -150,6 +151,7 @@ def _carry_out(
     seconds["total"] += time.perf_counter() - clock
     info["finished"] = now()
     info["summary"] = summaries(load_run(plan.path))
+    info["records_sha256"] = record_hashes(plan.path)
     _write(plan, info, "complete")
 
 
