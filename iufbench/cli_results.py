@@ -84,7 +84,8 @@ def report(results: Path, out: Path | None, strict: bool) -> None:
 @click.option("--metric", default="auroc", show_default=True, help="As in metrics.csv, such as ap.")
 @click.option("--format", "fmt", type=FORMATS, default="md", show_default=True)
 @results_option
-def compare(first: str, second: str, metric: str, fmt: str, results: Path) -> None:
+@strict_option
+def compare(first: str, second: str, metric: str, fmt: str, results: Path, strict: bool) -> None:
     """Compare two strategies over the seeds they share.
 
     Prints differences seed by seed, a bootstrap interval, effect size and p-value. A and B are names of
@@ -97,7 +98,7 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path) -> No
     from iufbench.compare import compare as compare_runs
     from iufbench.render import render
 
-    click.echo(render(compare_runs(results, first, second, metric), fmt), nl=False)
+    click.echo(render(compare_runs(results, first, second, metric, strict), fmt), nl=False)
 
 
 @click.command()
@@ -112,7 +113,8 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path) -> No
     show_default=True,
     help="Repeatable; parquet needs pyarrow.",
 )
-def export(results: Path, out: Path | None, formats: tuple[str, ...]) -> None:
+@strict_option
+def export(results: Path, out: Path | None, formats: tuple[str, ...], strict: bool) -> None:
     """Write all finished runs for other tools: one tidy table and pyCLAD-style matrices.
 
     The columns of the table name run, data, protocol, strategy, recipe, seed, experience, object, level,
@@ -120,5 +122,5 @@ def export(results: Path, out: Path | None, formats: tuple[str, ...]) -> None:
     """
     from iufbench.export import export as export_runs
 
-    for path in export_runs(results, out or results / "export", formats):
+    for path in export_runs(results, out or results / "export", formats, strict):
         click.echo(str(path))

@@ -11,6 +11,7 @@ import numpy as np
 
 from iufbench.errors import InputError, RunError
 from iufbench.metrics.image import image_metrics
+from iufbench.rundir import record_hashes
 from iufbench.store import SCORES, Run, find_runs
 from iufbench.summary import summaries
 
@@ -69,11 +70,13 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
 def recompute(run: Run) -> tuple[Run, list[str]]:
     """The run with its image metrics computed again from the scores of its images, and what disagreed.
 
-    A file that was changed afterwards thus cannot change a table: image metrics come from
-    ``scores.csv.gz``, summaries from the matrix, and ``run.json``'s own summary is only compared.
+    A changed summary or image metric thus cannot change a table: image metrics come from
+    ``scores.csv.gz``, summaries from the matrix, and ``run.json``'s own summary is only compared. Pixel
+    metrics cannot be computed again without maps: that a file of results is not the one the run left is
+    seen by its hash in ``run.json`` (runs of versions that kept none are not checked).
     Raises RunError when the scores are damaged.
     """
-    notes = []
+    notes = _changed_files(run)
     if (run.path / SCORES).exists():
         run, changed = _from_scores(run)
         if changed:
@@ -90,6 +93,15 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
     if wrong:
         notes.append(f"run.json's summary disagrees with metrics.csv ({wrong[0]}; {len(wrong)} in all)")
     return run, notes
+
+
+def _changed_files(run: Run) -> list[str]:
+    told, found = run.info.get("records_sha256") or {}, record_hashes(run.path)
+    return [
+        f"{name} {'was changed' if name in found else 'was removed'} after the run ended"
+        for name, digest in told.items()
+        if found.get(name) != digest
+    ]
 
 
 def _from_scores(run: Run) -> tuple[Run, list[str]]:

@@ -146,10 +146,14 @@ def compare(
     first: str,
     second: str,
     metric: str = "auroc",
+    strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Table:
-    """``iufbench compare``: two groups of runs named as in :func:`find_group`, as a table to render."""
-    collection = collect(results_dir)
+    """``iufbench compare``: two groups of runs named as in :func:`find_group`, as a table to render.
+
+    Raises RunError with ``strict`` when any run of the folder is damaged or inconsistent.
+    """
+    collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)
     groups = group_runs(collection.runs)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
+import warnings
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +42,26 @@ STYLE: dict[str, Any] = {
 }
 
 
+# Fonts with Chinese, Japanese and Korean letters, asked for the letters that matplotlib's own font lacks.
+WIDE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans CJK JP",
+    "Noto Sans CJK KR",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei",
+    "Droid Sans Fallback",
+    "PingFang SC",
+    "Hiragino Sans",
+    "Apple SD Gothic Neo",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
+
+
 class Style(NamedTuple):
     """How one strategy is drawn in every figure of a results folder."""
 
@@ -46,8 +69,14 @@ class Style(NamedTuple):
     marker: str
 
 
+Look = Mapping[str, Style]
+
+
 def styles(strategies: Sequence[str], published: Published) -> dict[str, Style]:
-    """A colour and a marker for each strategy: the paper's methods keep theirs, others follow."""
+    """A colour and a marker for each strategy: the paper's methods keep theirs, others follow.
+
+    Figures that belong together are given one mapping, made of the strategies of all of them.
+    """
     firsts = [m.strategies[0] for m in published.methods_of() if m.strategies]
     found = {name: Style(PAPER_COLOURS[i % 6], MARKERS[i]) for i, name in enumerate(firsts)}
     others = [name for name in dict.fromkeys(strategies) if name not in found]
@@ -70,7 +99,17 @@ def plain(text: str) -> str:
 
 def style_context():  # type: ignore[no-untyped-def]
     """The settings under which every figure is built and saved."""
-    return matplotlib.rc_context(STYLE)  # type: ignore[arg-type, unused-ignore]
+    settings: Any = {**STYLE, "font.family": _fonts()}
+    return matplotlib.rc_context(settings)
+
+
+@lru_cache(maxsize=1)
+def _fonts() -> list[str]:
+    """matplotlib's own font, then those installed that know the letters it does not."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = set(get_font_names())
+    return ["DejaVu Sans", *(name for name in WIDE_FONTS if name in installed)]
 
 
 def head(figure: Figure, title: str, synthetic: bool, foot: float = 0.0) -> None:
@@ -113,11 +152,30 @@ def legend(figure: Figure, note: str = "") -> None:
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.pdf`` atomically; the same figure gives the same bytes."""
-    paths = []
-    metadata: Mapping[str, Mapping[str, None]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
-    for fmt in formats:
-        data = io.BytesIO()
-        with style_context():
-            figure.savefig(data, format=fmt, dpi=DPI, metadata=dict(metadata[fmt]))
-        paths.append(write_bytes(stem.with_name(f"{stem.name}.{fmt}"), data.getvalue()))
-    return paths
+    return [write_bytes(stem.with_name(f"{stem.name}.{fmt}"), drawn(figure, fmt)) for fmt in formats]
+
+
+METADATA: Mapping[str, Mapping[str, None]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
+
+
+def drawn(figure: Figure, fmt: str, dpi: int = DPI) -> bytes:
+    """The figure as a PNG or PDF file; says once when no installed font has a letter of it."""
+    data = io.BytesIO()
+    with style_context(), warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        figure.savefig(data, format=fmt, dpi=dpi, metadata=dict(METADATA[fmt]))
+    for warning in found:
+        if "missing from font" in str(warning.message):
+            _say_missing_letters()
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return data.getvalue()
+
+
+@lru_cache(maxsize=1)
+def _say_missing_letters() -> None:
+    print(
+        "warning: no installed font has all letters of these names, so figures show boxes for them: "
+        f"install one of {', '.join(WIDE_FONTS[:3])}, {WIDE_FONTS[5]}, ...",
+        file=sys.stderr,
+    )

@@ -53,15 +53,17 @@ def export(
     results_dir: Path | str,
     out_dir: Path | str,
     formats: Sequence[str] = ("csv",),
+    strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> list[Path]:
     """Write ``runs.csv`` or ``runs.parquet`` (one line a value) and ``pyclad/<run>.json``; returns the files.
 
-    Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow.
+    Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow, and
+    RunError with ``strict`` when a run is damaged or inconsistent.
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
         raise InputError(f"Parquet files need the package pyarrow, which is not installed: {INSTALL}")
-    collection = collect(results_dir)
+    collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)
     out = Path(out_dir)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from iufbench.drawing import head, legend, new_figure, plain, style_context, styles
+from iufbench.drawing import Look, head, legend, new_figure, plain, style_context, styles
 from iufbench.groups import Group
 from iufbench.literature import Published
 from iufbench.metrics.continual import forgetting_per_object
@@ -19,7 +19,9 @@ from iufbench.table_results import protocol_title
 PANELS_PER_ROW = 4
 
 
-def forgetting_figure(groups: Sequence[Group], published: Published, level: str) -> Figure:
+def forgetting_figure(
+    groups: Sequence[Group], published: Published, level: str, look: Look | None = None
+) -> Figure:
     """Per object: best AUROC since it was learnt minus the last one, in percentage points; a panel a group.
 
     Bars are means over seeds with one standard deviation; the dotted line is the mean over objects. Objects
@@ -33,7 +35,7 @@ def forgetting_figure(groups: Sequence[Group], published: Published, level: str)
     with style_context():
         figure = new_figure(max(4.2, 1.2 + 1.75 * columns), 0.75 + rows * (0.55 + 0.17 * len(objects)))
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        look = styles([g.strategy for g in groups], published)
+        look = look or styles([g.strategy for g in groups], published)
         several = {g.strategy for g in groups if sum(h.strategy == g.strategy for h in groups) > 1}
         for axes, group, drops in zip(grid.flat, groups, values):
             mean = drops.mean(axis=0)
@@ -55,7 +57,8 @@ def forgetting_figure(groups: Sequence[Group], published: Published, level: str)
             axes.tick_params(labelbottom=k + columns >= len(groups))
         grid[0, 0].set_yticks(range(len(objects)), [plain(o.replace("_", " ")) for o in objects])
         grid[0, 0].invert_yaxis()
-        figure.supxlabel(f"forgetting of {level} AUROC (percentage points; dotted: mean)", fontsize=8)
+        label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
+        figure.supxlabel(f"{label};\nno bar: objects of the last experience)", fontsize=8)
         info = groups[0].info
         dataset = info["dataset"].get("title") or info["dataset"]["name"]
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
@@ -75,7 +78,9 @@ AXES: tuple[tuple[str, Callable, float], ...] = (
 )
 
 
-def cost_figure(groups: Sequence[Group], published: Published, level: str) -> Figure:
+def cost_figure(
+    groups: Sequence[Group], published: Published, level: str, look: Look | None = None
+) -> Figure:
     """ACC against training time and against what is kept; the line joins what nothing cheaper beats.
 
     Joint training is shown but is not on the line: it solves an easier task.
@@ -83,7 +88,7 @@ def cost_figure(groups: Sequence[Group], published: Published, level: str) -> Fi
     with style_context():
         figure = new_figure(7.0, 3.5)
         grid = figure.subplots(1, 2, sharey=True)
-        look = styles([g.strategy for g in groups], published)
+        look = look or styles([g.strategy for g in groups], published)
         for axes, (title, read, scale) in zip(grid, AXES):
             _cost_panel(axes, groups, look, level, read, scale)
             axes.set_xlabel(title)
@@ -103,7 +108,9 @@ def cost_figure(groups: Sequence[Group], published: Published, level: str) -> Fi
     return figure
 
 
-def _cost_panel(axes: Axes, groups: Sequence[Group], look, level: str, read: Callable, scale: float) -> None:  # type: ignore[no-untyped-def]
+def _cost_panel(
+    axes: Axes, groups: Sequence[Group], look: Look, level: str, read: Callable, scale: float
+) -> None:
     costs_shown: list[float] = []
     comparable = []
     for group in groups:

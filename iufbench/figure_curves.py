@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from iufbench.drawing import Style, head, legend, new_figure, plain, style_context, styles
+from iufbench.drawing import Look, Style, head, legend, new_figure, plain, style_context, styles
 from iufbench.groups import Group, group_runs
 from iufbench.literature import Published
 from iufbench.metrics.continual import curve
@@ -57,7 +57,9 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
     return figure
 
 
-def paper_figure(groups: Sequence[Group], published: Published, dataset: str) -> Figure:
+def paper_figure(
+    groups: Sequence[Group], published: Published, dataset: str, look: Look | None = None
+) -> Figure:
     """The paper's figure 1 (MVTec AD) or 2 (VisA), image level above pixel level, runs over published curves.
 
     ``dataset`` is the title in the published files. Panels of protocols without a run show the published
@@ -69,7 +71,7 @@ def paper_figure(groups: Sequence[Group], published: Published, dataset: str) ->
     with style_context():
         figure = new_figure(2.45 * columns, 5.6)
         grid = figure.subplots(2, columns, squeeze=False)
-        look = styles([g.strategy for g in groups], published)
+        look = look or styles([g.strategy for g in groups], published)
         for axes, panel in zip(grid.flat, panels.itertuples()):
             _panel(axes, groups, published, panel.protocol, panel.level, look, beside=True)
             axes.set_title(panel.panel, loc="left")
@@ -82,7 +84,9 @@ def paper_figure(groups: Sequence[Group], published: Published, dataset: str) ->
     return figure
 
 
-def stream_figure(groups: Sequence[Group], published: Published, levels: Sequence[str]) -> Figure:
+def stream_figure(
+    groups: Sequence[Group], published: Published, levels: Sequence[str], look: Look | None = None
+) -> Figure:
     """All groups of one protocol, one panel a level; published curves beneath where there are any."""
     info = groups[0].info
     synthetic = bool(info["dataset"]["synthetic"])
@@ -90,7 +94,7 @@ def stream_figure(groups: Sequence[Group], published: Published, levels: Sequenc
     with style_context():
         figure = new_figure(0.6 + 3.4 * len(levels), 3.6)
         grid = figure.subplots(1, len(levels), squeeze=False)[0]
-        look = styles([g.strategy for g in groups], published)
+        look = look or styles([g.strategy for g in groups], published)
         for axes, level in zip(grid, levels):
             _panel(axes, groups, published, protocol, level, look, beside=not synthetic)
             axes.set_title(f"{level} level", loc="left")
@@ -108,7 +112,7 @@ def _panel(
     published: Published,
     protocol: str,
     level: str,
-    look: dict[str, Style],
+    look: Look,
     beside: bool,
 ) -> None:
     ticks: set[int] = set()
@@ -135,8 +139,8 @@ def _panel(
                 zorder=2,
             )
             ticks.update(int(n) for n in points["n_objects"])
-    strategies = list(dict.fromkeys(g.strategy for g in groups))
-    for strategy in strategies:
+    present = {g.strategy for g in groups}
+    for strategy in (name for name in look if name in present):
         lines = lines_of([g for g in groups if g.strategy == strategy])
         for number, line in enumerate(lines):
             for group in line.groups:

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from iufbench.collect import collect
-from iufbench.drawing import save
+from iufbench.drawing import save, styles
 from iufbench.errors import InputError, RunError
 from iufbench.figure_bars import cost_figure, forgetting_figure
 from iufbench.figure_curves import curve_figure, paper_figure, stream_figure
@@ -62,6 +62,7 @@ def write_figures(
     for line in collection.warnings():
         warn(line)
     groups, out, numbers = group_runs(collection.runs), Path(out_dir), published()
+    look = styles([g.strategy for g in groups], numbers)
     paths: list[Path] = []
     titles = list(dict.fromkeys(title for title, _ in numbers.protocols.values()))
     for number, title in enumerate(titles, start=1):
@@ -69,23 +70,24 @@ def write_figures(
         members = [g for g in groups if g.protocol in protocols and not g.info["dataset"]["synthetic"]]
         if members:
             family = members[0].protocol.partition("_")[0]
-            paths += save(paper_figure(members, numbers, title), out / f"figure{number}_{family}")
+            paths += save(paper_figure(members, numbers, title, look), out / f"figure{number}_{family}")
     for (dataset, protocol), members in _streams(groups).items():
         levels = [level for level in LEVELS if any("auroc" in g.runs[0].names(level) for g in members)]
         stem = f"{dataset}_{protocol}"
         if levels:
-            paths += save(stream_figure(members, numbers, levels), out / f"curves_{stem}")
+            paths += save(stream_figure(members, numbers, levels, look), out / f"curves_{stem}")
         for level in levels:
             if any(not g.joint and "auroc" in g.runs[0].names(level) for g in members):
-                paths += save(forgetting_figure(members, numbers, level), out / f"forgetting_{stem}_{level}")
+                figure = forgetting_figure(members, numbers, level, look)
+                paths += save(figure, out / f"forgetting_{stem}_{level}")
             if len(members) > 1:
-                paths += save(cost_figure(members, numbers, level), out / f"costs_{stem}_{level}")
+                paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
         for group in members:
             for level in levels:
-                figure = _matrix(group, level)
-                if figure is not None:
+                heat_map = _matrix(group, level)
+                if heat_map is not None:
                     name = group.runs[0].id.replace("/", "_")
-                    paths += save(figure, out / f"matrix_{name}_{level}")
+                    paths += save(heat_map, out / f"matrix_{name}_{level}")
     for wanted in qualitative_figures(groups):
         try:
             paths += save(wanted.figure(numbers), out / wanted.stem)

@@ -41,10 +41,6 @@ def _title(table: Table) -> str:
     return f"{SYNTHETIC}: {table.title}" if table.synthetic else table.title
 
 
-def _caption(table: Table) -> str:
-    return " ".join([table.caption, *(f"{title}: {text}." for title, text in table.definitions)])
-
-
 def _repeats(rows: tuple[Row, ...]) -> list[bool]:
     """Whether a row's first label only repeats the one above."""
     return [k > 0 and row.labels[0] == rows[k - 1].labels[0] for k, row in enumerate(rows)]
@@ -122,7 +118,22 @@ def _tex_letter(character: str) -> str:
     return character if character.isascii() or 0xC0 <= ord(character) <= 0xFF else "?"
 
 
+WIDE = 11
+"""More columns than this, labels included, stand sideways on a page of their own."""
+PAGE_ROWS = {"table": 40, "sidewaystable": 24}
+
+
 def _latex(table: Table) -> str:
+    """As many floats as the rows need pages: what is longer than a page would be cut off below."""
+    labels, count = len(table.label_columns), len(table.columns)
+    place = "sidewaystable" if labels + count > WIDE else "table"
+    size = PAGE_ROWS[place]
+    starts = range(0, max(1, len(table.rows)), size)
+    parts = [_latex_part(table, place, start, start + size) for start in starts]
+    return "\n".join(["% Needs \\usepackage{booktabs,graphicx,rotating}", *parts]) + "\n"
+
+
+def _latex_part(table: Table, place: str, start: int, end: int) -> str:
     labels, count = len(table.label_columns), len(table.columns)
     top, rules, column = [""] * labels, [], labels + 1
     for group, members in itertools.groupby(table.columns, key=lambda c: c.group):
@@ -131,11 +142,16 @@ def _latex(table: Table) -> str:
         if group:
             rules.append(rf"\cmidrule(lr){{{column}-{column + size - 1}}}")
         column += size
+    caption = rf"\textbf{{{_tex_escape(_title(table))}{', continued' if start else ''}.}}"
+    if not start:
+        caption += rf" {_tex_escape(table.caption)}"
+        words = " ".join(f"{title}: {text}." for title, text in table.definitions)
+        caption += rf" {{\footnotesize {_tex_escape(words)}}}" if words else ""
     lines = [
-        "% Needs \\usepackage{booktabs,graphicx}",
-        r"\begin{table}",
+        rf"\begin{{{place}}}",
+        r"\addtocounter{table}{-1}" if start else "",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
-        rf"\caption{{\textbf{{{_tex_escape(_title(table))}.}} {_tex_escape(_caption(table))}}}",
+        rf"\caption{{{caption}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         rf"\begin{{tabular}}{{{'l' * labels}{'r' * count}}}",
         r"\toprule",
@@ -144,7 +160,8 @@ def _latex(table: Table) -> str:
         lines += [" & ".join(top) + r" \\", " ".join(rules)]
     heads = [*table.label_columns, *(c.title for c in table.columns)]
     lines += [" & ".join(map(_tex_escape, heads)) + r" \\", r"\midrule"]
-    for row, repeated in zip(table.rows, _repeats(table.rows)):
+    rows = table.rows[start:end]
+    for row, repeated in zip(rows, _repeats(rows)):
         names = [_tex_escape(label) for label in row.labels]
         if repeated:
             names[0] = ""
@@ -156,10 +173,10 @@ def _latex(table: Table) -> str:
             cells.append(rf"\textbf{{{text}}}" if cell.best else text)
         lines.append(" & ".join([*names, *cells]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}}", ""]
-    for mark, text in table.footnotes:
+    for mark, text in table.footnotes if end >= len(table.rows) else ():
         lead = rf"\textsuperscript{{{mark}}} " if mark else ""
         lines.append(rf"\par{{\footnotesize\raggedright {lead}{_tex_escape(text)}\par}}")
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
+    return "\n".join([line for line in lines if line] + [rf"\end{{{place}}}"])
 
 
 # ---- CSV -------------------------------------------------------------------------------------------

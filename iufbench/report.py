@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from iufbench import __version__
 from iufbench.collect import Collection, collect
-from iufbench.drawing import style_context
+from iufbench.drawing import drawn, styles
 from iufbench.errors import InputError, RunError
 from iufbench.examples import make_example
 from iufbench.figure_curves import stream_figure
@@ -103,6 +102,7 @@ def _folded(title: str, content: str, is_open: bool) -> str:
 
 
 def _curves(groups: Sequence[Group], published: Published) -> str:
+    look = styles([g.strategy for g in groups], published)
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         streams.setdefault((group.info["dataset"]["name"], group.protocol), []).append(group)
@@ -115,7 +115,7 @@ def _curves(groups: Sequence[Group], published: Published) -> str:
         title += protocol_title(protocol, members, published)
         names = ", ".join(dict.fromkeys(g.title for g in members))
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"
-        source = _inline(stream_figure(members, published, levels))
+        source = _inline(stream_figure(members, published, levels, look))
         parts.append(f'<h3>{escape(title)}</h3>\n<img alt="{escape(alternative)}" src="{source}">')
     return "\n".join(parts)
 
@@ -140,7 +140,4 @@ def _examples(groups: Sequence[Group], published: Published) -> str:
 
 
 def _inline(figure: Figure) -> str:
-    data = io.BytesIO()
-    with style_context():
-        figure.savefig(data, format="png", dpi=DPI, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+    return "data:image/png;base64," + base64.b64encode(drawn(figure, "png", DPI)).decode("ascii")

@@ -25,7 +25,7 @@ nav ul { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; list-sty
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .3rem 0; }
 caption div { position: sticky; left: 0; width: max-content; max-width: min(60rem, calc(100vw - 4rem)); }
-td.source { min-width: 12rem; }
+td.source { min-width: 12rem; } td.source a { white-space: nowrap; }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid var(--line);
   vertical-align: baseline; }
 thead th { border-bottom: 2px solid var(--ink); white-space: nowrap; } th[colspan] { text-align: center; }
@@ -57,8 +57,10 @@ pre { overflow: auto; max-height: 26rem; padding: .6rem; background: var(--shade
 @media (max-width: 40rem) { body { padding: 0 .7rem 3rem; } h1 { font-size: 1.35rem; }
   dl.facts { grid-template-columns: 1fr; } dl.facts dd { margin-left: .8rem; } }
 @page { size: landscape; margin: 10mm; }
-@media print { .filters, nav, .skip, th button::after { display: none; }
-  body { max-width: none; font-size: 10pt; }
+@media print { .filters, nav, .skip, th button, th a { display: none; }
+  th[data-title]::before { content: attr(data-title); }  /* buttons are not repeated on later pages */
+  body { max-width: none; font-size: 10pt; } h2, h3, summary { break-after: avoid; }
+  thead th { white-space: normal; }
   .scroll { overflow: visible; } details, img, table.matrix { break-inside: avoid; } a { color: inherit; }
   table { font-size: 7pt; } th, td { padding: .1rem .2rem; } td.source { min-width: 0; }
   .badge { font-size: 6pt; } .soft, caption, .footnote, dl.definitions { font-size: 8pt; }

@@ -19,7 +19,13 @@ from iufbench.table import Cell, measured
 from iufbench.table_results import METRIC_TITLES, heading, protocol_title
 
 SUMMARIES = ("acc", "acc_final", "fm", "fm_final", "bwt", "new_object")
-FILTERS = ("dataset", "protocol", "strategy", "level", "metric")
+FILTERS = {
+    "dataset": "data set",
+    "protocol": "protocol",
+    "strategy": "strategy",
+    "level": "level",
+    "metric": "metric",
+}
 BADGE = '<span class="badge">synthetic</span>'
 
 
@@ -37,10 +43,10 @@ def overview(groups: Sequence[Group], published: Published) -> str:
             if fields[name] not in options[name]:
                 options[name].append(fields[name])
     controls = "".join(
-        f'<label>{escape(name)}<select name="{name}"><option value="">all</option>'
+        f'<label>{escape(title)}<select name="{name}"><option value="">all</option>'
         + "".join(f'<option value="{escape(v)}">{escape(v)}</option>' for v in options[name])
         + "</select></label>"
-        for name in FILTERS
+        for name, title in FILTERS.items()
     )
     heads = [_head(title) for title in ("Data set", "Protocol", "Strategy", "Source", "Level", "Metric")]
     heads += [
@@ -113,7 +119,9 @@ def _published(groups: Sequence[Group], published: Published) -> list[Entry]:
 
 def _head(title: str, first: str = "ascending", definition: str = "") -> str:
     link = f' <a href="#def-{definition}" title="definition">?</a>' if definition else ""
-    return f'<th scope="col" data-first="{first}"><button type="button">{escape(title)}</button>{link}</th>'
+    name = escape(title)
+    attributes = f'scope="col" data-first="{first}" data-title="{name}"'
+    return f'<th {attributes}><button type="button">{name}</button>{link}</th>'
 
 
 def _row(fields: Mapping[str, str], cells: Sequence[Cell], source: str) -> str:

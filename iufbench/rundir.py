@@ -8,6 +8,7 @@ A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from iufbench.files import read_text, write_csv, write_json
 FORMAT = 1
 INFO, METRICS, SCORES, TRAIN_LOG = "run.json", "metrics.csv", "scores.csv.gz", "train_log.csv"
 BASELINE = "baseline.csv"
+RECORDS = (METRICS, SCORES, BASELINE)
 LEVELS = ("image", "pixel")
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
@@ -160,6 +162,12 @@ def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str
     new = [{"experience": experience, **row} for row in rows]
     columns = list(dict.fromkeys(key for row in [*old, *new] for key in row)) or ["experience"]
     write_csv(path, columns, [[row.get(column) for column in columns] for row in [*old, *new]])
+
+
+def record_hashes(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of results in a run directory, by name: what a later change is noticed by."""
+    there = [run / name for name in RECORDS if (run / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
 
 def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:

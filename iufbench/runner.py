@@ -40,6 +40,7 @@ from iufbench.rundir import (
     claimed,
     record_baseline,
     record_experience,
+    record_hashes,
     record_training,
     write_info,
 )
@@ -178,6 +179,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
     seconds["total"] += time.perf_counter() - clock
     info["finished"] = now()
     info["summary"] = summaries(load_run(plan.path))
+    info["records_sha256"] = record_hashes(plan.path)
     _write(plan, info, "complete")
 
 

@@ -19,6 +19,7 @@ METRIC_TITLES = {
     "aupro_05": "AUPRO@0.05",
     "aupimo": "AUPIMO",
 }
+MATRIX = ("R[t,o]", "the metric on object o after experience t, experiences counted from 0")
 Notes = Mapping[str, Sequence[str]]
 
 
@@ -39,9 +40,10 @@ def heading(summary: str) -> str:
 
 
 def definitions(summaries: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Title and definition of each summary, for a caption."""
-    found = (DEFINITIONS[name] for name in dict.fromkeys(summaries))
-    return tuple((d.title, f"{d.formula} ({d.used_by})") for d in found)
+    """Title and definition of each summary, for a caption, after what all of them are made of."""
+    found = [DEFINITIONS[name] for name in dict.fromkeys(summaries)]
+    entries = [(d.title, f"{d.formula} ({d.used_by})") for d in found]
+    return (MATRIX, *entries) if entries else ()
 
 
 def protocol_title(protocol: str, groups: Sequence[Group], published: Published) -> str:
@@ -176,17 +178,18 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
     """Rows for one strategy's groups.
 
     A recipe may differ from protocol to protocol (published schedules do), so groups of one setting share
-    a row as long as no protocol has two of them; otherwise every recipe has a row of its own.
+    a row as long as no protocol has two of them and the same objects mean the same data; otherwise every
+    recipe on every data has a row of its own.
     """
     lines = []
     settings: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
         settings.setdefault((*setting(group.runs[0]), group.joint), []).append(group)
     for members in settings.values():
-        protocols = [g.protocol for g in members]
+        data = {(frozenset(g.runs[0].objects), g.info["dataset"]["fingerprint"]) for g in members}
+        clash = len({g.protocol for g in members}) < len(members) or len({o for o, _ in data}) < len(data)
         parts: dict[object, list[Group]] = {}
         for group in members:
-            clash = len(set(protocols)) < len(protocols)
             key = (group.recipe_hash, group.info["dataset"]["fingerprint"]) if clash else ()
             parts.setdefault(key, []).append(group)
         for part in parts.values():

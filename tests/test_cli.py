@@ -269,6 +269,7 @@ def test_a_tampered_metric_is_found_by_evaluating_again(data, tmp_path):
     table.write_text("\n".join([lines[0], ",".join(first), *lines[2:]]) + "\n")
     done = invoke("evaluate", table.parent, "-q")
     assert done.exit_code == 1 and "0.123" in done.stdout
+    assert "metrics.csv was changed after the run ended" in invoke("tables", "--results", results).stderr
 
 
 def test_a_run_can_start_from_public_weights(data, tmp_path):

@@ -90,6 +90,14 @@ def test_no_runs_says_how_to_make_one_and_writes_nothing(tmp_path, arguments):
     assert done.stdout == "" and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("export",), ("compare", "iuf", "finetune")])
+def test_export_and_compare_refuse_damaged_runs_when_strict(results, damaged, command):
+    done = invoke(*command, "--results", results)
+    assert done.exit_code == 0 and f"skipped {damaged}" in done.stderr
+    strict = invoke(*command, "--results", results, "--strict")
+    assert str(damaged) in assert_one_line_error(strict, 1) and strict.stdout == ""
+
+
 @pytest.mark.parametrize("command", WRITING)
 def test_a_damaged_run_is_skipped_by_name_and_strict_refuses(results, damaged, command):
     done = invoke(command, "--results", results)

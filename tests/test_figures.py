@@ -86,7 +86,7 @@ def test_curves_show_published_lines_as_digitised(tmp_path):
     make_run(tmp_path, "visa_8_1x4", "uniad", keep=0.7)
     figure = curve_figure(find_runs(tmp_path)[0], published(), "visa_8_1x4", "image")
     labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert [x for x in labels if "digitised" not in x] == ["IUF", "UniAD"]
+    assert [x for x in labels if "digitised" not in x] == ["UniAD", "IUF"]  # the paper's order
     assert len([x for x in labels if "(digitised)" in x]) == 6
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert lines["IUF (digitised)"].get_linewidth() < lines["IUF"].get_linewidth()

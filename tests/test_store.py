@@ -15,7 +15,7 @@ import sys
 import numpy as np
 import pytest
 from fake_runs import make_run
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iufbench import files, store
@@ -34,6 +34,7 @@ def test_a_name_that_cannot_be_a_folder_is_refused(tmp_path, name):
         store.run_path(tmp_path, "visa", "visa_8_4", name, "deadbeef", 0)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_csv_gives_the_same_float64_back(tmp_path_factory, values):
     path = tmp_path_factory.mktemp("csv") / "v.csv"

@@ -19,6 +19,7 @@ from iufbench.collect import collect
 from iufbench.errors import InputError, RunError
 from iufbench.literature import published
 from iufbench.render import FORMATS, render
+from iufbench.rundir import record_hashes
 from iufbench.store import find_runs
 from iufbench.table import Cell, Column, Row, Table, mark_best, measured
 from iufbench.tables import build_tables, write_tables
@@ -128,6 +129,55 @@ def test_tampering_with_image_metrics_is_undone_from_the_scores(tmp_path):
         return [[row["values"] for row in csv.DictReader(io.StringIO(f.read_text()))] for f in files]
 
     assert values(before) == values(after)
+
+
+def test_a_changed_file_of_results_is_reported_whatever_was_changed(results):
+    """Pixel values cannot be computed again from scores: the hash of the file tells that it was changed."""
+    path = results / "runs/visa/visa_8_4/iuf/0a1b2c3d/seed0"
+    info = json.loads((path / "run.json").read_text())
+    info["records_sha256"] = record_hashes(path)
+    (path / "run.json").write_text(json.dumps(info))
+    assert collect(results).warnings() == []
+    text = (path / "metrics.csv").read_text()
+    changed = re.sub(r"(candle,pixel,auroc),[^,]+,", r"\1,0.999,", text, count=1)
+    assert changed != text
+    (path / "metrics.csv").write_text(changed)
+    assert any("metrics.csv was changed after the run ended" in w for w in collect(results).warnings())
+    assert "was changed" in render(tables_of_collection(results)["results_visa_pixel"], "md")
+    with pytest.raises(RunError, match="was changed after the run ended"):
+        write_tables(results, results / "tables", strict=True)
+    (path / "metrics.csv").write_text(text)
+    (path / "scores.csv.gz").unlink()
+    assert any("scores.csv.gz was removed" in w for w in collect(results).warnings())
+
+
+def tables_of_collection(results):
+    found = collect(results)
+    return {t.name: t for t in build_tables(found.runs, published(), found.notes)}
+
+
+def test_one_row_is_of_one_data(results):
+    """The same objects with another fingerprint are other images, also in another protocol's column."""
+    path = make_run(results, "visa_11_1", "iuf", 0)
+    text = (path / "run.json").read_text()
+    (path / "run.json").write_text(text.replace("f00d" * 16, "beef" * 16))
+    table = tables_of(results)["results_visa_image"]
+    rows = [r for r in table.rows if r.labels[0] == "IUF" and r.kind == "ours"]
+    filled = [[c.value is not None for c in r.cells] for r in rows]
+    assert sorted(filled) == [
+        [False, False, True, True, False, False],
+        [True, True, False, False, False, False],
+    ]
+
+
+def test_long_latex_tables_are_cut_into_pages(results):
+    for k in range(25):
+        make_run(results, "visa_8_4", f"own{k}", 0)
+    text = render(tables_of(results)["spread_visa_visa_8_4"], "tex")
+    parts = text.split(r"\end{table}")[:-1]
+    assert len(parts) > 2 and all(part.count(r"\\") <= 42 for part in parts)
+    assert text.count("continued") == len(parts) - 1
+    assert all("own24" not in part or "runs visa" in part for part in parts[-1:])
 
 
 def test_incomplete_stays_empty(tmp_path):
@@ -289,9 +339,8 @@ def test_latex_compiles(results):
     make_run(results, "visa_2_2x5", "iuf", 0, synthetic=True)
     files = write_tables(results, results / "tables", ("tex",))
     body = "\n".join(rf"\input{{{f.stem}}}\clearpage" for f in files)
-    document = (
-        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{body}\end{{document}}"
-    )
+    packages = r"\usepackage{booktabs,graphicx,rotating}"
+    document = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
     (results / "tables/all.tex").write_text(document)
     done = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "all.tex"],
