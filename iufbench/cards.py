@@ -179,8 +179,8 @@ def _expanded(node: Any, known: dict[int, int]) -> int:
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value that YAML text stands for. Raises InputError with ``where`` and the line."""
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
         if node is None:
             return None

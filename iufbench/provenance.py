@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import platform
 import resource
@@ -85,6 +86,14 @@ def file_hash(path: str | Path | None) -> str | None:
     try:
         return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
+        return None
+
+
+def source_file_hash(thing: Any) -> str | None:
+    """sha256 of the file that a class was written in; None when it was written in none."""
+    try:
+        return file_hash(inspect.getsourcefile(thing))
+    except TypeError:
         return None
 
 

@@ -64,7 +64,7 @@ def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: i
                 f"{what} name {name!r} cannot be a folder name: "
                 "use no '/', '\\', control characters or leading '.'"
             )
-        if len(os.fsencode(name)) > 200:
+        if len(name.encode("utf-8", "surrogatepass")) > 200:
             raise InputError(
                 f"{what} name {name[:40]!r}... is too long for a folder name (200 bytes at most)"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from iufbench.models.checkpoints import load_public_weights
 from iufbench.models.weights import read_state_dict
 from iufbench.plan import MAP_SIZE, Plan, image_counts
 from iufbench.progress import Progress, TrainingBar
-from iufbench.provenance import command_line, environment, file_hash, now, peak_memory_mb
+from iufbench.provenance import command_line, environment, file_hash, now, peak_memory_mb, source_file_hash
 from iufbench.registry import room
 from iufbench.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
 from iufbench.rundir import (
@@ -385,7 +384,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
             "version": plan.recipe.version,
             "uses": dict(uses),
             "card_sha256": file_hash(plan.card.path),
-            "learner_sha256": file_hash(inspect.getsourcefile(plan.learner)),
+            "learner_sha256": source_file_hash(plan.learner),
         },
         "recipe": plan.recipe.as_dict(),
         "recipe_hash": plan.recipe_hash,

@@ -73,7 +73,7 @@ def require_object_name(name: str, where: str) -> None:
     if (
         not name
         or name.startswith(".")
-        or len(os.fsencode(name)) > 200
+        or len(name.encode("utf-8", "surrogatepass")) > 200
         or any(c in "/\\" or ord(c) < 32 for c in name)
     ):
         shown = name if len(name) <= 60 else f"{name[:57]}..."

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.check import Finding, check_dataset
+from iufbench.data.check import Finding, check_dataset, check_folder
 from iufbench.data.mvtec import read_mvtec
 from iufbench.data.samples import DataSet
 
@@ -88,6 +88,44 @@ def test_damage_of_every_kind_is_found(dataset: DataSet):
     assert [(f.severity, f.path) for f in findings] == [(severity, path) for severity, path, _ in expected]
     for finding, (_, _, text) in zip(findings, expected):
         assert text in finding.message and finding.object == finding.path.split("/")[0]
+
+
+def test_masks_that_are_strange_are_pointed_out(dataset: DataSet):
+    masks = sorted((dataset.root / "nut/ground_truth/dent").iterdir())
+    Image.fromarray(np.full((8, 10), 255, np.uint8)).save(masks[0])
+    Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(masks[1])
+    findings = check_dataset(dataset, both(), workers=1, progress=False)
+    assert [(f.severity, f.path) for f in findings] == [
+        ("warning", "nut/test/dent/000.png"),
+        ("warning", "nut/test/dent/001.png"),
+    ]
+    assert "marks every pixel" in findings[0].message and "as if smoothed" in findings[1].message
+
+
+def test_the_report_shows_counts_beside_the_official_ones(dataset: DataSet):
+    """A folder that should be MVTec AD: what is missing hides nothing of what is there."""
+    for name in ("bottle", "cable"):
+        (dataset.root / {"bottle": "bolt", "cable": "nut"}[name]).rename(dataset.root / name)
+    (dataset.root / "cable/train/good/003.png").write_bytes(b"")
+    report = check_folder(dataset.root, "mvtec", workers=1, progress=False)
+    assert set(report.counts) == {"bottle", "cable"} and report.as_dict()["counts"]["cable"] == COUNTS
+    text = report.as_text().splitlines()
+    assert text[1].split() == ["bottle", "12", "of", "209", "2", "of", "20", "2", "of", "63"]
+    assert "lacks 13 of 15 objects" in report.as_text() and "is empty (0 bytes)" in report.as_text()
+    assert text[-1].startswith("mvtec: 32 images, 2 objects (counts compared with the official ones)")
+    (dataset.root / "cable/test/dent/000.png").unlink()
+    (dataset.root / "bottle/train/good").rename(dataset.root / "bottle/train/defects")
+    messages = [f.message for f in check_folder(dataset.root, "mvtec", workers=1, progress=False).findings]
+    assert any("bottle/train/defects: training images" in m for m in messages)
+    assert any("1 test defective images, officially 92" in m for m in messages)
+
+
+@pytest.mark.slow
+def test_the_full_list_of_visa_is_checked_in_parallel(visa_tree: Path):
+    report = check_folder(visa_tree, "visa", workers=2, progress=False)
+    assert report.images == 10_821 and report.counts == report.expected
+    # The tree's files are all one picture, which the check has to notice, and nothing else is wrong.
+    assert report.findings and all("same picture" in f.message for f in report.findings)
 
 
 def test_result_does_not_depend_on_workers(dataset: DataSet):

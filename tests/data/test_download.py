@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,6 +215,19 @@ def test_official_archives_are_those_of_the_cards():
         official = archive_of(card)
         assert official.url.startswith("https://") and official.name in official.url
         assert (official.size, official.sha256) == (card.download["bytes"], card.download["sha256"])
+
+
+def test_official_archives_are_those_that_were_researched():
+    facts = json.loads((Path(__file__).parent / "facts" / "dataset_facts.json").read_text())
+    for name, key in (("mvtec", "mvtec_ad"), ("visa", "visa")):
+        card, known = dataset_cards()[name], facts[key]
+        archive = archive_of(card)
+        assert (archive.name, archive.size, archive.sha256) == (
+            known["archive"],
+            known["bytes"],
+            known["sha256"],
+        )
+        assert card.home == known["home"] and known["licence"].startswith(card.licence)
 
 
 def test_progress_is_plain_lines_away_from_a_terminal(card, tmp_path, capsys):
