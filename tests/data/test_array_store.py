@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -157,6 +158,19 @@ def test_a_folder_that_cannot_be_made_is_unusable(tmp_path, name):
     path.write_text("a file is in the way")
     with pytest.raises(CacheUnusable, match="cannot be used"):
         obtain(tmp_path / "cache", SPEC, Source(), Notes())
+
+
+def test_a_read_only_disk_is_unusable_unless_the_entry_is_there(tmp_path, monkeypatch):
+    made(tmp_path)
+
+    def refused(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for function in ("mkdir", "rename", "unlink", "truncate", "rmdir"):
+        monkeypatch.setattr(os, function, refused)
+    assert np.array_equal(obtain(tmp_path, SPEC, Source(), Notes()), VALUES)
+    with pytest.raises(CacheUnusable, match="Read-only file system"):
+        obtain(tmp_path, replace(SPEC, rows=5), Source(VALUES[:5]), Notes())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
