@@ -13,6 +13,7 @@ from iufbench import __version__
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
+from iufbench.cli_sweep import sweep
 from iufbench.errors import InputError, RunError
 from iufbench.files import json_text
 
@@ -30,7 +31,7 @@ class Commands(click.Group):
             click.echo(f"error: {error}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            is_run = context.invoked_subcommand == "run"
+            is_run = context.invoked_subcommand in ("run", "sweep")
             hint = ": the same command goes on after the last finished experience" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
@@ -303,7 +304,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 
 data.add_command(download)
-for command in (tables, figures, report, compare, export):
+for command in (sweep, tables, figures, report, compare, export):
     main.add_command(command)
 
 

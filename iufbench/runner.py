@@ -234,6 +234,8 @@ def _resume(plan: Plan, parts: Parts, info: dict[str, Any], restart: bool, progr
         done = sum(before["seconds"][part] for part in ("features", "train", "evaluate"))
         info["seconds"] = {**before["seconds"], "total": done}
         info["resumed"] = [*before.get("resumed", []), first]
+        if "shared_base" in before:  # where a sweep took the base experience from
+            info["shared_base"] = before["shared_base"]
         info["costs"] = {**before["costs"], **{k: before["costs"][k][:first] for k in _PER_EXPERIENCE}}
         progress.say(f"going on after experience {first}/{len(plan.experiences)} (--restart begins anew)")
     return first

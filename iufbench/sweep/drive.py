@@ -1,0 +1,153 @@
+"""The sweep from end to end: plan, leave out what is done, hand the rest to an engine, sum up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from iufbench.rundir import claimed
+from iufbench.sweep.board import Board
+from iufbench.sweep.estimate import Costs, describe, measured_costs
+from iufbench.sweep.order import Order
+from iufbench.sweep.record import Record
+from iufbench.sweep.runs import COMPLETE, FAILED, PlannedRun, command
+from iufbench.sweep.screen import Screen
+
+
+class Engine(Protocol):
+    """Whatever does runs: it takes them from ``order`` and tells ``board`` what becomes of them."""
+
+    jobs: int
+
+    def run(self, order: Order, board: Board) -> None: ...
+
+
+@dataclass
+class Sweep:
+    """All runs of a grid. ``todo`` are those that a call would do."""
+
+    name: str
+    grid: Mapping[str, Any]
+    runs: Sequence[PlannedRun]
+    results: Path
+    retry_failed: bool = False
+
+    @property
+    def folder(self) -> Path:
+        return self.results / "sweeps" / self.name
+
+    def failed(self) -> list[PlannedRun]:
+        """Runs that failed before: their directory says so, or their process died (the sweep's events)."""
+        events = Record(self.folder).events()
+
+        def has_failed(run: PlannedRun) -> bool:
+            known = events.get(run.id)
+            return run.state == FAILED or (
+                run.state != COMPLETE and known is not None and known.state == FAILED
+            )
+
+        return [run for run in self.runs if has_failed(run)]
+
+    def todo(self) -> list[PlannedRun]:
+        skipped = set() if self.retry_failed else {run.number for run in self.failed()}
+        return [run for run in self.runs if run.state != COMPLETE and run.number not in skipped]
+
+
+def dry_run(sweep: Sweep, jobs: int) -> str:
+    """What a call would do: how many runs, hours and disk."""
+    todo, failed = sweep.todo(), sweep.failed()
+    states = Counter(run.state for run in sweep.runs)
+    lines = [
+        f"sweep       {sweep.name} ({sweep.folder})",
+        f"runs        {len(sweep.runs)}: {states[COMPLETE]} finished already, {len(todo)} to do",
+    ]
+    if failed:
+        verb = "will be repeated" if sweep.retry_failed else "are left alone (--retry-failed repeats them)"
+        lines.append(f"            {len(failed)} have failed before and {verb}")
+    shared = saved_bases(sweep.runs, todo)
+    if shared:
+        lines.append(f"            {shared} can begin with a base experience of another one (--share-base)")
+    costs = measured_costs(sweep.results)
+    lines.append(describe(todo, costs, jobs, _free_bytes(sweep.results)))
+    return "\n".join(lines)
+
+
+def saved_bases(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> int:
+    """How many of ``todo`` need not train their base experience when bases are shared."""
+    groups = Counter(run.base for run in todo if run.base)
+    done = {run.base for run in runs if run.state == COMPLETE}
+    return sum(count - (base not in done) for base, count in groups.items())
+
+
+def _free_bytes(folder: Path) -> int:
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def carry_out(
+    sweep: Sweep, engine: Engine, engine_name: str, screen: Screen, share_base: bool
+) -> dict[str, str]:
+    """Do what is to be done. Returns run id -> reason of every run of the grid that is failed now.
+
+    KeyboardInterrupt passes through once every run has stopped: the same call goes on.
+    """
+    record = Record(sweep.folder)
+    with claimed(sweep.folder):
+        for line in record.begin(sweep.name, sweep.grid, sweep.runs, engine_name):
+            screen.say(line)
+        before = {} if sweep.retry_failed else {r.number: "failed before" for r in sweep.failed()}
+        todo = sweep.todo()
+        finished = sum(run.state == COMPLETE for run in sweep.runs)
+        screen.say(
+            f"sweep {sweep.name}: {len(sweep.runs)} runs, {finished} finished already, {len(todo)} to do"
+        )
+        if before:
+            screen.say(f"{len(before)} failed before and are left alone (--retry-failed repeats them)")
+        costs = measured_costs(sweep.results) if todo else Costs()
+        board = Board(todo, costs, record, screen, engine.jobs)
+        try:
+            if todo:
+                engine.run(Order(todo, sweep.runs, share_base), board)
+        finally:
+            board.close()
+    failures = {**before, **board.failures}
+    return {sweep.runs[number].id: reason for number, reason in sorted(failures.items())}
+
+
+def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:
+    """Every failed run with its reason and the command that repeats it."""
+    lines = [f"{len(failures)} of {len(sweep.runs)} runs failed:"]
+    for run in sweep.runs:
+        if run.id in failures:
+            lines += [f"  {run.id}: {failures[run.id]}", f"    {command(run.request)}"]
+    return "\n".join(lines)
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that runs may be dealt out to, as CUDA_VISIBLE_DEVICES counts them."""
+    if device not in ("auto", "cuda"):
+        return []
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    import torch
+
+    count = torch.cuda.device_count()
+    if not count:
+        return []
+    return given.split(",")[:count] if given else [str(k) for k in range(count)]
+
+
+def sweep_name(given: str | None, file: Path | None) -> str:
+    """``--name``, else the file's stem, else ``sweep``."""
+    return given or (file.stem if file else "sweep")
