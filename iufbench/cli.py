@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iufbench import __version__
+from iufbench.cli_bench import bench
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
@@ -86,6 +87,14 @@ def main() -> None:
     "--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice]."
 )
 @click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the learner's matrix products; bf16 changes scores and is a recipe of its own.",
+)
+@click.option("--compile", is_flag=True, help="Train with torch.compile: pays on a GPU, not on a CPU.")
+@click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
 @click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
@@ -93,6 +102,12 @@ def main() -> None:
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
 @click.option("--restart", is_flag=True, help="Replace a run that exists already.")
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Keep decoded images and backbone features on disk for the next run (same results either way).",
+)
 @click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -304,7 +319,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 
 data.add_command(download)
-for command in (sweep, tables, figures, report, compare, export):
+for command in (sweep, tables, figures, report, compare, export, bench):
     main.add_command(command)
 
 

@@ -25,7 +25,8 @@ class Uses:
 class Context:
     """``options`` is the learner's own ``Options``; ``channels`` and ``feature_size`` are those of the
     frozen features [B, channels, height, width]; ``map_size`` is the side of the anomaly maps that
-    are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in 0..1."""
+    are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in 0..1;
+    ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for ``torch.compile``."""
 
     recipe: Recipe
     options: Any
@@ -36,3 +37,5 @@ class Context:
     seeds: Seeds
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
+    precision: str = "fp32"
+    compile: bool = False

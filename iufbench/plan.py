@@ -55,11 +55,14 @@ class Request:
     weights: str | None = None
     device: str = "auto"
     threads: int | None = None
+    precision: str = "fp32"
+    compile: bool = False
     settings: tuple[str, ...] = ()
     order: tuple[str, ...] | None = None
     order_seed: int | None = None
     eval_unseen: bool = False
     init_from: Path | None = None
+    cache: bool = True
     results: Path = field(default_factory=lambda: Path("results"))
 
     def as_dict(self) -> dict[str, Any]:
@@ -149,6 +152,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         )
         learner = load_class(recipe.learner, card.path)
         _check_learner(learner, recipe, card)
+        _check_arithmetic(request, learner)
         _check_weights(recipe.backbone.weights)
         options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
         return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
@@ -172,7 +176,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         dataset_card=dataset_card,
         card=card,
         recipe=recipe,
-        recipe_hash=_identity(recipe, request.init_from),
+        recipe_hash=_identity(recipe, request),
         preset=preset,
         learner=learner,
         options=options,
@@ -253,17 +257,31 @@ def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
         )
 
 
-def _identity(recipe: Recipe, init_from: Path | None) -> str:
-    """The recipe's hash; files of weights count by their content, not by where they lie."""
+def _check_arithmetic(request: Request, learner: Any) -> None:
+    """A learner without a trained network has nothing to compile and no products to round."""
+    asked = [("--precision bf16", request.precision != "fp32"), ("--compile", request.compile)]
+    for option, given in asked:
+        if given and not learner.uses.gradients:
+            raise InputError(f"{option}: {request.strategy} trains no network; leave the option out")
+
+
+def _identity(recipe: Recipe, request: Request) -> str:
+    """The recipe's hash; files of weights count by their content, not by where they lie.
+
+    What changes scores without being in a card counts where it is not the default.
+    """
     weights = Path(recipe.backbone.weights)
     if weights.is_file():
         backbone = dataclasses.replace(recipe.backbone, weights=_content_hash(weights))
         recipe = dataclasses.replace(recipe, backbone=backbone)
-    if init_from is not None:
-        recipe = dataclasses.replace(
-            recipe, options={**recipe.options, "init_from": _content_hash(init_from)}
-        )
-    return recipe.fingerprint()
+    beside: dict[str, Any] = {}
+    if request.init_from is not None:
+        beside["init_from"] = _content_hash(request.init_from)
+    if request.precision != "fp32":
+        beside["precision"] = request.precision
+    if request.compile:
+        beside["compile"] = True
+    return dataclasses.replace(recipe, options={**recipe.options, **beside}).fingerprint()
 
 
 def _content_hash(path: Path) -> str:

@@ -13,6 +13,7 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench import __version__
+from iufbench.allocator import keep_freed_memory
 from iufbench.checkpoint import (
     finished_experiences,
     load_checkpoint,
@@ -20,6 +21,7 @@ from iufbench.checkpoint import (
     save_checkpoint,
 )
 from iufbench.context import Context
+from iufbench.data.datasets import cache_folder
 from iufbench.data.resident import FrozenInputs
 from iufbench.device import choose_device
 from iufbench.errors import InputError, RunError
@@ -156,6 +158,7 @@ def _carry_out(
 def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     """Load weights, decode and encode every image once, read the masks, build the strategy."""
     set_threads(plan)
+    keep_freed_memory()
     recipe = plan.recipe
     backbone = load_backbone(plan, device)
     size = plan.learner.guide_size(plan.options)
@@ -165,6 +168,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
         )
     precision = getattr(torch, recipe.backbone.precision)
     inputs = FrozenInputs(backbone, recipe.image_size, guide_size=size, precision=precision)
+    if plan.request.cache:
+        inputs.use_cache(cache_folder(), plan.dataset, progress)
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
     streams = room("benchmarks.streams")
@@ -204,6 +209,8 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
         seeds=seeds,
         pixel_mean=tuple(backbone.mean),
         pixel_std=tuple(backbone.std),
+        precision=plan.request.precision,
+        compile=plan.request.compile,
     )
     seed_everything(seeds.initialisation)
     with warnings.catch_warnings():

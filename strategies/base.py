@@ -61,6 +61,7 @@ class ReconstructionStrategy(SupervisedTemplate):
             evaluator=evaluator,
             plugins=plugins,
         )
+        self._compiled = torch.compile(self.model) if context.compile else None
 
     # What a method may override ------------------------------------------------------------------
 
@@ -104,6 +105,15 @@ class ReconstructionStrategy(SupervisedTemplate):
         for name in self.carried:
             setattr(self, name, state["memory"][name])
 
+    @property
+    def network(self) -> Any:
+        """The model, or in training its compiled form when the run asks for one.
+
+        Compiled code does not see hooks that are added later, so whatever collects activations, and every
+        evaluation, calls ``model`` itself.
+        """
+        return self._compiled if self._compiled is not None and self.model.training else self.model
+
     # Set-up ----------------------------------------------------------------------------------------
 
     def fit_standardisation(self) -> None:
@@ -128,6 +138,7 @@ class ReconstructionStrategy(SupervisedTemplate):
             "jitter_scale": network.jitter_scale,
             "jitter_probability": network.jitter_probability,
             "standardise": network.standardise,
+            "precision": self.context.precision,
         }
 
     @property
@@ -193,7 +204,7 @@ class ReconstructionStrategy(SupervisedTemplate):
 
     def forward(self) -> Reconstruction:
         batch: Batch = self.mbatch
-        return self.model(batch.x, guide=batch.guide)
+        return self.network(batch.x, guide=batch.guide)
 
     def criterion(self) -> Tensor:
         if not self.is_training:

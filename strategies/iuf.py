@@ -139,7 +139,7 @@ class IUF(ReconstructionStrategy):
         if batch.guide is not None:
             mean, std = self._pixels
             guide = (batch.guide.float() / 255 - mean) / std
-        return self.model(batch.x, guide=guide)
+        return self.network(batch.x, guide=guide)
 
     # Losses ------------------------------------------------------------------------------------------
 

@@ -118,4 +118,4 @@ class JointRehearsal(Rehearsal):
     def forward(self) -> Reconstruction:
         x = self.mbatch.x
         self.drawn = self.draw(len(x)) if self.is_training and self.memory else {}
-        return self.model(torch.cat([x, self.drawn["features"]]) if self.drawn else x)
+        return self.network(torch.cat([x, self.drawn["features"]]) if self.drawn else x)

@@ -97,4 +97,4 @@ class Separate(ReconstructionStrategy):
         return ObjectBatches(self.experience.resident, self.train_mb_size, generator)
 
     def forward(self) -> Reconstruction:
-        return self.model(self.mbatch.x, self.mbatch.objects)
+        return self.network(self.mbatch.x, self.mbatch.objects)

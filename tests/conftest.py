@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,15 @@ def visa_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if row["mask"]:
             tree.write(row["mask"], mask_bytes)
     return tree.root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache folder of the whole suite: no test reads or writes the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("IUFBENCH_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from iufbench.data.datasets import dataset_cards, open_dataset
-from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches, FrozenInputs, ResidentData, shrink
+from iufbench.data.guide_cache import shrink
+from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches, ResidentData
 from iufbench.protocols import protocol_cards, resolve_protocol
 from iufbench.registry import room
 
@@ -19,13 +20,13 @@ PUBLISHED = json.loads((FACTS / "protocols.json").read_text())["protocols"]
 streams = room("benchmarks.streams")
 
 
-class Mean:
-    """Stands in for a backbone: one channel, the mean of 16x16 blocks."""
+class Blank:
+    """Stands in for FrozenInputs where only names, ids and counts matter: no image is opened."""
 
-    channels, stride = 1, 16
-
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.avg_pool2d(images.float().mean(1, keepdim=True), 16)
+    def load(self, samples, objects, advance=None) -> ResidentData:
+        n = len(samples)
+        guide = torch.zeros(n, 3, 2, 2, dtype=torch.uint8)
+        return ResidentData(torch.zeros(n, 1, 1, 1), torch.tensor(objects, dtype=torch.int64), guide)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_every_stream_has_the_published_objects_and_counts(name, published):
     facts = PUBLISHED[name]
     card = protocol_cards()[name]
     data = open_dataset(card.dataset, card.objects, published[card.dataset])
-    built = streams.build_streams(data, card, FrozenInputs(Mean(), 32, batch_size=512))
+    built = streams.build_streams(data, card, Blank())
 
     assert [list(e) for e in card.experiences] == facts["experiences"]
     counts = dataset_cards()[card.dataset].counts
@@ -60,7 +61,7 @@ def test_every_stream_has_the_published_objects_and_counts(name, published):
 def built(visa_tree):
     protocol = resolve_protocol("visa_2_1", dataset_cards()["visa"].objects)
     data = open_dataset("visa", protocol.objects, visa_tree)
-    return streams.build_streams(data, protocol, FrozenInputs(Mean(), 32, guide_size=8, batch_size=256))
+    return streams.build_streams(data, protocol, Blank())
 
 
 def test_training_sees_normal_images_only(built):
@@ -101,7 +102,7 @@ def test_object_ids_at_test_are_for_those_who_declare_them(visa_tree):
     protocol = resolve_protocol("visa_2_1", dataset_cards()["visa"].objects)
     data = open_dataset("visa", protocol.objects, visa_tree)
     for declared in (False, True):
-        inputs = FrozenInputs(Mean(), 32, batch_size=256)
+        inputs = Blank()
         built = streams.build_streams(data, protocol, inputs, object_id_at_test=declared)
         for number, experience in enumerate(built.test):
             shown = {number} if declared else {UNKNOWN_OBJECT}

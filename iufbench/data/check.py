@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from tqdm import tqdm
 
 from iufbench.data.images import read_image, read_mask
+from iufbench.data.processes import in_processes
 from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import InputError, RunError
 
@@ -125,40 +121,12 @@ def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample
     """Samples with their results, in the data set's order."""
     samples = dataset.samples
     chunks = [samples[k : k + CHUNK] for k in range(0, len(samples), CHUNK)]
-    masks = [dataset.has_masks] * len(chunks)
-    processes = min(_cores() if workers is None else workers, len(chunks))
-    if processes <= 1:
-        for chunk in chunks:
-            yield from zip(chunk, _inspect_chunk(chunk, dataset.has_masks))
-        return
-    # Not forked: the caller may have threads (torch), and a fork of those can hang.
-    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    inspect = partial(_inspect_chunk, has_masks=dataset.has_masks)
     try:
-        with _deaf_to_interrupts():
-            results_of_chunks = pool.map(_inspect_chunk, chunks, masks)
-        for chunk, results in zip(chunks, results_of_chunks):
+        for chunk, results in zip(chunks, in_processes(inspect, chunks, workers)):
             yield from zip(chunk, results)
     except BrokenProcessPool as error:
         raise RunError("a worker process died while checking images: try again with --workers 1") from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started meanwhile ignore Ctrl-C: this one ends them, without a traceback from each."""
-    if threading.current_thread() is not threading.main_thread():  # only there can it be arranged
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def _duplicate_findings(dataset: DataSet, pictures: Mapping[bytes, Sequence[Sample]]) -> list[Finding]:

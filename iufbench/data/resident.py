@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from iufbench.data.array_store import CHUNK, CacheUnusable
+from iufbench.data.feature_cache import cached_features, encode
+from iufbench.data.guide_cache import cached_guides, small
+from iufbench.data.image_cache import Files, Rows, cached_images
 from iufbench.data.images import load_image
-from iufbench.data.samples import Sample
+from iufbench.data.samples import DataSet, Sample
 from iufbench.errors import RunError
+from iufbench.progress import Progress
 
 UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare to use it
 
@@ -131,7 +137,7 @@ class Batches:
 
 
 class FrozenInputs:
-    """Decodes images and runs the frozen backbone over them, ``batch_size`` at a time.
+    """Decodes images and runs the frozen backbone over them, or takes what caches hold of both.
 
     ``guide_size``: side of the small images kept for learners that look at pixels, or None.
     ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
@@ -142,38 +148,86 @@ class FrozenInputs:
         backbone: Any,
         image_size: int,
         guide_size: int | None = None,
-        batch_size: int = 16,
         precision: torch.dtype = torch.float32,
     ) -> None:
         self.backbone, self.image_size = backbone, image_size
-        self.guide_size, self.batch_size, self.precision = guide_size, batch_size, precision
+        self.guide_size, self.precision = guide_size, precision
+        self._images: Rows | None = None
+        self._guides: Rows | None = None
+        self._features: Rows | None = None
 
-    @torch.no_grad()
+    def use_cache(self, folder: Path, dataset: DataSet, progress: Progress) -> None:
+        """Take the images of ``dataset`` and their features from the caches in ``folder``, made on first use.
+
+        What a cache cannot hold is said, and ``load`` does the work itself, with the same result. Raises
+        InputError naming an image that cannot be decoded, RunError as ``encode``.
+        """
+        files, size = Files(dataset), self.image_size
+
+        def images() -> Any:
+            if self._images is None:
+                with _or_in_memory(progress):
+                    self._images = cached_images(folder, files, size, progress)
+            return self._pixels
+
+        with _or_in_memory(progress):
+            self._features = cached_features(
+                folder, files, size, self.backbone, self.precision, images, progress
+            )
+        if self.guide_size is not None:
+            with _or_in_memory(progress):
+                self._guides = cached_guides(folder, files, size, self.guide_size, images, progress)
+
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         """Features of ``samples``, whose object ids are ``objects``; ``advance(n)`` reports progress.
 
         Raises InputError naming the file when an image cannot be decoded, RunError when a feature is too
         large for ``precision``.
         """
+        paths = [s.image for s in samples]
         features: Tensor | None = None
         guides: Tensor | None = None
-        for start in range(0, len(samples), self.batch_size):
-            part = samples[start : start + self.batch_size]
-            pixels = np.stack([load_image(s.image, self.image_size) for s in part])
-            images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-            found = self.backbone.features(images).to(self.precision)
-            if not torch.isfinite(found).all():
-                raise RunError(
-                    f"features of {part[0].image} and the images after it do not fit {self.precision}: "
-                    "use --set backbone.precision=float32"
-                )
-            features = _put(features, found, start, len(samples))
-            if self.guide_size is not None:
-                guides = _put(guides, shrink(images, self.guide_size), start, len(samples))
+        done = 0
+        for part, guide in self._stored(paths) if self._features is not None else self._computed(paths):
+            features = _put(features, part, done, len(paths))
+            if guide is not None:
+                guides = _put(guides, guide, done, len(paths))
+            done += len(part)
             if advance is not None:
                 advance(len(part))
         assert features is not None  # readers refuse an object without images
         return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides)
+
+    def _pixels(self, path: Path) -> np.ndarray:
+        return load_image(path, self.image_size) if self._images is None else self._images[path]
+
+    def _guide(self, path: Path, pixels: np.ndarray | None = None) -> Tensor | None:
+        """[1, 3, g, g] of an image, from its ``pixels`` where those are at hand."""
+        if self.guide_size is None:
+            return None
+        if self._guides is not None:
+            return torch.from_numpy(self._guides.of([path]))
+        return small(self._pixels(path) if pixels is None else pixels, self.guide_size)
+
+    def _computed(self, paths: Sequence[Path]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        encoded = encode(self.backbone, paths, self._pixels, self.precision)
+        for path, (pixels, features) in zip(paths, encoded):
+            yield features[None], self._guide(path, pixels)
+
+    def _stored(self, paths: Sequence[Path]) -> Iterator[tuple[Tensor, Tensor | None]]:
+        assert self._features is not None
+        for start in range(0, len(paths), CHUNK):
+            part = paths[start : start + CHUNK]
+            guides = [g for g in map(self._guide, part) if g is not None]
+            yield torch.from_numpy(self._features.of(part)), torch.cat(guides) if guides else None
+
+
+@contextmanager
+def _or_in_memory(progress: Progress) -> Iterator[None]:
+    try:
+        yield
+    except CacheUnusable as reason:
+        progress.say(f"{reason}: going on in memory")
 
 
 def _put(whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
@@ -182,10 +236,3 @@ def _put(whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
         whole = torch.empty((total, *part.shape[1:]), dtype=part.dtype)
     whole[start : start + len(part)] = part
     return whole
-
-
-def shrink(images: Tensor, size: int) -> Tensor:
-    """uint8 [B, 3, H, W] to uint8 [B, 3, size, size] by area means, rounded."""
-    if images.shape[-1] == size:
-        return images.contiguous()
-    return F.interpolate(images.float(), size=(size, size), mode="area").round().to(torch.uint8)

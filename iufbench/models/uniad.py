@@ -6,6 +6,7 @@ description; parameter names are those of the public checkpoints.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -18,6 +19,7 @@ from .attention import neighbour_mask as make_neighbour_mask
 from .position import make_position
 from .transformer import Transformer
 
+PRECISIONS = ("fp32", "bf16")
 _STATISTICS_CHUNK = 256  # images per step, so that cached float16 features are never upcast all at once
 
 
@@ -73,6 +75,7 @@ class UniAD(nn.Module):
         position: ``learned`` or ``sine``.
         jitter_scale, jitter_probability: feature jitter in training; one coin per batch.
         standardise: reconstruct and score features standardised per channel (``fit_standardisation``).
+        precision: ``fp32``, or ``bf16`` for matrix products in bfloat16 (autocast; weights stay float32).
 
     Raises InputError for sizes that do not fit together.
     """
@@ -97,10 +100,14 @@ class UniAD(nn.Module):
         jitter_scale: float = 20.0,
         jitter_probability: float = 1.0,
         standardise: bool = False,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
         if decoder_layers < 1:
             raise InputError(f"decoder_layers: {decoder_layers} must be at least 1")
+        if precision not in PRECISIONS:
+            raise InputError(f"precision: {precision!r} is unknown; allowed are {', '.join(PRECISIONS)}")
+        self.precision = precision
         self.channels = channels
         self.feature_size = (int(feature_size[0]), int(feature_size[1]))
         self.jitter_scale = jitter_scale
@@ -138,12 +145,18 @@ class UniAD(nn.Module):
         tokens = target.flatten(2).transpose(1, 2)
         if self.training:
             tokens = self._jittered(tokens, generator)
-        class_logits, guides = self._look_at(guide)
         masks = tuple(self._mask if on else None for on in self.mask_switches)
-        outputs = self.transformer(self.input_proj(tokens), self.pos_embed(), guides, masks)
-        reconstruction = self.output_proj(outputs[-1]).to(target.dtype)
+        with (
+            torch.autocast(tokens.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+        ):
+            class_logits, guides = self._look_at(guide)
+            outputs = self.transformer(self.input_proj(tokens), self.pos_embed(), guides, masks)
+            reconstruction = self.output_proj(outputs[-1])
         return Reconstruction(
-            reconstruction.transpose(1, 2).unflatten(2, self.feature_size), target, outputs, class_logits
+            reconstruction.to(target.dtype).transpose(1, 2).unflatten(2, self.feature_size),
+            target,
+            [features.to(target.dtype) for features in outputs],
+            None if class_logits is None else class_logits.to(target.dtype),
         )
 
     def _look_at(self, guide: Tensor | None) -> tuple[Tensor | None, list[Tensor] | None]:

@@ -27,7 +27,7 @@ class Board:
         self._estimates: dict[int, Estimate] = {}
         self.running: dict[int, PlannedRun] = {}
         self.states: Counter[str] = Counter()
-        self.failures: dict[int, str] = {}
+        self.failures: dict[str, str] = {}
         self._begun: dict[int, float] = {}
         self._start = time.time()
         self._work_left = 0.0
@@ -60,7 +60,7 @@ class Board:
         self.states[state] += 1
         self._account(run, -1)
         if state == FAILED:
-            self.failures[run.number] = error
+            self.failures[run.id] = error
         if state == INTERRUPTED:
             return
         place = f" on {node}" if node else ""

@@ -41,21 +41,20 @@ class Sweep:
     def folder(self) -> Path:
         return self.results / "sweeps" / self.name
 
-    def failed(self) -> list[PlannedRun]:
-        """Runs that failed before: their directory says so, or their process died (the sweep's events)."""
+    def failed(self) -> dict[str, str]:
+        """Run id -> reason of what failed before, by its directory or, where its process died, by an event."""
         events = Record(self.folder).events()
-
-        def has_failed(run: PlannedRun) -> bool:
+        found = {}
+        for run in self.runs:
             known = events.get(run.id)
-            return run.state == FAILED or (
-                run.state != COMPLETE and known is not None and known.state == FAILED
-            )
-
-        return [run for run in self.runs if has_failed(run)]
+            died = known is not None and known.state == FAILED
+            if run.state == FAILED or (died and run.state != COMPLETE):
+                found[run.id] = f"failed before: {known.error if known and died else 'see its run.json'}"
+        return found
 
     def todo(self) -> list[PlannedRun]:
-        skipped = set() if self.retry_failed else {run.number for run in self.failed()}
-        return [run for run in self.runs if run.state != COMPLETE and run.number not in skipped]
+        skipped = {} if self.retry_failed else self.failed()
+        return [run for run in self.runs if run.state != COMPLETE and run.id not in skipped]
 
 
 def dry_run(sweep: Sweep, jobs: int) -> str:
@@ -102,7 +101,7 @@ def carry_out(
     with claimed(sweep.folder):
         for line in record.begin(sweep.name, sweep.grid, sweep.runs, engine_name):
             screen.say(line)
-        before = {} if sweep.retry_failed else {r.number: "failed before" for r in sweep.failed()}
+        before = {} if sweep.retry_failed else sweep.failed()
         todo = sweep.todo()
         finished = sum(run.state == COMPLETE for run in sweep.runs)
         screen.say(
@@ -117,8 +116,7 @@ def carry_out(
                 engine.run(Order(todo, sweep.runs, share_base), board)
         finally:
             board.close()
-    failures = {**before, **board.failures}
-    return {sweep.runs[number].id: reason for number, reason in sorted(failures.items())}
+    return {**before, **board.failures}
 
 
 def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:

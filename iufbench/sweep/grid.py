@@ -20,6 +20,10 @@ from iufbench.registry import card_paths, shipped_grids
 T = TypeVar("T")
 OWN_ORDER = ("alphabetical", "dataset")  # the data set's own, which is alphabetical for MVTec AD and VisA
 ALL = "all"
+_AS_THEY_ARE = (
+    *("synthetic", "data_seed", "preset", "backbone", "weights", "device", "threads"),
+    *("precision", "compile", "cache", "eval_unseen"),
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Grid:
     weights: str | None = None
     device: str = "auto"
     threads: int | None = number(None, at_least=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    cache: bool = True
     settings: list[str] | None = None
     eval_unseen: bool = False
 
@@ -100,10 +107,7 @@ def expand(grid: Grid, results: Path) -> list[Request]:
             "folder above them"
         )
     report_all(mistakes)
-    shared = {
-        name: getattr(grid, name)
-        for name in ("synthetic", "data_seed", "preset", "backbone", "weights", "device", "threads")
-    }
+    shared = {name: getattr(grid, name) for name in _AS_THEY_ARE}
     return [
         Request(
             protocol=protocol,
@@ -113,7 +117,6 @@ def expand(grid: Grid, results: Path) -> list[Request]:
             order_seed=order_seed,
             settings=(*(grid.settings or ()), *own),
             data_root=None if grid.data_root is None else Path(grid.data_root),
-            eval_unseen=grid.eval_unseen,
             results=results,
             **shared,
         )

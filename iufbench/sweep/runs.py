@@ -165,31 +165,26 @@ def base_key(plan: Plan) -> str:
 
 
 def arguments(request: Request) -> list[str]:
-    """The ``iufbench`` arguments that do this run alone; defaults are left out."""
+    """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
+
+    An option is named as the request's field, so that new ones need nothing here.
+    """
     words: list[Any] = ["run", "--protocol", request.protocol, "--strategy", request.strategy]
     words += ["--seed", request.seed]
     train, test = request.lists or (None, None)
-    options = {
-        "--data-root": request.data_root,
-        "--data-seed": request.data_seed or None,
-        "--train-list": train,
-        "--test-list": test,
-        "--preset": request.preset,
-        "--backbone": request.backbone,
-        "--weights": request.weights,
-        "--device": request.device if request.device != "auto" else None,
-        "--threads": request.threads,
-        "--order": None if request.order is None else ",".join(request.order),
-        "--order-seed": request.order_seed,
-        "--init-from": request.init_from,
-        "--results": request.results,
-    }
-    for name, value in options.items():
-        if value is not None:
-            words += [name, value]
+    values = {"train_list": train, "test_list": test}
+    standard = Request(request.protocol, request.strategy, request.seed)
+    for field in dataclasses.fields(Request):
+        value = getattr(request, field.name)
+        if value != getattr(standard, field.name) and field.name not in ("lists", "settings"):
+            values[field.name] = ",".join(value) if field.name == "order" else value
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", value]
     words += [word for setting in request.settings for word in ("--set", setting)]
-    words += ["--synthetic"] if request.synthetic else []
-    words += ["--eval-unseen"] if request.eval_unseen else []
     return [str(word) for word in words]
 
 

@@ -8,6 +8,8 @@ runs, but never shared by two: whatever kills it costs the run at hand.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -73,6 +75,9 @@ def outcome_of(function: RunFunction, request: Request, progress: Progress, base
 
 def reset_peaks() -> bool:
     """Forget the largest memory so far, so that the next run reports its own; False where that cannot be."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # runs keep freed memory for themselves (allocator.py)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,0 +1,3 @@
+"""How fast the stages of a run are here: ``iufbench bench``."""
+
+STAGES = ("decode", "backbone", "step", "evaluate", "metrics")

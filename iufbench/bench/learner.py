@@ -1,0 +1,161 @@
+"""A strategy on random features: what a run would train, without images, a backbone or a download."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iufbench.cards import load_strategy, options_of, resolve
+from iufbench.data.resident import ResidentData
+from iufbench.data.samples import DataSet, Sample
+from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.plan import MAP_SIZE, Plan, Request
+from iufbench.protocols import Protocol
+from iufbench.registry import load_class, room
+from iufbench.runner import build_strategy
+
+_NOWHERE = Path("/random")
+
+
+class RandomInputs:
+    """Stands in for images and backbone: normal features in the recipe's precision, uniform small images."""
+
+    def __init__(self, channels: int, feature_size: int, guide_size: int | None, precision: torch.dtype):
+        self.shape = (channels, feature_size, feature_size)
+        self.guide_size, self.precision = guide_size, precision
+        self.generator = torch.Generator().manual_seed(0)
+
+    def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
+        n, g = len(samples), self.guide_size
+        features = torch.empty((n, *self.shape), dtype=self.precision)
+        for part in features.split(256):  # random numbers are made in single precision
+            part.copy_(torch.randn(part.shape, generator=self.generator))
+        guide = None
+        if g is not None:
+            guide = torch.randint(0, 256, (n, 3, g, g), generator=self.generator, dtype=torch.uint8)
+        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guide)
+
+
+@dataclass
+class Learner:
+    """A strategy as ``iufbench run`` builds it, and its streams of random features."""
+
+    plan: Plan
+    strategy: Any
+    streams: Any
+    evaluation: ObjectEvaluation
+
+    def stepper(self, experience: int) -> Callable[[], object]:
+        """One call trains one mini-batch of ``experience``; its images must be one batch.
+
+        The experiences before it are gone through first, an epoch each, so that whatever a strategy
+        carries from one to the next is there.
+        """
+        for earlier in self.streams.train[:experience]:
+            self.strategy.train(earlier, eval_streams=[])
+        data = self.streams.train[experience]
+        schedule = self.plan.recipe.base if experience == 0 else self.plan.recipe.increment
+        if len(data.resident) != schedule.batch_size:
+            raise ValueError(f"{len(data.resident)} images are not one batch of {schedule.batch_size}")
+        strategy = self.strategy
+        strategy.is_training = True
+        strategy.model.train()
+        strategy.experience = data
+        strategy._before_training_exp()
+        strategy._before_training_epoch()
+        return strategy.training_epoch
+
+    def evaluator(self) -> Callable[[], object]:
+        """One call evaluates every object: forward passes, maps, all metrics."""
+
+        def evaluate() -> object:
+            self.evaluation.start(0, len(self.streams.test))
+            for experience in self.streams.test:
+                self.strategy.eval([experience])
+            return self.evaluation.result()
+
+        return evaluate
+
+
+def build_learner(
+    name: str,
+    preset: str,
+    train: Sequence[Sequence[int]],
+    test: int = 2,
+    device: str = "cpu",
+    settings: Sequence[str] = (),
+    precision: str = "fp32",
+    compiled: bool = False,
+) -> Learner:
+    """``train[t]`` are the numbers of images of the objects that experience t introduces, ``test`` those per
+    object (half of them defective). Raises InputError as ``iufbench run`` does."""
+    card = load_strategy(name)
+    recipe = resolve(card, "visa", "", preset, settings)
+    learner = load_class(recipe.learner, card.path)
+    options = options_of(recipe, learner, str(card.path))
+    recipe = dataclasses.replace(recipe, options=dataclasses.asdict(options))
+    dataset, groups = _dataset(train, test)
+    plan = Plan(
+        request=Request("random", name, precision=precision, compile=compiled, device=device),
+        protocol=Protocol("random", "random", groups),
+        dataset=dataset,
+        dataset_card=None,
+        card=card,
+        recipe=recipe,
+        recipe_hash="",
+        preset=preset,
+        learner=learner,
+        options=options,
+    )
+    backbone = recipe.backbone
+    shape = FrozenBackbone(BackboneSpec(backbone.name, weights="random", layers=backbone.layers))
+    inputs = RandomInputs(
+        shape.channels,
+        recipe.image_size // shape.stride,
+        learner.guide_size(options),
+        getattr(torch, backbone.precision),
+    )
+    streams = room("benchmarks.streams").build_streams(
+        dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
+    )
+    evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects])
+    strategy = build_strategy(plan, shape, torch.device(device), evaluation)
+    return Learner(plan, strategy, streams, evaluation)
+
+
+def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[tuple[str, ...], ...]]:
+    samples, groups = [], []
+    for counts in train:
+        names = []
+        for count in counts:
+            name = f"object{sum(map(len, groups)) + len(names):03d}"
+            names.append(name)
+            samples += [Sample(_NOWHERE / f"{name}/{i}", name, "train", 0) for i in range(count)]
+            samples += [Sample(_NOWHERE / f"{name}/t{i}", name, "test", i % 2) for i in range(test)]
+        groups.append(tuple(names))
+    objects = tuple(name for group in groups for name in group)
+    return DataSet("random", _NOWHERE, objects, tuple(samples)), tuple(groups)
+
+
+def _object_test(name: str, images: int) -> ObjectTest:
+    masks = random_masks(images, MAP_SIZE)
+    labels = masks.any(axis=(1, 2))
+    return ObjectTest(name, labels, masks, [f"{name}/t{i}" for i in range(images)])
+
+
+def random_masks(images: int, size: int) -> np.ndarray:
+    """bool [images, size, size]: a rectangle on every second one, about one pixel in a hundred in all."""
+    draw = np.random.default_rng(0)
+    masks = np.zeros((images, size, size), dtype=bool)
+    for mask in masks[1::2]:
+        y, x = draw.integers(0, size - size // 6, 2)
+        height, width = draw.integers(size // 12, size // 6, 2)
+        mask[y : y + height, x : x + width] = True
+    return masks

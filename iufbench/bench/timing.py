@@ -1,0 +1,60 @@
+"""Seconds of calls that take turns, so that whatever else the machine does falls on all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, smallest and largest of several measurements."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values), len(values))
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One entry per call: ``cpu`` seconds of this process over all its threads, and ``wall`` seconds."""
+
+    cpu: list[float]
+    wall: list[float]
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], object]],
+    repeats: int,
+    synchronise: Callable[[], None] | None = None,
+    warm_up: int = 1,
+) -> dict[str, Timing]:
+    """Call each in turn, ``repeats`` times round, after ``warm_up`` rounds that are not counted.
+
+    ``synchronise`` waits for a device that works on its own; it is called before each reading of a clock.
+    """
+    timings = {name: Timing([], []) for name in calls}
+    for turn in range(warm_up + repeats):
+        for name, call in calls.items():
+            if synchronise is not None:
+                synchronise()
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            if synchronise is not None:
+                synchronise()
+            if turn >= warm_up:
+                timings[name].cpu.append(time.process_time() - cpu)
+                timings[name].wall.append(time.perf_counter() - wall)
+    return timings
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
+    """How many times longer ``slow`` took, turn by turn."""
+    return Spread.of([a / b for a, b in zip(slow, fast, strict=True)])
