@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from iufbench.cli_options import FOLDER, json_option, results_option
-from iufbench.errors import InputError, RunError
+from iufbench.errors import RunError
 from iufbench.files import json_text
 
 ENGINES = click.Choice(["local", "ray", "slurm"])
@@ -63,10 +63,24 @@ def sweep() -> None:
 @click.option(
     "--share-base", is_flag=True, help="Train a base experience once where several runs begin alike."
 )
-@click.option("--engine", type=ENGINES, default="local", show_default=True)
+@click.option(
+    "--engine",
+    type=ENGINES,
+    default="local",
+    show_default=True,
+    help="This machine, a Ray cluster (iufbench[ray]), or a SLURM script to submit.",
+)
 @click.option(
     "-j", "--jobs", type=click.IntRange(1), help="Runs at once [default: one per GPU, else per core]."
 )
+@click.option("--address", help="ray: host:port of the head [default: $RAY_ADDRESS, or this machine's].")
+@click.option(
+    "--cpus-per-run", type=click.FloatRange(0), help="ray and slurm [default: the threads of a run]."
+)
+@click.option(
+    "--gpus-per-run", type=click.FloatRange(0), help="ray and slurm [default: 1 with --device cuda]."
+)
+@click.option("--shared-results", is_flag=True, help="ray: all nodes see RESULTS under the same path.")
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="A line also when a run starts.")
@@ -79,6 +93,10 @@ def run_sweep(
     share_base: bool,
     engine: str,
     jobs: int | None,
+    address: str | None,
+    cpus_per_run: float | None,
+    gpus_per_run: float | None,
+    shared_results: bool,
     results: Path,
     quiet: bool,
     verbose: bool,
@@ -98,8 +116,7 @@ def run_sweep(
     Finished runs are skipped, interrupted ones go on. Exit code 0 when every run of the grid is complete,
     1 when a run failed, 2 wrong input, 130 interrupted (the same command goes on).
     """
-    from iufbench.sweep.drive import Sweep, carry_out, cores, failure_report, sweep_name, visible_gpus
-    from iufbench.sweep.drive import dry_run as describe
+    from iufbench.sweep import drive
     from iufbench.sweep.grid import expand, find_grid, read_grid
     from iufbench.sweep.runs import command, plan_runs
     from iufbench.sweep.screen import Screen
@@ -110,25 +127,22 @@ def run_sweep(
     flags = {key: list(v) if isinstance(v, tuple) else _plain(v) for key, v in given.items()}
     read = read_grid(file, flags)
     requests = expand(read, results)
-    gpus = visible_gpus(read.device)
-    jobs = jobs or len(gpus) or max(1, cores() // (read.threads or 1))
-    threads = read.threads or max(1, cores() // jobs)
-    plan = Sweep(sweep_name(name, file), read.as_dict(), plan_runs(requests, threads), results, retry_failed)
-    if list_runs:
-        click.echo("\n".join(command(run.request) for run in plan.runs))
-        return
-    if dry_run:
-        click.echo(describe(plan, jobs))
-        return
-    if engine != "local":
-        raise InputError(f"--engine {engine} is not there yet")
-    from iufbench.sweep.local import LocalEngine
-
+    places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run)
+    runs = plan_runs(requests, places.threads)
+    plan = drive.Sweep(drive.sweep_name(name, file), read.as_dict(), runs, results, retry_failed)
     screen = Screen(-1 if quiet else int(verbose))
-    failures = carry_out(plan, LocalEngine(jobs, threads, gpus), engine, screen, share_base)
-    click.echo(summary_table([run.path for run in plan.runs]))
-    if failures:
-        raise RunError(failure_report(plan, failures))
+    if list_runs:
+        click.echo("\n".join(command(run.request) for run in runs))
+    elif dry_run:
+        click.echo(drive.dry_run(plan, places.jobs))
+    elif engine == "slurm":
+        click.echo("\n".join(drive.write_slurm(plan, screen, places.cpus, places.run_gpus)))
+    else:
+        made = drive.make_engine(engine, places, address, shared_results)
+        failures = drive.carry_out(plan, made, engine, screen, share_base)
+        click.echo(summary_table([run.path for run in runs]))
+        if failures:
+            raise RunError(drive.failure_report(plan, failures))
 
 
 def _plain(value: Any) -> Any:

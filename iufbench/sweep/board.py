@@ -32,6 +32,7 @@ class Board:
         self._start = time.time()
         self._work_left = 0.0
         self._unknown = 0
+        self._drawn = 0.0
         for run in runs:
             self._account(run, 1)
 
@@ -82,7 +83,9 @@ class Board:
         self.screen.say(f"warning: {text}")
 
     def tick(self) -> None:
-        if self.screen.live:
+        """Draw the table anew, at most twice a second."""
+        if self.screen.live and time.monotonic() - self._drawn > 0.5:
+            self._drawn = time.monotonic()
             self.screen.draw([self._line(run) for run in self.running.values()], self._headline())
 
     def close(self) -> None:

@@ -13,16 +13,24 @@ from typing import Any, Protocol
 from iufbench.rundir import claimed
 from iufbench.sweep.board import Board
 from iufbench.sweep.estimate import Costs, describe, measured_costs
+from iufbench.sweep.grid import Grid
+from iufbench.sweep.local import LocalEngine
 from iufbench.sweep.order import Order
 from iufbench.sweep.record import Record
 from iufbench.sweep.runs import COMPLETE, FAILED, PlannedRun, command
 from iufbench.sweep.screen import Screen
+from iufbench.sweep.slurm import write_array
 
 
 class Engine(Protocol):
-    """Whatever does runs: it takes them from ``order`` and tells ``board`` what becomes of them."""
+    """Whatever does runs: it takes them from ``order`` and tells ``board`` what becomes of them.
+
+    ``check`` raises InputError where runs could not be done, before anything is started.
+    """
 
     jobs: int
+
+    def check(self, runs: Sequence[PlannedRun]) -> None: ...
 
     def run(self, order: Order, board: Board) -> None: ...
 
@@ -42,7 +50,7 @@ class Sweep:
         return self.results / "sweeps" / self.name
 
     def failed(self) -> dict[str, str]:
-        """Run id -> reason of what failed before, by its directory or, where its process died, by an event."""
+        """Run id -> reason of what failed before: its directory says so or, if its process died, an event."""
         events = Record(self.folder).events()
         found = {}
         for run in self.runs:
@@ -98,6 +106,7 @@ def carry_out(
     KeyboardInterrupt passes through once every run has stopped: the same call goes on.
     """
     record = Record(sweep.folder)
+    engine.check(sweep.todo())
     with claimed(sweep.folder):
         for line in record.begin(sweep.name, sweep.grid, sweep.runs, engine_name):
             screen.say(line)
@@ -119,6 +128,22 @@ def carry_out(
     return {**before, **board.failures}
 
 
+def write_slurm(sweep: Sweep, screen: Screen, cpus: float, gpus: float) -> list[str]:
+    """Write the job array of what is to be done into the sweep's folder; returns how to submit it."""
+    record = Record(sweep.folder)
+    with claimed(sweep.folder):
+        for line in record.begin(sweep.name, sweep.grid, sweep.runs, "slurm"):
+            screen.say(line)
+        todo = sweep.todo()
+        if not todo:
+            return []
+        script, submit = write_array(
+            sweep.folder, sweep.name, todo, measured_costs(sweep.results), cpus, gpus
+        )
+        screen.say(f"{script}: {len(todo)} runs; submit with:")
+        return submit
+
+
 def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:
     """Every failed run with its reason and the command that repeats it."""
     lines = [f"{len(failures)} of {len(sweep.runs)} runs failed:"]
@@ -126,6 +151,38 @@ def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:
         if run.id in failures:
             lines += [f"  {run.id}: {failures[run.id]}", f"    {command(run.request)}"]
     return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where runs go: ``jobs`` at once on this machine; each with ``threads``, ``cpus`` and ``run_gpus``."""
+
+    jobs: int
+    threads: int
+    gpus: Sequence[str]
+    cpus: float
+    run_gpus: float
+
+    @classmethod
+    def of(
+        cls, grid: Grid, engine: str, jobs: int | None, cpus: float | None, run_gpus: float | None
+    ) -> Places:
+        """What the options and this machine say. On a cluster a run has one thread unless told otherwise."""
+        gpus = visible_gpus(grid.device) if engine == "local" else []
+        jobs = jobs or len(gpus) or max(1, cores() // (grid.threads or 1))
+        usual = cores() // jobs if engine == "local" else int(cpus or 1)
+        threads = grid.threads or max(1, usual)
+        on_gpu = grid.device.startswith("cuda")
+        return cls(jobs, threads, gpus, cpus or threads, on_gpu if run_gpus is None else run_gpus)
+
+
+def make_engine(name: str, places: Places, address: str | None, shared: bool) -> Engine:
+    """The local or the Ray engine. Raises InputError when Ray is not installed or does not answer."""
+    if name == "local":
+        return LocalEngine(places.jobs, places.threads, places.gpus)
+    from iufbench.sweep.ray_engine import Need, RayEngine, default_address
+
+    return RayEngine(address or default_address(), Need(places.cpus, places.run_gpus), shared)
 
 
 def cores() -> int:

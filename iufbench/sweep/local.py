@@ -56,6 +56,9 @@ class LocalEngine:
         self._selector = selectors.DefaultSelector()
         self._warned = False
 
+    def check(self, runs: Sequence[PlannedRun]) -> None:
+        """Planning has seen all there is to see on this machine."""
+
     def run(self, order: Order, board: Board) -> None:
         """Do all runs. Ctrl-C and SIGTERM are passed on; KeyboardInterrupt follows once all have stopped."""
         before = signal.signal(signal.SIGTERM, _as_interrupt)

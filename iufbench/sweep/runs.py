@@ -26,7 +26,8 @@ class PlannedRun:
 
     ``kind`` is what decides how long it takes (data set, protocol without the order, strategy, recipe);
     ``trained_images`` how many images its training shows, epochs counted; ``base`` is equal in runs whose
-    base experience is the same bit for bit, empty where it cannot be shared.
+    base experience is the same bit for bit, empty where it cannot be shared;
+    ``data`` is the fingerprint of the data set.
     """
 
     number: int
@@ -39,6 +40,7 @@ class PlannedRun:
     trained_images: int = 0
     experiences: int = 1
     base: str = ""
+    data: str = ""
 
     @property
     def label(self) -> str:
@@ -96,6 +98,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
                 trained_images=trained_images(plan),
                 experiences=len(plan.experiences),
                 base=base_key(plan),
+                data=plan.dataset.fingerprint(),
             )
         )
     report_all(mistakes)
