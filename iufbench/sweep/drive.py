@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from iufbench.progress import Progress
 from iufbench.rundir import claimed
 from iufbench.sweep.board import Board
 from iufbench.sweep.estimate import Costs, describe, measured_costs
@@ -25,12 +26,15 @@ from iufbench.sweep.slurm import write_array
 class Engine(Protocol):
     """Whatever does runs: it takes them from ``order`` and tells ``board`` what becomes of them.
 
-    ``check`` raises InputError where runs could not be done, before anything is started.
+    ``check`` raises InputError where runs could not be done, before anything is started;
+    ``prepare`` makes what several of them read.
     """
 
     jobs: int
 
     def check(self, runs: Sequence[PlannedRun]) -> None: ...
+
+    def prepare(self, runs: Sequence[PlannedRun], progress: Progress) -> None: ...
 
     def run(self, order: Order, board: Board) -> None: ...
 
@@ -122,6 +126,7 @@ def carry_out(
         board = Board(todo, costs, record, screen, engine.jobs)
         try:
             if todo:
+                engine.prepare(todo, Progress(screen.verbosity))
                 engine.run(Order(todo, sweep.runs, share_base), board)
         finally:
             board.close()

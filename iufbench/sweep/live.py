@@ -59,7 +59,7 @@ def to_file(path: Path) -> Callable[[Mapping[str, Any]], None]:
     start = time.time()
 
     def tell(values: Mapping[str, Any]) -> None:
-        told = {**values, "node": platform.node(), "pid": os.getpid(), "started": start, "time": time.time()}
+        told = {"node": platform.node(), "pid": os.getpid(), **values, "started": start, "time": time.time()}
         temporary = path.with_suffix(".tmp")
         try:
             temporary.write_text(json.dumps(told), encoding="utf-8")

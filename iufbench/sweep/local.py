@@ -14,7 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iufbench.progress import Progress
 from iufbench.sweep.board import Board
+from iufbench.sweep.inputs import prepare_inputs
 from iufbench.sweep.memory import free_mb, resident_mb
 from iufbench.sweep.order import Order
 from iufbench.sweep.record import INTERRUPTED
@@ -58,6 +60,11 @@ class LocalEngine:
 
     def check(self, runs: Sequence[PlannedRun]) -> None:
         """Planning has seen all there is to see on this machine."""
+
+    def prepare(self, runs: Sequence[PlannedRun], progress: Progress) -> None:
+        """Make what several runs read, before they start side by side."""
+        if self._function == TRAIN:
+            prepare_inputs(runs, progress)
 
     def run(self, order: Order, board: Board) -> None:
         """Do all runs. Ctrl-C and SIGTERM are passed on; KeyboardInterrupt follows once all have stopped."""

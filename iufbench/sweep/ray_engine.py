@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from iufbench.errors import InputError, RunError
+from iufbench.progress import Progress
 from iufbench.sweep.board import Board
 from iufbench.sweep.order import Order
 from iufbench.sweep.ray_node import Assignment, Collector, check_node, do_run
@@ -83,6 +84,9 @@ class RayEngine:
         problems = [problem for reference in found for problem in self._ray.get(reference)]
         if problems:
             raise InputError("\n  ".join(["nodes that cannot take part, nothing was started:", *problems]))
+
+    def prepare(self, runs: Sequence[PlannedRun], progress: Progress) -> None:
+        """Every node fills its own caches when its first run needs them."""
 
     def _on(self, node: str) -> Any:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

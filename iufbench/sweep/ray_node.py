@@ -106,7 +106,7 @@ def do_run(job: Assignment, collector: Any) -> dict[str, Any]:
     attempt, files, bases = ray.get(collector.begin.remote(job))
 
     def tell(values: Mapping[str, Any]) -> None:
-        collector.tell.remote(job, attempt, {**values, "node": node})
+        collector.tell.remote(job, attempt, {**values, "node": node, "pid": os.getpid()})
 
     with tempfile.TemporaryDirectory(prefix="iufbench-") as scratch:
         results = Path(scratch) / "results"

@@ -27,7 +27,8 @@ class PlannedRun:
     ``kind`` is what decides how long it takes (data set, protocol without the order, strategy, recipe);
     ``trained_images`` how many images its training shows, epochs counted; ``base`` is equal in runs whose
     base experience is the same bit for bit, empty where it cannot be shared;
-    ``data`` is the fingerprint of the data set.
+    ``data`` is the fingerprint of the data set, ``inputs`` equal in runs that read the same features (empty
+    without caches).
     """
 
     number: int
@@ -41,6 +42,7 @@ class PlannedRun:
     experiences: int = 1
     base: str = ""
     data: str = ""
+    inputs: str = ""
 
     @property
     def label(self) -> str:
@@ -99,6 +101,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
                 experiences=len(plan.experiences),
                 base=base_key(plan),
                 data=plan.dataset.fingerprint(),
+                inputs=inputs_key(plan),
             )
         )
     report_all(mistakes)
@@ -167,6 +170,16 @@ def base_key(plan: Plan) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
+def inputs_key(plan: Plan) -> str:
+    """Equal in two runs when their images and features are: data, backbone, sizes, precision."""
+    if not plan.request.cache:
+        return ""
+    recipe = plan.recipe
+    size = plan.learner.guide_size(plan.options)
+    parts = (plan.dataset.fingerprint(), recipe.image_size, dataclasses.asdict(recipe.backbone), size)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
 def arguments(request: Request) -> list[str]:
     """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
 
@@ -175,7 +188,7 @@ def arguments(request: Request) -> list[str]:
     words: list[Any] = ["run", "--protocol", request.protocol, "--strategy", request.strategy]
     words += ["--seed", request.seed]
     train, test = request.lists or (None, None)
-    values = {"train_list": train, "test_list": test}
+    values: dict[str, Any] = {"train_list": train, "test_list": test}
     standard = Request(request.protocol, request.strategy, request.seed)
     for field in dataclasses.fields(Request):
         value = getattr(request, field.name)

@@ -15,12 +15,12 @@ class Screen:
 
     def __init__(self, verbosity: int = 0, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
-        self._verbosity = verbosity
+        self.verbosity = verbosity
         self.live = verbosity >= 0 and self._out.isatty()
         self._drawn = 0
 
     def say(self, text: str, level: int = 0) -> None:
-        if self._verbosity >= level:
+        if self.verbosity >= level:
             self._clear()
             print(text, file=self._out, flush=True)
 

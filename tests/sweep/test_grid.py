@@ -164,7 +164,8 @@ def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
         "visa_2_1", "iuf", 3, data_root=tmp_path, data_seed=2, preset="quick", backbone="resnet18",
         weights=str(weights), device="cpu", threads=2, settings=("base.epochs=1", "network.hidden=8"),
         order=("a", "b"), eval_unseen=True,
-        precision="bf16", compile=True, cache=False, lists=(weights, weights), init_from=weights, results=tmp_path / "r",
+        precision="bf16", compile=True, cache=False,
+        lists=(weights, weights), init_from=weights, results=tmp_path / "r",
     )  # fmt: skip
     seen = []
 
