@@ -2,7 +2,7 @@
 
     python tests/perf/sweep_scale.py [--engine local|ray] [--sizes 100 1000 10000] [--jobs 2]
 
-Prints, for each size, seconds and driver memory a run, and their ratios to the smallest size: growth is linear
+Prints, for each size, seconds and driver memory a run, and ratios to the smallest size: growth is linear
 where the ratios stay near 1. Ray starts a cluster of one node on this machine.
 """
 
@@ -78,7 +78,7 @@ def summary_seconds(sizes):
                 for number in range(count)
             ]
             clock = time.perf_counter()
-            summary_table([Path(getattr(path, "path", path)) for path in paths])
+            summary_table([Path(path) for path in paths])
             seconds = time.perf_counter() - clock
         first = first or seconds / count
         print(f"{count:6d} {seconds:8.2f} {1000 * seconds / count:7.2f} {seconds / count / first:6.2f}")

@@ -45,7 +45,7 @@ def test_an_address_where_nobody_answers():
     from iufbench.errors import InputError
     from iufbench.sweep.ray_engine import connect
 
-    with pytest.raises(InputError, match="no Ray head answers.*ray start --head"):
+    with pytest.raises(InputError, match=r"no Ray head answers.*ray start --head"):
         connect(f"127.0.0.1:{free_port()}")
     with pytest.raises(InputError, match="must be host:port or auto"):
         connect("somewhere")
