@@ -72,6 +72,20 @@ def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
         raise RunError(f"{error}; --restart runs the stream anew") from error
 
 
+def is_finished(run: Path, experience: int) -> bool:
+    """Whether ``experience`` (from 0) was trained and evaluated and its checkpoint is there."""
+    return experience < min(trained_experiences(run), evaluated_experiences(run))
+
+
+def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
+    """Take over a finished experience's checkpoint from another run. RunError when it is damaged."""
+    name = checkpoint_path(donor, experience).name
+    data = _vouched(donor, name)
+    write_bytes(run / FOLDER / name, data)
+    files = {**_manifest(run)["files"], name: hashlib.sha256(data).hexdigest()}
+    _write_manifest(run, {"files": files, "evaluated": experience + 1})
+
+
 def save_within(run: Path, experience: int, strategy: Any, seconds: float) -> None:
     """Store ``strategy.state_within()``; ``seconds``: what training of the experience took so far."""
     manifest = _manifest(run)
@@ -184,17 +198,26 @@ def _write(run: Path, manifest: dict[str, Any], name: str, content: Any) -> None
 
 def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
     """Hand what a file holds to ``use``. RunError when it is not what the manifest says or of no use."""
-    path = run / FOLDER / name
-    expected = _manifest(run)["files"].get(name)
-    if expected is None:
-        raise RunError(f"{path}: the {MANIFEST} beside it does not vouch for it")
+    path, data = run / FOLDER / name, _vouched(run, name)
     try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != expected:
-            raise RunError(f"{path} is damaged (its SHA-256 is not that in {MANIFEST})")
         use(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
     except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file holds
         raise RunError(f"{path} is damaged (no checkpoint)") from error
     except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} is damaged ({reason})") from error
+
+
+def _vouched(run: Path, name: str) -> bytes:
+    """A file's content. RunError when it is not what the manifest says."""
+    path = run / FOLDER / name
+    expected = _manifest(run)["files"].get(name)
+    if expected is None:
+        raise RunError(f"{path}: the {MANIFEST} beside it does not vouch for it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} is damaged ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise RunError(f"{path} is damaged (its SHA-256 is not that in {MANIFEST})")
+    return data

@@ -15,6 +15,7 @@ from iufbench.cli_cache import cache
 from iufbench.cli_download import download
 from iufbench.cli_options import FILE, FOLDER, SEED, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
+from iufbench.cli_sweep import sweep
 from iufbench.cli_trust import conclude, rerun, verify
 from iufbench.errors import InputError, RunError
 from iufbench.files import json_text
@@ -42,7 +43,7 @@ class Commands(click.Group):
             click.echo(f"error: {_one_line(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            is_run = context.invoked_subcommand == "run"
+            is_run = context.invoked_subcommand in ("run", "sweep")
             hint = ": the same command goes on from the last checkpoint" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
@@ -373,7 +374,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
 
 data.add_command(download)
 data.add_command(cache)
-for command in (tables, figures, report, compare, export, verify, rerun, bench):
+for command in (sweep, tables, figures, report, compare, export, verify, rerun, bench):
     main.add_command(command)
 
 

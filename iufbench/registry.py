@@ -40,6 +40,12 @@ def card_paths(kind: str) -> dict[str, Path]:
     return {**_own_cards(kind), **{name: _card_of(entry) for name, entry in _plug_ins(kind).items()}}
 
 
+def shipped_grids() -> dict[str, Path]:
+    """name -> file of the grids that come with the package (``iufbench sweep paper``)."""
+    root = Path(str(resources.files("iufbench.benchmarks"))) / "grids"
+    return {p.stem: p for p in sorted(root.glob("*.yaml"))}
+
+
 @cache
 def _own_cards(kind: str) -> dict[str, Path]:
     package, folder = _ROOMS[kind]

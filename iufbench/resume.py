@@ -67,6 +67,8 @@ def starting_point(
     seconds = {part: before["seconds"][part] for part in SECONDS}
     info["seconds"] = {**seconds, "total": sum(seconds.values())}
     info["resumed"] = [*before.get("resumed", []), trained]
+    if "shared_base" in before:  # where a sweep took the base experience from
+        info["shared_base"] = before["shared_base"]
     info["costs"] = {**before["costs"], **{k: before["costs"][k][:trained] for k in PER_EXPERIENCE}}
     place = f"after experience {trained}/{len(plan.experiences)}"
     start = Start(trained, evaluated_experiences(run))

@@ -1,0 +1,70 @@
+"""Decoded images and backbone features, made once before runs that need the same start side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from iufbench.errors import InputError, RunError
+from iufbench.plan import Plan, Request
+from iufbench.progress import Progress
+from iufbench.sweep.runs import PlannedRun
+
+
+def prepare_inputs(
+    runs: Sequence[PlannedRun],
+    progress: Progress,
+    fill: Callable[[Request, Progress], None] | None = None,
+) -> int:
+    """Fill the caches for inputs that two or more of ``runs`` share; returns how many inputs those are.
+
+    What cannot be made is said and left to the runs, each of which will report it as its own failure.
+    """
+    counts = Counter(run.inputs for run in runs if run.inputs)
+    first = {run.inputs: run for run in reversed(runs)}
+    shared = [first[inputs] for inputs, count in counts.items() if count > 1]
+    for number, run in enumerate(shared, start=1):
+        progress.say(f"inputs {number}/{len(shared)}: {run.kind[0]}, shared by {counts[run.inputs]} runs")
+        try:
+            (fill or fill_caches)(run.request, progress)
+        except (InputError, RunError) as error:
+            progress.say(f"warning: {error}")
+    return len(shared)
+
+
+def fill_caches(request: Request, progress: Progress) -> None:
+    """Decode and encode all images of one run into the caches; does nothing where that is done.
+
+    Each image is encoded on one thread (that is what makes features the same everywhere), as many at a
+    time as this machine has cores.
+    """
+    import torch
+
+    from iufbench.data.datasets import cache_folder
+    from iufbench.device import choose_device
+    from iufbench.plan import prepare
+    from iufbench.sweep.drive import cores
+
+    plan = prepare(request, progress=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores())
+    try:
+        _inputs(plan, choose_device(request.device)).use_cache(cache_folder(), plan.dataset, progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _inputs(plan: Plan, device: Any) -> Any:
+    import torch
+
+    from iufbench.data.resident import FrozenInputs
+    from iufbench.runner import load_backbone
+
+    recipe = plan.recipe
+    return FrozenInputs(
+        load_backbone(plan, device),
+        recipe.image_size,
+        guide_size=plan.learner.guide_size(plan.options),
+        precision=getattr(torch, recipe.backbone.precision),
+    )

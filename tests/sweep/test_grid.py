@@ -1,0 +1,190 @@
+"""What a grid means, and every mistake in one."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from tiny import SETTINGS
+
+from iufbench.cli import main
+from iufbench.errors import InputError
+from iufbench.plan import Request
+from iufbench.registry import card_paths, shipped_grids
+from iufbench.sweep.grid import Grid, expand, find_grid, read_grid, read_orders, read_seeds
+from iufbench.sweep.runs import arguments, plan_runs
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def invoke(*words):
+    return CliRunner().invoke(main, ["sweep", *[str(word) for word in words]])
+
+
+def test_seeds_and_orders():
+    assert (
+        read_seeds("0-2,7") == [0, 1, 2, 7] and read_seeds(4) == [4] and read_seeds([1, "3-4"]) == [1, 3, 4]
+    )
+    assert read_orders("alphabetical,seed:1-2") == [(None, None), (None, 1), (None, 2)]
+    assert read_orders([["b", "a"], "seed:5"]) == [(("b", "a"), None), (None, 5)]
+    for bad in ("x", "3-1", "-1", "1.5", [True]):
+        with pytest.raises(InputError, match="seeds"):
+            read_seeds(bad)
+    with pytest.raises(InputError, match="is no order"):
+        read_orders("reversed")
+
+
+def test_a_grid_is_the_product_of_its_lists(tmp_path):
+    grid = Grid(
+        protocols=["visa_8_4", "mvtec_14_1"],
+        strategies=["iuf", {"ewc": ["ewc.strength=2"]}],
+        seeds="0-2",
+        orders="alphabetical,seed:1",
+        settings=["base.epochs=3"],
+        synthetic=True,
+    )
+    requests = expand(grid, tmp_path)
+    assert len(requests) == len(set(map(repr, requests))) == 2 * 2 * 3 * 2
+    assert {r.seed for r in requests[:8]} == {0}  # the first seed of everything comes first
+    assert requests[0] == Request(
+        "visa_8_4", "iuf", 0, synthetic=True, settings=("base.epochs=3",), results=tmp_path
+    )
+    assert requests[1].settings == ("base.epochs=3", "ewc.strength=2")
+    assert {r.order_seed for r in requests} == {None, 1}
+
+
+def test_all_means_all_that_are_registered(tmp_path):
+    requests = expand(Grid(protocols="all", strategies="all", synthetic=True), tmp_path)
+    assert {r.strategy for r in requests} == set(card_paths("strategy"))
+    assert {r.protocol for r in requests} == set(card_paths("protocol"))
+
+
+@pytest.mark.parametrize("name", ["paper", "ablation", "synthetic-smoke"])
+def test_ready_made_grids_are_found_and_name_what_exists(name, tmp_path):
+    assert name in shipped_grids()
+    requests = expand(read_grid(find_grid(name), {}), tmp_path)
+    counts = {
+        "paper": 7 * 6 * 3,
+        "ablation": 7 * 5 * 3,
+        "synthetic-smoke": 3 * len(card_paths("strategy")),
+    }
+    assert len(requests) == counts[name]
+
+
+def test_flags_go_over_the_file(tmp_path):
+    file = tmp_path / "g.yaml"
+    file.write_text("protocols: [visa_8_4]\nstrategies: [iuf]\nseeds: 0-4\n")
+    assert len(expand(read_grid(file, {"seeds": "7"}), tmp_path)) == 1
+    assert len(expand(read_grid(file, {"strategies": ["ewc", "si"]}), tmp_path)) == 10
+
+
+def test_every_mistake_is_told_at_once_and_nothing_is_started(tmp_path):
+    done = invoke(
+        "--protocol", "visa_8_5000", "--protocol", "viso", "--strategy", "iuff", "--strategy", "ewc",
+        "--seeds", "4-1", "--orders", "up", "--synthetic", "--results", tmp_path / "r",
+    )  # fmt: skip
+    assert done.exit_code == 2 and done.stdout == "" and not (tmp_path / "r").exists()
+    for part in ("4 mistakes", "viso", "did you mean 'iuf'", "ends before it starts", "'up' is no order"):
+        assert part in done.stderr, part
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "must be a mapping"),
+        ("protocols: []\nstrategies: [iuf]", "the grid is empty: it names no protocols"),
+        ("strategies: [iuf]", "the grid is empty: it names no protocols"),
+        ("protocols: [visa_8_4]\nstrategies: [iuf]\nseeds: []", "the grid is empty: it names no seeds"),
+        ("protocol: [visa_8_4]\nstrategies: [iuf]", "unknown key 'protocol'; did you mean 'protocols'?"),
+        ("protocols: [visa_8_4]\nstrategies: [3]", "must be a name"),
+        ("protocols: [visa_8_4]\nstrategies: iuf\npreset: fast", "preset must be one of paper, quick"),
+    ],
+)
+def test_bad_files(tmp_path, content, message):
+    file = tmp_path / "g.yaml"
+    file.write_text(content)
+    done = invoke(file, "--results", tmp_path / "r")
+    assert done.exit_code == 2 and message in done.stderr, done.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_an_unknown_grid_names_those_that_exist(tmp_path):
+    done = invoke("papr", "--results", tmp_path)
+    assert done.exit_code == 2 and "did you mean 'paper'" in done.stderr
+
+
+def tiny_grid(data, tmp_path, **more):
+    content = {
+        "protocols": ["visa_1_1"],
+        "strategies": ["finetune"],
+        "data_root": str(data),
+        "device": "cpu",
+        "settings": [*SETTINGS, "oasa.resolution=8"],
+        **more,
+    }
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_mistakes_that_only_planning_finds_are_told_at_once_too(data, tmp_path):
+    file = tiny_grid(data, tmp_path, protocols=["visa_1_1", "visa_5_9"], strategies=["finetune", "uniad"])
+    done = invoke(file, "--results", tmp_path / "r")  # uniad has no oasa; visa has no 14 objects
+    assert done.exit_code == 2 and not (tmp_path / "r").exists()
+    assert "needs 14 objects" in done.stderr and "unknown key 'oasa'" in done.stderr
+
+
+def test_two_entries_that_give_the_same_run(data, tmp_path):
+    file = tiny_grid(data, tmp_path, strategies=["finetune", {"finetune": ["base.epochs=2"]}])
+    done = invoke(file, "--results", tmp_path / "r")
+    assert done.exit_code == 2 and "two entries give the same run visa-synthetic/visa_1_1" in done.stderr
+    assert "base.epochs=2 --set base.epochs=2" not in done.stderr.split("|")[0]
+
+
+def test_one_data_root_for_several_data_sets(tmp_path):
+    done = invoke("paper", "--data-root", tmp_path, "--results", tmp_path / "r")
+    assert done.exit_code == 2 and "set IUFBENCH_DATA" in done.stderr
+
+
+def test_a_dry_run_writes_nothing(data, tmp_path):
+    file = tiny_grid(data, tmp_path, seeds="0-3")
+    done = invoke(file, "--dry-run", "--results", tmp_path / "r")
+    assert done.exit_code == 0, done.output
+    assert "4: 0 finished already, 4 to do" in done.stdout and "cannot be estimated" in done.stdout
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
+    """Parsed again by ``iufbench run``, every option of a request comes back."""
+    import iufbench.plan
+
+    weights = tmp_path / "w.pt"
+    weights.touch()
+    request = Request(
+        "visa_2_1", "iuf", 3, data_root=tmp_path, data_seed=2, preset="quick", backbone="resnet18",
+        weights=str(weights), device="cpu", threads=2, settings=("base.epochs=1", "network.hidden=8"),
+        order=("a", "b"), eval_unseen=True,
+        precision="bf16", compile=True, cache=False,
+        lists=(weights, weights), init_from=weights, results=tmp_path / "r",
+    )  # fmt: skip
+    seen = []
+
+    def caught(request, progress):
+        seen.append(request)
+        raise InputError("enough")
+
+    monkeypatch.setattr(iufbench.plan, "prepare", caught)
+    for one in (request, Request("visa_2_1", "iuf", order_seed=4, synthetic=True)):
+        CliRunner().invoke(main, arguments(one))
+        assert seen.pop() == one
+
+
+def test_plans_are_the_same_as_those_of_single_runs(data, tmp_path):
+    from iufbench.plan import prepare
+
+    file = tiny_grid(data, tmp_path, seeds="0-1", orders=["alphabetical", ["capsules", "candle"]])
+    runs = plan_runs(expand(read_grid(file, {}), tmp_path), cores=2)
+    assert len(runs) == 4
+    for run in runs:
+        assert prepare(run.request, progress=False).id == run.id
+    assert {run.request.threads for run in runs} == {None}  # the quick preset uses one, as iufbench run does

@@ -1,0 +1,202 @@
+"""A sweep on a real Ray cluster of two nodes: killed workers and a killed node change no number."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from tiny import SETTINGS
+
+from iufbench.cli import main
+from iufbench.store import find_runs
+from iufbench.sweep.drive import Sweep, carry_out
+from iufbench.sweep.grid import expand, read_grid
+from iufbench.sweep.record import Record, read_live
+from iufbench.sweep.runs import plan_runs
+from iufbench.sweep.screen import Screen
+
+HERE = Path(__file__).resolve().parent
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::UserWarning", "ignore::FutureWarning", "ignore::ResourceWarning"
+)
+
+
+def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
+    from iufbench.errors import InputError
+    from iufbench.sweep.ray_engine import connect
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"pip install 'iufbench\[ray\]'"):
+        connect("auto")
+
+
+def test_an_address_where_nobody_answers():
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'iufbench[ray]'")
+    from cluster import free_port
+
+    from iufbench.errors import InputError
+    from iufbench.sweep.ray_engine import connect
+
+    with pytest.raises(InputError, match=r"no Ray head answers.*ray start --head"):
+        connect(f"127.0.0.1:{free_port()}")
+    with pytest.raises(InputError, match="must be host:port or auto"):
+        connect("somewhere")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'iufbench[ray]'")
+    from cluster import Cluster
+
+    made = Cluster(PYTHONPATH=str(HERE))
+    try:
+        made.add()
+        yield made
+    finally:
+        import ray
+
+        ray.shutdown()
+        made.close()
+
+
+@pytest.fixture
+def engine(cluster):
+    """An engine on a cluster of two nodes; a lost node is replaced first."""
+    import ray
+    from cluster import wait_for_nodes
+
+    from iufbench.sweep.ray_engine import Need, RayEngine
+
+    if ray.is_initialized():
+        ray.shutdown()
+
+    def made(**options):
+        connected = RayEngine(cluster.address, Need(1, 0), **options)
+        wait_for_nodes(ray, 2)
+        return connected
+
+    yield made
+    ray.shutdown()
+
+
+def plan(file, results):
+    grid = read_grid(file, {})
+    return Sweep("tiny", grid.as_dict(), plan_runs(expand(grid, results), 1), results)
+
+
+def when(condition, act):
+    """Call ``act`` from a thread as soon as ``condition`` is true; returns the thread."""
+
+    def watch():
+        deadline = time.time() + 300
+        while not condition() and time.time() < deadline:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, tmp_path):
+    from test_sweep import grid_file, same_numbers
+
+    long = {"increment.epochs": 60, "base.epochs": 10}
+    settings = [*SETTINGS, *(f"{k}={v}" for k, v in long.items())]
+    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], seeds="0-3", settings=settings)
+    done = CliRunner().invoke(main, ["sweep", str(file), "--jobs", "1", "--results", str(tmp_path / "local")])
+    assert done.exit_code == 0, done.output
+
+    made, out = engine(), io.StringIO()
+    sweep = plan(file, tmp_path / "ray")
+    record = Record(sweep.folder)
+    doomed = cluster.nodes[1]
+    on_node = {member.pid for member in doomed.members()}
+
+    def later(on_doomed):
+        """The process of a run that is past its base, on the doomed node or on the other one."""
+        for run in sweep.runs:
+            live = read_live(record.live(run))
+            on_node.update(member.pid for member in doomed.members())
+            if live.get("experience", 0) >= 2 and (live["pid"] in on_node) == on_doomed:
+                return live["pid"]
+        return None
+
+    killed = {}
+
+    def kill_worker():
+        killed["worker"] = later(on_doomed=False)
+        os.kill(killed["worker"], signal.SIGKILL)
+
+    def kill_node():
+        killed["node"] = later(on_doomed=True)
+        doomed.kill()
+
+    threads = [when(lambda: later(False), kill_worker), when(lambda: later(True), kill_node)]
+    failures = carry_out(sweep, made, "ray", Screen(1, out), share_base=False)
+    for thread in threads:
+        thread.join()
+    assert failures == {} and killed["worker"] and killed["node"], out.getvalue()
+    local, swept = find_runs(tmp_path / "local")[0], find_runs(tmp_path / "ray")[0]
+    assert [r.id for r in local] == [r.id for r in swept] and len(swept) == 4
+    for one, other in zip(local, swept):
+        same_numbers(one.path, other.path)
+        assert other.info["request"]["results"] == str(tmp_path / "ray")
+        assert {p.name for p in one.path.iterdir()} == {p.name for p in other.path.iterdir()}
+    assert sum("resumed" in run.info for run in swept) == 2
+    assert sum("attempt 2" in record.log(run).read_text() for run in sweep.runs) == 2
+
+
+@pytest.mark.slow
+def test_progress_and_failures_come_home_from_all_nodes(cluster, engine, tmp_path):
+    from stubs import planned
+
+    if sum(node.process.poll() is None for node in cluster.nodes) < 2:
+        cluster.add()
+    made = engine(function="stubs:act", shared=True)
+    made.check = lambda runs: None  # stubs have no data
+    runs = [planned(tmp_path, n, "wait=1.5", *(["fail=no disk"] if n == 2 else [])) for n in range(5)]
+    sweep, out = Sweep("stub", {}, runs, tmp_path), io.StringIO()
+    seen = set()
+    live = sweep.folder / "live"
+
+    def look():
+        seen.update(json.loads(p.read_text())["node"] for p in live.glob("*.json") if p.stat().st_size)
+        return len(seen) == 2
+
+    watcher = when(look, lambda: None)
+    failures = carry_out(sweep, made, "ray", Screen(1, out), share_base=False)
+    watcher.join()
+    assert list(failures) == [runs[2].id] and failures[runs[2].id] == "no disk"
+    assert len(seen) == 2
+    assert all((tmp_path / f"{n}.json").exists() == (n != 2) for n in range(5))
+    assert "stub 3" in Record(sweep.folder).log(runs[3]).read_text()
+
+
+@pytest.mark.slow
+def test_a_node_without_the_data_is_named_before_anything_starts(cluster, engine, data, tmp_path):
+    """The data vanish after planning: every node then lacks them, as another machine would."""
+    import shutil
+
+    from test_sweep import grid_file
+
+    if sum(node.process.poll() is None for node in cluster.nodes) < 2:
+        cluster.add()
+    copy = shutil.copytree(data, tmp_path / "visa")
+    sweep = plan(grid_file(copy, tmp_path), tmp_path / "r")
+    shutil.rmtree(copy)
+    from iufbench.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        carry_out(sweep, engine(), "ray", Screen(-1), share_base=False)
+    assert str(caught.value).count("node ") == 2 and str(copy) in str(caught.value)
+    assert not (tmp_path / "r").exists()

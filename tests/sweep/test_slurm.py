@@ -1,0 +1,62 @@
+"""The SLURM job array: what it says, and that its tasks do the runs, started by bash and by submitit."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+from stubs import planned
+from test_sweep import grid_file, invoke, same_numbers
+
+from iufbench.store import find_runs
+from iufbench.sweep.estimate import Costs
+from iufbench.sweep.slurm import write_array
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def test_the_script_asks_for_what_a_run_needs(tmp_path):
+    runs = [planned(tmp_path, number) for number in range(2500)]
+    script, submit = write_array(tmp_path / "s", "study", runs, Costs(), cpus=4, gpus=1)
+    text = script.read_text()
+    for line in ("--cpus-per-task=4", "--gpus-per-task=1", "--mem=3072M", "--signal=INT@120", "--requeue"):
+        assert f"#SBATCH {line}\n" in text
+    assert len((tmp_path / "s" / "commands.txt").read_text().splitlines()) == 2500
+    assert [line.split()[1:] for line in submit] == [
+        ["--array=1-1000", str(script), "0"],
+        ["--array=1-1000", str(script), "1000"],
+        ["--array=1-500", str(script), "2000"],
+    ]
+    missing = subprocess.run(
+        ["bash", str(script), "2500"], env={"SLURM_ARRAY_TASK_ID": "1", "PATH": "/usr/bin:/bin"}
+    )
+    assert missing.returncode == 2
+
+
+@pytest.mark.slow
+def test_tasks_of_the_array_are_the_runs(data, tmp_path):
+    submitit = pytest.importorskip("submitit", reason="submitit is not installed")
+    file = grid_file(data, tmp_path, seeds="0-1")
+    written = invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r")
+    assert written.exit_code == 0, written.output
+    (line,) = written.stdout.splitlines()
+    script = tmp_path / "r" / "sweeps" / "tiny" / "array.sh"
+    assert line == f"sbatch --array=1-2 {script} 0"
+
+    executor = submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")
+    executor.update_parameters(timeout_min=10)
+    jobs = [
+        executor.submit(
+            submitit.helpers.CommandFunction(
+                ["env", f"SLURM_ARRAY_TASK_ID={task}", "bash", str(script), "0"], verbose=False
+            )
+        )
+        for task in (1, 2)
+    ]
+    for job in jobs:
+        job.result()
+    assert "2 runs: 2 complete" in invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny").stdout
+    assert invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r").stdout.strip() == ""
+    local = invoke("sweep", file, "--jobs", 1, "--results", tmp_path / "local", "--seeds", "1")
+    assert local.exit_code == 0, local.output
+    same_numbers(find_runs(tmp_path / "r")[0][1].path, find_runs(tmp_path / "local")[0][0].path)

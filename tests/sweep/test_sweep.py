@@ -1,0 +1,174 @@
+"""Sweeps of real, tiny runs through the command line: the same as single runs, resumed, shared, shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from tiny import SETTINGS
+
+from iufbench.checkpoint import checkpoint_path
+from iufbench.cli import main
+from iufbench.files import read_json
+from iufbench.rundir import METRICS, SCORES, TRAIN_LOG
+from iufbench.store import find_runs, load_run
+from iufbench.sweep.runs import arguments
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def grid_file(data, folder, **more):
+    content = {
+        "protocols": ["visa_1_2"],
+        "strategies": ["uniad"],
+        "data_root": str(data),
+        "device": "cpu",
+        "threads": 1,
+        "settings": list(SETTINGS),
+        **more,
+    }
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def invoke(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def same_numbers(one, other):
+    """Metrics, scores, training log and every checkpoint of two run directories are equal to the last bit."""
+    for name in (METRICS, SCORES, TRAIN_LOG):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for number in range(len(load_run(one).experiences)):
+        states = [torch.load(checkpoint_path(run, number), weights_only=True) for run in (one, other)]
+        assert equal(*states), f"checkpoint {number}"
+
+
+def equal(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
+def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(data, tmp_path):
+    file = grid_file(data, tmp_path, seeds="0-1")
+    single, swept = tmp_path / "single", tmp_path / "swept"
+    done = invoke("sweep", file, "--jobs", 2, "--results", swept)
+    assert done.exit_code == 0, done.output
+    assert "SYNTHETIC" in done.stdout and "visa_1_2" in done.stdout and "±" in done.stdout
+    assert "[2/2] complete visa-synthetic/visa_1_2/uniad" in done.stderr
+    runs = find_runs(swept)[0]
+    assert [run.info["seed"] for run in runs] == [0, 1]
+
+    from iufbench.plan import Request
+
+    request = Request.from_dict(runs[1].info["request"])
+    assert runs[1].info["command"] == "iufbench " + " ".join(arguments(request))
+    alone = invoke(*arguments(Request.from_dict({**runs[1].info["request"], "results": str(single)})))
+    assert alone.exit_code == 0, alone.output
+    (other,) = find_runs(single)[0]
+    same_numbers(runs[1].path, other.path)
+    assert sorted(p.name for p in runs[1].path.iterdir()) == sorted(p.name for p in other.path.iterdir())
+
+    stamps = [(run.path / "run.json").stat().st_mtime_ns for run in runs]
+    again = invoke("sweep", file, "--results", swept, "--seeds", "0-1", "--dry-run")
+    assert "2: 2 finished already, 0 to do" in again.stdout
+    more = invoke("sweep", file, "--results", swept, "--seeds", "0-2", "--dry-run")
+    assert "1 to do" in more.stdout and "1 estimated from the same run" in more.stdout
+    nothing = invoke("sweep", file, "--results", swept)
+    assert nothing.exit_code == 0 and nothing.stdout == done.stdout
+    assert stamps == [(run.path / "run.json").stat().st_mtime_ns for run in runs]
+
+    status = invoke("sweep", "status", swept / "sweeps" / "tiny")
+    assert status.exit_code == 0 and "2 runs: 2 complete" in status.stdout
+    rows = json.loads(invoke("sweep", "status", swept / "sweeps" / "tiny", "--json").stdout)
+    assert [row["state"] for row in rows] == ["complete", "complete"]
+
+
+def test_a_failed_run_is_listed_with_its_command_and_left_alone(data, tmp_path):
+    spoilt = grid_file(data, tmp_path, strategies=["uniad", {"uniad": ["base.lr=1e30"]}])
+    done = invoke("sweep", spoilt, "--jobs", 1, "--results", tmp_path / "r")
+    assert done.exit_code == 1, done.output
+    assert "1 of 2 runs failed" in done.stderr and "--set base.lr=1e30" in done.stderr
+    assert "visa_1_2" in done.stdout  # the other one is in the table
+    again = invoke("sweep", spoilt, "--jobs", 1, "--results", tmp_path / "r")
+    assert again.exit_code == 1 and "left alone (--retry-failed repeats them)" in again.stderr
+    status = invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny")
+    assert "1 complete, 1 failed" in status.stdout and "--set base.lr=1e30" in status.stdout
+
+
+def test_an_edited_grid_shows_what_has_changed(data, tmp_path):
+    from iufbench.sweep.grid import expand, read_grid
+    from iufbench.sweep.record import Record
+    from iufbench.sweep.runs import plan_runs
+
+    record = Record(tmp_path / "sweeps" / "tiny")
+    for seeds, strategies in (("0-1", ["uniad"]), ("1-3", ["uniad", "ewc"])):
+        grid = read_grid(grid_file(data, tmp_path, seeds=seeds, strategies=strategies), {})
+        changes = record.begin("tiny", grid.as_dict(), plan_runs(expand(grid, tmp_path), 1), "local")
+    assert changes == [
+        "the grid has changed: 5 runs more, 1 fewer",
+        '  strategies: ["uniad"] -> ["uniad", "ewc"]',
+        '  seeds: "0-1" -> "1-3"',
+    ]
+
+
+def test_status_of_something_else(tmp_path):
+    done = invoke("sweep", "status", tmp_path)
+    assert done.exit_code == 2 and "is not the folder of a sweep" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategies", [["uniad", "ewc"], ["si", "replay"]])
+def test_a_shared_base_changes_no_number(data, tmp_path, strategies):
+    file = grid_file(data, tmp_path, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
+    for name, flags in (("apart", ()), ("shared", ("--share-base",))):
+        done = invoke("sweep", file, "--jobs", 2, "--results", tmp_path / name, *flags)
+        assert done.exit_code == 0, done.output
+    apart, shared = find_runs(tmp_path / "apart")[0], find_runs(tmp_path / "shared")[0]
+    assert len(apart) == len(shared) == 4
+    for one, other in zip(apart, shared):
+        same_numbers(one.path, other.path)
+        assert one.info["summary"] == other.info["summary"]
+        assert one.info["costs"]["trained_images"] == other.info["costs"]["trained_images"]
+    takers = [run for run in shared if "shared_base" in run.info]
+    assert sorted(run.info["strategy"]["name"] for run in takers) == sorted(strategies)
+    for run in takers:
+        giver = run.info["shared_base"]["run"]
+        assert giver in {r.id for r in shared} and giver.split("/")[2] == run.info["strategy"]["name"]
+        assert run.info["resumed"] == [1]
+
+
+@pytest.mark.slow
+def test_a_run_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(data, tmp_path):
+    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], strategies=["ewc"])
+    slowly = ["--set", "increment.epochs=80"]
+    assert invoke("sweep", file, "--results", tmp_path / "whole", *slowly).exit_code == 0
+    words = [sys.executable, "-m", "iufbench.cli", "sweep", file, "--results", tmp_path / "killed", *slowly]
+    with subprocess.Popen([*map(str, words)], stderr=subprocess.PIPE, text=True) as driver:
+        live = tmp_path / "killed" / "sweeps" / "tiny" / "live" / "0.json"
+        deadline = time.time() + 120
+        while not (live.exists() and read_json(live).get("experience") == 2):
+            assert time.time() < deadline and driver.poll() is None
+            time.sleep(0.05)
+        os.kill(read_json(live)["pid"], signal.SIGKILL)
+        _, errors = driver.communicate(timeout=120)
+    assert driver.returncode == 1 and "was killed by SIGKILL" in errors
+    again = invoke("sweep", file, "--results", tmp_path / "killed", "--retry-failed", *slowly)
+    assert again.exit_code == 0, again.output
+    (whole,), (killed,) = find_runs(tmp_path / "whole")[0], find_runs(tmp_path / "killed")[0]
+    assert killed.info["resumed"] == [1]
+    same_numbers(whole.path, killed.path)
