@@ -65,6 +65,6 @@ def _inputs(plan: Plan, device: Any) -> Any:
     return FrozenInputs(
         load_backbone(plan, device),
         recipe.image_size,
-        guide_size=plan.learner.guide_size(plan.options),
+        guide_size=plan.learner.guide_size(plan.options, plan.recipe.image_size),
         precision=getattr(torch, recipe.backbone.precision),
     )

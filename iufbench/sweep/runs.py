@@ -175,7 +175,7 @@ def inputs_key(plan: Plan) -> str:
     if not plan.request.cache:
         return ""
     recipe = plan.recipe
-    size = plan.learner.guide_size(plan.options)
+    size = plan.learner.guide_size(plan.options, plan.recipe.image_size)
     parts = (plan.dataset.fingerprint(), recipe.image_size, dataclasses.asdict(recipe.backbone), size)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
