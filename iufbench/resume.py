@@ -27,17 +27,18 @@ SECONDS = ("features", "train", "evaluate")
 
 @dataclass(frozen=True)
 class Start:
-    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``epoch`` (from 0) and
-    ``seconds``: where training of the next one goes on, and what it took so far."""
+    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``inside``: training goes on
+    inside the next one, in ``epoch`` (from 0), and took ``seconds`` so far."""
 
     trained: int = 0
     evaluated: int = 0
+    inside: bool = False
     epoch: int = 0
     seconds: float = 0.0
 
     @property
     def is_beginning(self) -> bool:
-        return self.trained == 0 and self.seconds == 0
+        return self.trained == 0 and not self.inside
 
 
 def starting_point(
@@ -74,7 +75,7 @@ def starting_point(
     start = Start(trained, evaluated_experiences(run))
     if inside is not None:
         epoch, iteration, iterations = inside["state"]["position"]
-        start = Start(trained, evaluated_experiences(run), epoch, inside["seconds"])
+        start = Start(trained, start.evaluated, True, epoch, inside["seconds"])
         place = (
             f"inside experience {trained + 1}/{len(plan.experiences)}, epoch {epoch + 1}, "
             f"after iteration {iteration}/{iterations}"

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,7 +95,11 @@ def claimed(run: Path) -> Iterator[None]:
         raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
     try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.2)  # it may only have been looked at (``is_claimed``)
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RunError(
                 f"{run}: another process is doing this run; wait for it, or use --results DIR to do it twice"

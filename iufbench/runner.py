@@ -245,7 +245,7 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
     seed_everything(seeds.initialisation)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
-        evaluator = EvaluationPlugin(*metrics)
+        evaluator = EvaluationPlugin(*metrics, collect_all=False)  # what it collects grows without end
     return plan.learner(context=context, evaluator=evaluator)
 
 
@@ -390,7 +390,10 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
         "recipe_hash": plan.recipe_hash,
         "preset": plan.preset,
         "seed": plan.request.seed,
-        "seeds": Seeds.of(plan.request.seed).as_dict(),
+        "seeds": {
+            **Seeds.of(plan.request.seed).as_dict(),
+            "synthetic_data": plan.request.data_seed if plan.request.synthetic else None,
+        },
         "backbone": {
             "name": plan.recipe.backbone.name,
             "weights": plan.recipe.backbone.weights,

@@ -273,7 +273,8 @@ def find_runs(
         path = Path(folder)
         folders.sort()
         if INFO not in files:
-            if path.name.startswith("seed"):
+            begun = folders or any(not name.startswith(".") for name in files)
+            if path.name.startswith("seed") and begun:  # the first file of a run is its run.json
                 damaged.append((path, f"no {INFO}"))
             continue
         folders.clear()

@@ -150,6 +150,7 @@ class WatchedBatches:
             done = interrupted["position"][1]
             deque(islice(batches, done), maxlen=0)
             learner._go_on(interrupted)
+            interrupted = None  # its tensors need not live as long as the epoch
         for iteration, batch in enumerate(batches, start=done + 1):
             yield batch
             learner.position = Position(self._epoch, iteration, len(self))

@@ -1,0 +1,72 @@
+"""Real SIGKILLs, real signals, a crowd of processes and a long run, in forked children (forked.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).resolve().parent
+
+
+def forked(what: str, data: Path, folder: Path) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(HERE / "forked.py"), what, str(data), str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_fifty_kills_lose_no_more_than_one_checkpoint_interval(data, tmp_path):
+    found = forked("kills", data, tmp_path)
+    assert found["kills"] >= 50
+    for phase in ("training", "evaluating", "writing a checkpoint"):
+        assert found["hit"][phase] >= 3, found
+    assert found["epochs_lost"] <= 1, found  # --checkpoint-epochs 1
+    assert found["finished"] >= 5  # each with the bytes of the run that was never killed, and no file more
+
+
+def test_a_signal_finishes_the_iteration_saves_and_exits(data, tmp_path):
+    for name, found in forked("signals", data, tmp_path).items():
+        assert found["codes"] == [130, 130], (name, found)
+        assert found["seconds"] < 10
+        assert found["repeated"] == 0  # it went on with the very next iteration
+        assert found["status"] == "interrupted"
+        lines = [line for line in found["stderr"].splitlines() if line]
+        assert lines == ["interrupted: the same command goes on from the last checkpoint"] * 2
+
+
+def test_eight_processes_in_one_results_folder(data, tmp_path):
+    found = forked("crowd", data, tmp_path)
+    for code, text in zip(found["codes"], found["stderr"]):
+        # On one and the same run there is one who does it; the others say so, or come after it and find it.
+        assert (code == 0 and text == "") or (code == 1 and "another process is doing this run" in text)
+    assert found["codes"][3:] == [0] * 4 and 0 in found["codes"][:3]
+    assert found["statuses"] == ["complete"] * 5 and found["run_files"] == 5
+    assert found["same"] == [True] * 5  # as each run gives when it is alone
+    assert not found["damaged"] and not found["temporary"]
+    assert set(found["tables"]) <= {"0", "2"} and found["tables"].get("0", 0) > 0, found["tables_stderr"]
+    assert "Traceback" not in found["tables_stderr"] and "damaged" not in found["tables_stderr"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_sixty_experiences_leave_memory_and_open_files_flat(data, tmp_path):
+    found = forked("soak", data, tmp_path)
+    assert found["complete"] and len(found["resident"]) == 60
+    resident = np.array(found["resident"][20:])
+    slope, level = np.polyfit(np.arange(40), resident, 1)
+    noise = np.std(resident - (slope * np.arange(40) + level))
+    # MiB per experience. What lives on beside the network is the memory of A-GEM: 2 images of 32x32 each.
+    assert abs(slope) * 40 < max(4 * noise, 8), (slope, noise, found["resident"])
+    assert len(set(found["open"][20:])) == 1, found["open"]
+    recording, all_of_it = found["recording"]
+    assert recording < 0.1 * all_of_it, found["recording"]

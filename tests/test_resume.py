@@ -1,0 +1,297 @@
+"""Runs that stop and go on: what is loaded, what is refused, what is said, and full disks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+from resuming import Killed, assert_same_run, interruption, reassembly
+from tiny import assembled, tiny_plan, tiny_run, tiny_settings
+
+from iufbench import checkpoint, runner
+from iufbench.cli import main
+from iufbench.errors import InputError, RunError
+from iufbench.progress import Progress
+from iufbench.stopping import Stop
+from iufbench.store import find_runs, load_run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+@pytest.fixture(scope="module")
+def parts(data, tmp_path_factory):
+    return assembled("finetune", data, tmp_path_factory.mktemp("parts"))[1]
+
+
+@pytest.fixture(autouse=True)
+def without_reading(parts, monkeypatch):
+    monkeypatch.setattr(runner, "assemble", reassembly(parts))
+
+
+@pytest.fixture(scope="module")
+def whole(parts, data, tmp_path_factory):
+    """The run that was never stopped."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "assemble", reassembly(parts))
+        return tiny_run("finetune", data, tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def stopped(data, tmp_path, monkeypatch):
+    """The plan of a run that was killed inside the second experience, after its first epoch."""
+    with interruption(monkeypatch, experience=1, iteration=3), pytest.raises(Killed):
+        tiny_run("finetune", data, tmp_path, checkpoint_epochs=1)
+    return tiny_plan("finetune", data, tmp_path)
+
+
+def go_on(plan, capsys):
+    """What is said on the way, and the run."""
+    run = load_run(runner.execute(plan, Progress()))
+    return capsys.readouterr().err, run
+
+
+def command(data, results, *more):
+    settings = [part for s in tiny_settings("finetune") for part in ("--set", s)]
+    return CliRunner().invoke(
+        main,
+        [
+            "run", "--protocol", "visa_2_1", "--strategy", "finetune", "--data-root", str(data), "--results",
+            str(results), "--device", "cpu", "--threads", "1", "-q", *settings, *map(str, more),
+        ],
+    )  # fmt: skip
+
+
+# Where it goes on ------------------------------------------------------------------------------------
+
+
+def test_it_says_where_it_goes_on(stopped, whole, capsys):
+    said, run = go_on(stopped, capsys)
+    assert "going on inside experience 2/2, epoch 1, after iteration 2/2" in said
+    assert_same_run(whole, run)
+
+
+def test_a_quick_run_writes_nothing_inside_an_experience(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "save_within", lambda *arguments: pytest.fail("not within a minute"))
+    assert tiny_run("finetune", data, tmp_path).complete
+
+
+def test_by_default_time_decides_and_its_share_is_bounded(data, tmp_path, monkeypatch):
+    clock, saved = [0.0], []
+
+    def slow(run, experience, strategy, seconds):
+        saved.append((experience, clock[0]))
+        clock[0] += 10  # what the disk takes
+
+    def tick(self, call=checkpoint.Saver.__call__):
+        clock[0] += 20
+        call(self)
+
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoint, "save_within", slow)
+    monkeypatch.setattr(checkpoint.Saver, "__call__", tick)
+    settings = ("base.epochs=30", "increment.epochs=1")
+    tiny_run("finetune", data, tmp_path, settings)
+    # 90 iterations of 20 s: first after a minute, then no sooner than 50 times the ten seconds later.
+    assert saved[:2] == [(0, 60.0), (0, 570.0)]
+
+
+def test_a_kill_while_evaluating_costs_no_training(data, tmp_path, whole, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(runner, "evaluate_objects", raising(Killed()))
+        tiny_run("finetune", data, tmp_path)
+    trained = []
+    train = runner._train
+    monkeypatch.setattr(
+        runner, "_train", lambda work, number, *a: (trained.append(number), train(work, number, *a))
+    )
+    assert_same_run(whole, tiny_run("finetune", data, tmp_path))
+    assert trained == [1]
+
+
+def raising(error):
+    def function(*arguments, **options):
+        raise error
+
+    return function
+
+
+# What is loaded --------------------------------------------------------------------------------------
+
+
+def test_only_what_the_manifest_vouches_for_is_unpickled(stopped, monkeypatch):
+    path = stopped.path / "checkpoints/experience0.pt"
+    torch.save({"network": {}, "memory": {}, "clock": {}}, path)
+    load, seen = torch.load, []
+    monkeypatch.setattr(torch, "load", lambda *a, **o: (seen.append(o["weights_only"]), load(*a, **o))[1])
+    with pytest.raises(RunError, match=r"experience0\.pt is damaged \(its SHA-256 .* --restart"):
+        runner.execute(stopped, Progress(-1))
+    assert seen == [True]  # the file from inside experience 1, and no more
+    manifest = stopped.path / "checkpoints/manifest.json"
+    manifest.write_text("{}")
+    with pytest.raises(RunError, match=r"manifest\.json is damaged; --restart"):
+        runner.execute(stopped, Progress(-1))
+    assert load_run(runner.execute(stopped, Progress(-1), restart=True)).complete
+
+
+def test_a_damaged_file_from_inside_is_said_and_done_without(stopped, whole, capsys):
+    (path,) = (stopped.path / "checkpoints").glob("within*")
+    path.write_bytes(path.read_bytes()[:-1])
+    said, run = go_on(stopped, capsys)
+    assert f"{path} is damaged" in said and "going on after experience 1/2" in said
+    assert_same_run(whole, run)
+
+
+def test_what_a_killed_process_left_is_cleaned(stopped, whole):
+    for name in (".run.json.12.tmp", "checkpoints/.experience1.pt.12.tmp", "checkpoints/within1_1_2.pt"):
+        (stopped.path / name).write_bytes(b"half")
+    assert_same_run(whole, load_run(runner.execute(stopped, Progress(-1))))
+
+
+def test_starting_anew_forgets_what_was_inside(stopped, whole, capsys):
+    run = load_run(runner.execute(stopped, Progress(), restart=True))
+    assert "going on" not in capsys.readouterr().err and "resumed" not in run.info
+    assert_same_run(whole, run)
+
+
+# What must not have changed --------------------------------------------------------------------------
+
+
+def test_another_recipe_says_what_differs_from_the_unfinished_run(stopped, data, tmp_path, capsys):
+    changed = tiny_plan("finetune", data, tmp_path, ("base.epochs=3", "increment.lr=0.5"))
+    said, _ = go_on(changed, capsys)
+    assert f"{stopped.path} is an unfinished run with another recipe" in said
+    assert "base.epochs: 2 before, 3 now" in said and "increment.lr" in said and "hidden" not in said
+    assert "another recipe" not in go_on(stopped, capsys)[0]  # its own directory: it goes on
+    again = tiny_plan("finetune", data, tmp_path, ("base.epochs=4",))
+    assert "another recipe" not in go_on(again, capsys)[0]  # the others are finished
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "words"),
+    [
+        ("protocol", "experiences", [["candle"], ["capsules", "cashew"]], "experiences of the protocol"),
+        ("backbone", "weights_sha256", "abc", "backbone weights, SHA-256: abc before"),
+        ("request", "eval_unseen", True, "--eval-unseen: True before, False now"),
+    ],
+)
+def test_what_the_name_of_the_directory_does_not_say_is_compared(stopped, part, key, value, words):
+    path = stopped.path / "run.json"
+    info = json.loads(path.read_text())
+    info[part][key] = value
+    path.write_text(json.dumps(info))
+    with pytest.raises(InputError, match=f"unfinished run of something else .*{words}.*--restart"):
+        runner.execute(stopped, Progress(-1))
+    assert json.loads(path.read_text()) == info
+
+
+def test_another_machine_is_noted(stopped, capsys):
+    path = stopped.path / "run.json"
+    info = json.loads(path.read_text())
+    info["environment"]["threads"] = 7
+    path.write_text(json.dumps(info))
+    assert "threads: 7 before, 1 now; the last digits may differ" in go_on(stopped, capsys)[0]
+
+
+# Signals ---------------------------------------------------------------------------------------------
+
+
+def test_the_first_signal_asks_and_the_second_insists():
+    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
+    with Stop() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.asked
+        with pytest.raises(KeyboardInterrupt):
+            stop.check()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+
+
+def test_a_step_that_takes_too_long_is_cut_off(monkeypatch):
+    monkeypatch.setattr("iufbench.stopping.GRACE", 0.05)
+    with Stop(), pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(5)
+
+
+# Full disks and odd clocks ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("write", [3, 5, 8, 11, 14])
+def test_a_full_disk_ends_a_run_cleanly_and_it_goes_on(data, tmp_path, whole, monkeypatch, write):
+    """From its ``write``-th file on, no file can be written, whichever it is."""
+    replace, count = os.replace, []
+
+    def full(source, target):
+        count.append(target)
+        if len(count) >= write:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        done = command(data, tmp_path, "--checkpoint-epochs", 1)
+    assert done.exit_code == 1 and done.stdout == ""
+    assert done.stderr.startswith("error: cannot write ") and done.stderr.count("\n") == 1
+    assert str(count[write - 1]) in done.stderr and "No space left" in done.stderr
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert command(data, tmp_path, "--checkpoint-epochs", 1).exit_code == 0
+    assert_same_run(whole, the_run(tmp_path))
+
+
+def the_run(results):
+    (run,), _ = find_runs(results)
+    for figure in run.path.glob("matrix_*"):  # the command draws; executing does not
+        figure.unlink()
+    return run
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 80 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("may not mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_that_is_really_full(data, small_disk, whole, monkeypatch):
+    ballast = small_disk / "ballast"
+
+    def fill(self, call=checkpoint.Saver.__call__):
+        if self._experience == 1 and not ballast.exists():
+            with open(ballast, "wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(bytes(2**16))
+        call(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Saver, "__call__", fill)
+        done = command(data, small_disk / "results")
+    assert done.exit_code == 1 and "No space left" in done.stderr and done.stderr.count("\n") == 1
+    ballast.unlink()
+    assert command(data, small_disk / "results").exit_code == 0
+    assert_same_run(whole, the_run(small_disk / "results"))
+
+
+def test_clocks_that_go_backwards_break_nothing(data, tmp_path, whole, monkeypatch):
+    times = iter(range(10**6, 0, -1))
+    monkeypatch.setattr(time, "time", lambda: float(next(times)))
+    monkeypatch.setattr(runner, "now", lambda: f"2026-01-01T00:00:{next(times) % 60:02d}+00:00")
+    with interruption(monkeypatch, experience=1, iteration=3), pytest.raises(Killed):
+        tiny_run("finetune", data, tmp_path, checkpoint_epochs=1)
+    run = tiny_run("finetune", data, tmp_path)
+    assert_same_run(whole, run)
+    assert all(value >= 0 for value in run.info["seconds"].values())
