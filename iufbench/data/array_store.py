@@ -3,7 +3,7 @@
 An entry is a folder with ``data`` (rows in C order, nothing else) and ``entry.json`` (what it is, and the
 CRC-32 of every chunk of rows). It grows under its name with ``.part`` behind, where ``chunks`` lists what
 is complete, and is renamed when all of it is on disk. ``lock`` in the ``.part`` folder is held by the process
-that builds; the lock is the system's own and ends with the process, however that dies.
+that builds, whose number it has; the lock is the system's own and ends with the process, however that dies.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import time
@@ -34,6 +35,7 @@ from iufbench.provenance import now
 FORMAT = 1
 CHUNK = 64  # rows that are checked, and lost by a kill, together
 DATA, ENTRY, CHUNKS, LOCK, PART = "data", "entry.json", "chunks", "lock", ".part"
+HOLDER_BYTES = 200
 WAIT = 0.2  # seconds between two looks at a lock that another process holds
 
 
@@ -164,15 +166,32 @@ def locked(part: Path, progress: Progress | None) -> Iterator[None]:
                 except BlockingIOError:
                     if progress is None:
                         raise
+                    _refuse_to_wait_for_parent(lock, part)
                     if not said:
                         progress.say(f"another process is making {part.name.removesuffix(PART)}: waiting")
                         said = True
                     time.sleep(WAIT)
             if _is_file(part / LOCK, lock):
+                os.truncate(lock, 0)
+                os.pwrite(lock, _holder(os.getpid()), 0)
                 yield
                 return
         finally:
             os.close(lock)
+
+
+def _holder(process: int) -> bytes:
+    """What a lock file says of who holds it; machines and containers may share a cache."""
+    return f"{process} {platform.node()}".encode()[:HOLDER_BYTES]
+
+
+def _refuse_to_wait_for_parent(lock: int, part: Path) -> None:
+    """A worker that runs its parent's script again would wait for the parent, which waits for the worker."""
+    if os.pread(lock, HOLDER_BYTES, 0) == _holder(os.getppid()):
+        raise RunError(
+            f"the process that started this one is making {part.name.removesuffix(PART)}: "
+            "a script that starts runs needs: if __name__ == '__main__':"
+        )
 
 
 def _is_file(path: Path, handle: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -175,6 +177,27 @@ def test_many_images_are_decoded_by_several_processes(dataset, folder, monkeypat
     found = cached_images(folder, files, 32, Progress(-1))
     assert len(files.paths) == 39
     assert all(np.array_equal(found[path], load_image(path, 32)) for path in files.paths)
+
+
+def test_a_script_without_a_main_guard_does_not_wait_for_itself(dataset, folder, tmp_path):
+    """Its worker processes run it again, up to the cache entry that it holds."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
+        "from iufbench.data import array_store, image_cache\n"
+        "from iufbench.data.datasets import open_dataset\n"
+        "from iufbench.progress import Progress\n"
+        "array_store.CHUNK = image_cache.CHUNK = 8\n"
+        "image_cache.in_processes = partial(image_cache.in_processes, workers=2)\n"
+        "files = image_cache.Files(open_dataset('visa', None, Path(sys.argv[1])))\n"
+        "found = image_cache.cached_images(Path(sys.argv[2]), files, 32, Progress())\n"
+        "print(len(found.of(files.paths)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, dataset.root, folder], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout == "39\n" and done.returncode == 0
+    assert "if __name__ == '__main__'" in done.stderr and "going on with one process" in done.stderr
 
 
 @pytest.mark.parametrize("padding", ["timm", "released"])
