@@ -17,14 +17,9 @@ from iufbench.cli_options import FILE, FOLDER, SEED, json_option, results_option
 from iufbench.cli_results import compare, export, figures, report, tables
 from iufbench.cli_sweep import sweep
 from iufbench.cli_trust import conclude, rerun, verify
-from iufbench.errors import InputError, RunError
+from iufbench.errors import InputError, RunError, one_line
 from iufbench.files import json_text
 from iufbench.stopping import terminated_as_interrupted
-
-
-def _one_line(error: Exception) -> str:
-    """The message with its control characters spelled out: file names may hold line breaks and worse."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(error))
 
 
 class Commands(click.Group):
@@ -37,10 +32,10 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            click.echo(f"error: {_one_line(error)}", err=True)
+            click.echo(f"error: {one_line(error)}", err=True)
             context.exit(2)
         except RunError as error:
-            click.echo(f"error: {_one_line(error)}", err=True)
+            click.echo(f"error: {one_line(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand in ("run", "sweep")

@@ -1,6 +1,11 @@
 """The two ways a command ends badly without a bug: the user's input, or the world."""
 
 
+def one_line(text: object) -> str:
+    """Text with its control characters spelled out: names of files may hold line breaks and worse."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 class InputError(Exception):
     """The user's input is wrong: the message says what, where and what to do. Exit code 2."""
 

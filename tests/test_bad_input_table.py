@@ -8,13 +8,14 @@ written. Rows that are fine all the same (``0``) document how odd input is handl
 from __future__ import annotations
 
 import json
+import os
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from tiny import SETTINGS
 
 from iufbench.cli import main
 
@@ -25,7 +26,9 @@ DIGITS = "9" * 5000
 def put(path: Path, pixels=None, mode=None, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if pixels is None:
-        pixels = np.random.default_rng(len(path.as_posix())).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+        pixels = np.random.default_rng(zlib.crc32(os.fsencode(path.name))).integers(
+            0, 256, (8, 10, 3), dtype=np.uint8
+        )
     image = Image.fromarray(pixels)
     (image if mode is None else image.convert(mode)).save(path, **options)
     return path
@@ -46,11 +49,9 @@ def parts(root: Path, name="nut") -> Path:
 
 
 def run_arguments(root, results, protocol="mine_1_1", strategy="uniad", *more):
-    # mine_1_1 needs two objects: the second one is there so that only the row's mistake is left.
-    settings = [part for s in SETTINGS for part in ("--set", s)]
     data = () if root is None else ("--data-root", root)
     return ["run", "--protocol", protocol, "--strategy", strategy, *data, "--results", results,
-            "--device", "cpu", "-q", *settings, *more]  # fmt: skip
+            "--preset", "quick", "--device", "cpu", "-q", *more]  # fmt: skip
 
 
 def listing(folder: Path) -> set[str]:
@@ -346,7 +347,6 @@ FILES = {
     "GIF by another name": (IMAGE, lambda p: put(p, format="GIF"), 1, "not an image of a kind"),
     "PostScript by another name": (IMAGE, lambda p: put(p, format="EPS"), 1, "not an image of a kind"),
     "floating point": (IMAGE, lambda p: put(p, np.ones((8, 10), np.float32), format="TIFF"), 1, "floating-point"),
-    "LAB colours": (IMAGE, lambda p: Image.new("LAB", (10, 8)).save(p, "TIFF"), 1, "convert it to RGB"),
     "a folder among images": (IMAGE, lambda p: (p.unlink(), p.mkdir()), 1, "unexpected folder"),
     "a document": (IMAGE, lambda p: p.rename(p.with_suffix(".docx")), 1, "is not an image file"),
     "16 bits": (IMAGE, sixteen, 0, "0 errors"),

@@ -16,7 +16,7 @@ from iufbench.data.datasets import dataset_cards, known_objects, open_dataset
 from iufbench.data.images import has_many_values, read_image, read_mask
 from iufbench.data.processes import in_processes
 from iufbench.data.samples import DataSet, Sample
-from iufbench.errors import InputError, RunError
+from iufbench.errors import InputError, RunError, one_line
 
 CHUNK = 16
 MASK_VALUES = 16  # the official masks have at most this many values: 0 and 255, or 0 and classes
@@ -67,7 +67,8 @@ class Report:
             wanted = (self.expected or {}).get(name, found)
             cells = [_count(found[kind], wanted[kind]) for kind in KINDS]
             lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>11}" for cell in cells))
-        lines += [f"{f.severity}: {f.path or f.object or self.dataset}: {f.message}" for f in self.findings]
+        for f in self.findings:
+            lines.append(one_line(f"{f.severity}: {f.path or f.object or self.dataset}: {f.message}"))
         official = "no official counts" if self.expected is None else "counts compared with the official ones"
         number = f"{self.images} images, {len(self.counts)} objects ({official})"
         warnings = len(self.findings) - self.errors
