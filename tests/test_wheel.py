@@ -32,6 +32,7 @@ def test_cards_published_numbers_and_rooms_are_inside(installed):
         ("strategies/*.yaml", len(list((ROOT / "strategies").glob("*.yaml")))),
         ("benchmarks/protocols/*.yaml", len(list((ROOT / "benchmarks/protocols").glob("*.yaml")))),
         ("benchmarks/datasets/*.yaml", len(list((ROOT / "benchmarks/datasets").glob("*.yaml")))),
+        ("benchmarks/grids/*.yaml", len(list((ROOT / "benchmarks/grids").glob("*.yaml")))),
         ("published/*.csv", len(list((ROOT / "results/published").glob("*.csv")))),
         ("strategies/*.py", len(list((ROOT / "strategies").glob("*.py")))),
     ):

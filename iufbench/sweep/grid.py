@@ -78,9 +78,17 @@ def find_grid(name: str) -> Path:
 
 
 def read_grid(path: Path | None, flags: Mapping[str, Any]) -> Grid:
-    """The grid of a file with the flags given on the command line over it. InputError names what is wrong."""
+    """The grid of a file with the flags given on the command line over it; settings are added to its own.
+
+    Raises InputError naming the file and what is wrong.
+    """
     content = {} if path is None else read_yaml(path)
-    return build(Grid, {**content, **flags}, str(path) if path else "command line")
+    where = str(path) if path else "command line"
+    grid = build(Grid, {**content, **flags}, where)
+    if "settings" not in flags:
+        return grid
+    own = build(Grid, content, where).settings or []
+    return dataclasses.replace(grid, settings=[*own, *flags["settings"]])
 
 
 def expand(grid: Grid, results: Path) -> list[Request]:

@@ -18,7 +18,7 @@ RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "OMP_NUM_THREADS": "1",
-    "RAY_raylet_start_wait_time_s": "180",  # on a machine that is busy with other tests
+    "RAY_raylet_start_wait_time_s": "900",  # on a machine that is busy with other tests
     # A lost node is noticed in seconds, not in the half minute that suits a network.
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "3000",
@@ -78,7 +78,7 @@ class Cluster:
         shared = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--memory=8000000000"]
         log = self.folder / f"node{len(self.nodes)}.log"
         self.nodes.append(Node(*options, *shared, environment=self._environment, log=log))
-        deadline = time.time() + 240
+        deadline = time.time() + 900
         while "Ray runtime started" not in self.log(-1):
             assert time.time() < deadline and self.nodes[-1].process.poll() is None, self.log(-1)
             time.sleep(0.2)
@@ -96,7 +96,7 @@ class Cluster:
 
 def wait_for_nodes(ray, count):
     """Until so many nodes are alive."""
-    deadline = time.time() + 120
+    deadline = time.time() + 600
     while sum(node["Alive"] for node in ray.nodes()) != count:
         assert time.time() < deadline
         time.sleep(0.2)

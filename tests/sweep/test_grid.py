@@ -76,6 +76,9 @@ def test_flags_go_over_the_file(tmp_path):
     file.write_text("protocols: [visa_8_4]\nstrategies: [iuf]\nseeds: 0-4\n")
     assert len(expand(read_grid(file, {"seeds": "7"}), tmp_path)) == 1
     assert len(expand(read_grid(file, {"strategies": ["ewc", "si"]}), tmp_path)) == 10
+    file.write_text(file.read_text() + "settings: [base.epochs=3]\n")
+    (first, *_) = expand(read_grid(file, {"settings": ["base.epochs=4"]}), tmp_path)
+    assert first.settings == ("base.epochs=3", "base.epochs=4")  # the later one wins
 
 
 def test_every_mistake_is_told_at_once_and_nothing_is_started(tmp_path):

@@ -96,7 +96,7 @@ def when(condition, act):
     """Call ``act`` from a thread as soon as ``condition`` is true; returns the thread."""
 
     def watch():
-        deadline = time.time() + 300
+        deadline = time.time() + 900
         while not condition() and time.time() < deadline:
             time.sleep(0.02)
         act()
