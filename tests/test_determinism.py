@@ -60,7 +60,7 @@ def test_seeds_are_separate_and_recorded(data, tmp_path):
 
 
 def test_the_order_of_data_depends_on_its_own_seed_alone(data, tmp_path):
-    """Another initialisation, and random numbers drawn in between, leave the batches as they are."""
+    """Random numbers that are drawn elsewhere leave the batches as they are."""
 
     def batches(disturbed: bool) -> list[list[int]]:
         _, parts = assembled("finetune", data, tmp_path)
