@@ -129,3 +129,63 @@ def test_the_gpu_program_says_when_there_is_no_gpu(capsys):
         pytest.skip("there is one")
     assert bench_gpu.main([]) == 2
     assert "--device cpu" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["uniad", "iuf_release"])
+def test_the_plain_step_starts_from_the_same_loss(name):
+    """And its parts for increments (pull, windows, projected step) run and move the weights."""
+    learner = bench_against_plain.learner_of(name, 2, "quick")
+    network = plain.network_for(learner).train()
+    network.jitter = learner.strategy.model.jitter_scale = 0
+    training = plain.PlainTraining(network, None, released=name != "uniad", increment=name != "uniad")
+    before = network.input_proj.weight.detach().clone()
+    data = learner.streams.train[0].resident
+    features, image = data.features.float(), None
+    if network.classifier is not None:
+        mean, std = learner.strategy._pixels
+        image = (data.guide.float() / 255 - mean) / std
+    ours = learner.strategy.model.train()(features, guide=image)
+    expected = (ours.reconstruction - ours.target).square().mean().item()
+    if image is not None:
+        expected += float(torch.nn.functional.cross_entropy(ours.class_logits, torch.zeros(2).long()))
+    images = torch.zeros(2) if image is None else image
+    loss = training.step([], images, torch.zeros(2, dtype=torch.int64), features)
+    assert loss == pytest.approx(expected, rel=1e-4)  # the released compression loss is 0 here
+    again = training.step([], images, torch.zeros(2, dtype=torch.int64), features)
+    assert 0 < again < loss
+    assert not torch.equal(before, network.input_proj.weight)
+
+
+def test_both_sides_of_the_evaluation_agree(tmp_path):
+    learner = bench_against_plain.learner_of("uniad", 1, "quick", objects=2, test=6)
+    network = plain.network_for(learner)
+    sets = [
+        (e.resident.features, None, t.masks) for e, t in zip(learner.streams.test, learner.evaluation._tests)
+    ]
+    theirs = plain.evaluate(network, sets, tmp_path)
+    ours = learner.evaluator()()
+    assert len(theirs) == 3
+    for row in ours.metrics:
+        value = theirs[int(row.object[-3:])][f"{row.level}_{row.metric}"]
+        assert row.value == pytest.approx(value, abs=1e-4), (row.object, row.level, row.metric)
+
+
+def test_ratios_are_printed_and_written(monkeypatch, tmp_path, capsys):
+    class Side:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def turn(self):
+            return self.seconds, 2 * self.seconds, 100.0, None
+
+        def close(self):
+            pass
+
+    sides = {"iuf": Side(1.0), "iuf_release": Side(8.0), "plain": Side(16.0)}
+    monkeypatch.setattr(bench_against_plain, "sides", lambda what, given: sides)
+    monkeypatch.setattr(sys, "argv", ["bench", "iuf", "--out", str(tmp_path / "r.json")])
+    bench_against_plain.main()
+    out = capsys.readouterr().out
+    assert "plain/iuf 16.00" in out and "plain/iuf_release 2.00" in out and "at least 15.0 wanted" in out
+    found = json.loads((tmp_path / "r.json").read_text())["results"]
+    assert [row["ratio"]["median"] for row in found] == [16.0, 2.0]
