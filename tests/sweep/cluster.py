@@ -76,7 +76,7 @@ class Cluster:
 
     def _start(self, *options):
         shared = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--memory=8000000000"]
-        # Ports given in advance: Ray waits 15 seconds for agents to choose theirs, too short on a busy machine.
+        # Ports given in advance: Ray waits only 15 seconds for agents that choose their own.
         agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
         shared += [f"--{name}-port={free_port()}" for name in agents]
         log = self.folder / f"node{len(self.nodes)}.log"
