@@ -76,11 +76,17 @@ class Cluster:
 
     def _start(self, *options):
         shared = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--memory=8000000000"]
+        # Ports given in advance: Ray waits only 15 seconds for agents that choose their own.
+        agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
+        shared += [f"--{name}-port={free_port()}" for name in agents]
         log = self.folder / f"node{len(self.nodes)}.log"
         self.nodes.append(Node(*options, *shared, environment=self._environment, log=log))
         deadline = time.time() + 900
         while "Ray runtime started" not in self.log(-1):
-            assert time.time() < deadline and self.nodes[-1].process.poll() is None, self.log(-1)
+            if time.time() > deadline or self.nodes[-1].process.poll() is not None:
+                reason = self.log(-1)
+                self.close()
+                raise RuntimeError(f"a node of the test cluster did not start: {reason}")
             time.sleep(0.2)
         return self.nodes[-1]
 
