@@ -123,6 +123,19 @@ def new_object(R: npt.ArrayLike, introduced: Introduced) -> float:
     return _mean(new_object_per_object(R, introduced))
 
 
+def intransigence(R: npt.ArrayLike, introduced: Introduced, joint: npt.ArrayLike) -> float:
+    """mean over all objects of joint[o] - R[i(o), o]: what learning one after the other costs a new object.
+
+    joint: [O] the same metric of a learner trained on all objects at once, in the order of R's columns
+    (Chaudhry 2018). Negative where the increments learn an object better than the joint training does.
+    """
+    R, introduced = _checked(R, introduced)
+    reference = np.asarray(joint, dtype=np.float64)
+    if reference.shape != introduced.shape:
+        raise ValueError(f"{reference.shape} joint values for {introduced.size} objects")
+    return _mean(reference - _when_new(R, introduced))
+
+
 def by_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T, T] E[t, e] = mean of R[t, o] over the objects introduced in e."""
     R, introduced = _checked(R, introduced)
@@ -248,6 +261,15 @@ DEFINITIONS: dict[str, Definition] = {
             "surveys of continual learning (plasticity)",
             True,
             new_object,
+        ),
+        Definition(
+            "intransigence",
+            "Intransigence",
+            "mean over objects of joint[o] - R[i(o),o], joint from training on all objects at once",
+            "Chaudhry 2018",
+            False,
+            intransigence,
+            needs=("joint",),
         ),
         Definition(
             "avalanche_forgetting",

@@ -121,6 +121,19 @@ def test_the_four_task_matrix_to_the_printed_digits():
     assert (s["pyclad_bwt_documented"], s["pyclad_fwt"]) == pytest.approx((-0.0667, 0.5483), abs=5e-5)
 
 
+def test_intransigence_needs_a_joint_reference():
+    joint = [0.96, 0.95, 0.90, 0.97]  # FOUR has .95 .93 .91 .96 when new: .01 + .02 - .01 + .01
+    assert continual.intransigence(FOUR, [0, 1, 2, 3], joint) == pytest.approx(0.03 / 4)
+    new = summarise(FOUR, [0, 1, 2, 3])["new_object"]
+    assert continual.intransigence(FOUR, [0, 1, 2, 3], joint) == pytest.approx(np.mean(joint) - new)
+    assert continual.intransigence(FOUR, [0, 1, 2, 3], np.diag(FOUR)) == 0
+    assert continual.intransigence([[0.9, 0.8]], [0, 0], [0.9, 0.9]) == pytest.approx(0.05)  # one experience
+    assert math.isnan(continual.intransigence(FOUR, [0, 1, 2, 3], [0.9, NAN, 0.9, 0.9]))
+    assert "intransigence" not in summarise(FOUR, [0, 1, 2, 3])
+    with pytest.raises(ValueError, match="joint values"):
+        continual.intransigence(FOUR, [0, 1, 2, 3], [0.9])
+
+
 def test_forward_transfer_needs_a_measured_baseline():
     baseline = [NAN, 0.50, 0.50, 0.48]  # the base experience is not transferred to
     assert continual.fwt(FOUR, [0, 1, 2, 3], baseline) == pytest.approx(0.22 / 3)
@@ -252,5 +265,6 @@ def test_definitions_can_be_printed():
         assert "\n" not in d.formula and not d.formula.endswith(".")
     assert len({d.title for d in DEFINITIONS.values()}) == len(DEFINITIONS)
     assert {name for name, d in DEFINITIONS.items() if not d.higher_is_better} == {
-        *("fm", "fm_step", "fm_final", "fm_best", "forgetting_first", "avalanche_forgetting", "pyclad_fm")
+        *("fm", "fm_step", "fm_final", "fm_best", "forgetting_first", "avalanche_forgetting", "pyclad_fm"),
+        "intransigence",
     }
