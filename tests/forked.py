@@ -115,7 +115,7 @@ def watched(shared: Shared, fatal: tuple[str, int] | None) -> None:
     in_phase(checkpoint, "_write", "writing a checkpoint")
     for name in ("fsync", "replace", "unlink"):
         counted(os, name, "disk")
-    counted(ObjectEvaluation, "after_eval_exp", "objects")
+    counted(ObjectEvaluation, "judge", "objects")
     call = checkpoint.Saver.__call__
 
     def saver(self):
