@@ -81,6 +81,28 @@ def test_golden(results, name, fmt):
     assert text == path.read_text()
 
 
+def test_published_values_in_conflict_are_shown_with_their_caveat(tmp_path):
+    make_run(tmp_path, "mvtec_10_1x5", "iuf")
+    tables = tables_of(tmp_path)
+    row = row_of(tables["results_mvtec_pixel"], "IUF", "published")
+    column = [(c.group, c.title) for c in tables["results_mvtec_pixel"].columns].index(
+        ("10-1 with 5 Steps", "FM ↓")
+    )
+    assert (row.cells[column].value, row.cells[column].sign) == (1.0, "*")  # a copy of the paper's table
+    figure = (
+        published()
+        .results.query(
+            "method == 'IUF' and protocol == 'mvtec_10_1x5' and level == 'pixel' and metric == 'FM'"
+        )
+        .set_index("kind")["value_percent"]
+    )
+    assert dict(figure) == {"read_from_figure": 2.6, "printed_secondary": 1.0}
+    notes = [text for mark, text in tables["results_mvtec_pixel"].footnotes if not mark]
+    about = [n for n in notes if n.startswith("IUF, 10-1 with 5 Steps, pixel level, FM 1.0: ")]
+    assert len(about) == 1 and "2.59" in about[0]
+    assert not any("FM 1.0" in text for _, text in tables["results_mvtec_image"].footnotes)
+
+
 def test_every_published_value_of_the_paper_is_shown(results):
     table = tables_of(results)["results_visa_image"]
     assert [r.labels[0] for r in table.rows if r.kind == "published"] == [
