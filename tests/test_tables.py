@@ -202,6 +202,23 @@ def test_long_latex_tables_are_cut_into_pages(results):
     assert all("own24" not in part or "runs visa" in part for part in parts[-1:])
 
 
+def test_wide_latex_tables_are_cut_between_columns(results):
+    """Shrinking the seventeen columns of the continual summaries to one page would leave letters of 4 pt."""
+    table = tables_of(results)["continual_visa_visa_8_4"]
+    text = render(table, "tex")
+    parts = text.split(r"\end{sidewaystable}")[:-1]
+    assert len(parts) == 2 and text.count("continued") == text.count(r"\addtocounter") == 1
+    bodies = [[line.split(" & ") for line in part.splitlines() if line.endswith(r" \\")] for part in parts]
+    labels, titles = len(table.label_columns), [c.title for c in table.columns]
+    heads = [title for body in bodies for title in body[0][labels:]]
+    assert [h.removesuffix(r" \\").partition(" $")[0] for h in heads] == [t[:-2] for t in titles]
+    assert all(len(body) == 1 + len(table.rows) for body in bodies)
+    assert [sum(len(body[1 + k]) - labels for body in bodies) for k in range(len(table.rows))] == [
+        len(titles)
+    ] * len(table.rows)
+    assert "runs visa" not in parts[0] and parts[1].count("runs visa") == len(table.footnotes)
+
+
 def test_incomplete_stays_empty(tmp_path):
     image = np.array(two_steps(0.9, 0.8, 0.7))
     image[1, 3] = np.nan  # undefined for one object
