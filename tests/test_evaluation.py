@@ -102,8 +102,8 @@ def test_metrics_are_given_numpy_arrays_only(monkeypatch):
 def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
     """One trained learner, its maps kept in batches of any size: same rows up to what the network adds.
 
-    The forward pass itself may end in other last bits for another batch size, the metrics of the same maps
-    may not (above). So the scores agree closely, and the metrics of the maps that came out exactly.
+    The forward pass itself may end in other last bits for another batch size, so maps and scores agree
+    closely; that the metrics of the same maps are the same to the bit is tested above.
     """
     _, parts = assembled("iuf", data, tmp_path)
     parts.strategy.train(parts.streams.train[0], eval_streams=[])
