@@ -199,13 +199,31 @@ def explain_metric(name: str, path: Path | None) -> str:
     d = known[name]
     better = "higher is better" if d.higher_is_better else "lower is better"
     lines = [f"{name}: {d.title} ({better})", "", f"  {d.formula}", "", f"used by: {d.used_by}"]
+    if name in BY_HAND:
+        lines += ["", BY_HAND[name]]
     if path is not None:
         run = load_run(path)
         lines += ["", f"on {run.id}" + (" (SYNTHETIC data)" if run.synthetic else "")]
-        lines += _summary_on(run, name) if name in continual.DEFINITIONS else _values_on(run, name)
+        if name in BY_HAND:
+            lines.append("  not recorded")
+        else:
+            lines += _summary_on(run, name) if name in continual.DEFINITIONS else _values_on(run, name)
     return "\n".join(lines)
 
 
+BY_HAND = {
+    "aupimo": (
+        "Runs do not record it. From masks and float32 maps of an object, in Python:\n"
+        '  iufbench.metrics.pixel.pixel_metrics(masks, maps, aupimo=True)["aupimo"]\n'
+        "`iufbench evaluate RUN --save-maps` keeps a run's maps, rounded to float16."
+    ),
+    "intransigence": (
+        "Runs do not record it, because it compares two of them. With R and introduced of one run and joint\n"
+        "from another that trained on all objects at once (--strategy joint), in Python:\n"
+        "  iufbench.metrics.continual.intransigence(R, introduced, joint)"
+    ),
+}
+"""What ``metrics.csv`` does not hold, and how to get it."""
 UNDEFINED = "undefined: it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
 
 

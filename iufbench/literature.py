@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 import pandas as pd
 
 FROM_FIGURE, SECONDARY = "≈", "*"
+CAVEAT = "CAVEAT: "
 _SIGNS = {"printed": "", "printed_secondary": SECONDARY, "read_from_figure": FROM_FIGURE}
 LATER = "papers after IUF that introduce one object at a time"
 _ONE_BY_ONE = {
@@ -26,13 +27,17 @@ _SUMMARIES = {"ACC": "acc", "FM": "fm", "LAST": "acc_final"}
 
 @dataclass(frozen=True)
 class PublishedValue:
-    """One published number in percent. ``sign`` marks how it was obtained (empty: printed in the paper)."""
+    """One published number in percent. ``sign`` marks how it was obtained (empty: printed in the paper).
+
+    ``caveat`` is what a reader of the number must be told, or empty.
+    """
 
     percent: float
     uncertainty: float
     sign: str
     paper: str
     source: str
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,10 @@ class Published:
         for row in sorted(rows.itertuples(), key=lambda row: kinds.index(row.kind)):
             key = (row.method, row.protocol, row.level, "auroc", _SUMMARIES[row.metric])
             uncertainty = 0.0 if pd.isna(row.uncertainty_pm) else float(row.uncertainty_pm)
+            note = "" if pd.isna(row.note) else str(row.note)
+            caveat = note.removeprefix(CAVEAT) if note.startswith(CAVEAT) else ""
             found = PublishedValue(
-                float(row.value_percent), uncertainty, _SIGNS[row.kind], row.paper, row.source
+                float(row.value_percent), uncertainty, _SIGNS[row.kind], row.paper, row.source, caveat
             )
             values.setdefault(key, found)
         for row in self.one_by_one.itertuples():

@@ -226,6 +226,7 @@ def comparison(
     rows: list[Row] = []
     footnotes: list[tuple[Line, str]] = []
     sources: list[PublishedValue] = []
+    caveats: list[str] = []
     named = {s for m in methods for s in m.strategies}
     others = sorted({(g.title, g.strategy) for g in groups if g.strategy not in named})
     order = [*methods, *(Method("", title, (strategy,), "") for title, strategy in others)]
@@ -235,6 +236,7 @@ def comparison(
         found = [v for v in values if v is not None]
         if found:
             sources += found
+            caveats += _caveats(_label(method, method.title), quantities, values, groups, published)
             cells = tuple(Cell() if v is None else Cell(v.percent, sign=v.sign) for v in values)
             rows.append(Row((_label(method, method.title), "published"), cells, "published"))
         for strategy in method.strategies:
@@ -259,7 +261,7 @@ def comparison(
         columns=tuple(columns),
         rows=mark_best(columns, rows),
         footnotes=tuple((mark, _footnote(line, notes, wanted)) for line, mark in footnotes)
-        + tuple(("", text) for text in _sources(sources)),
+        + tuple(("", text) for text in [*_sources(sources), *caveats]),
         synthetic=synthetic,
     )
 
@@ -311,6 +313,23 @@ def _footnote(line: Line, notes: Notes, wanted: set[str]) -> str:
         parts.append("trained on all objects at once, so there is one evaluation and no forgetting")
     parts += [f"{run.id}: {note}" for g in groups for run in g.runs for note in notes.get(run.id, ())]
     return ". ".join(parts)
+
+
+def _caveats(
+    label: str,
+    quantities: Sequence[Quantity],
+    values: Sequence[PublishedValue | None],
+    groups: Sequence[Group],
+    published: Published,
+) -> list[str]:
+    """What must be said about single published values of a row, each text once with the first it is about."""
+    texts: dict[str, str] = {}
+    for quantity, value in zip(quantities, values):
+        if value is not None and value.caveat:
+            place = f"{protocol_title(quantity.protocol, groups, published)}, {LEVEL_TITLES[quantity.level]}"
+            name = DEFINITIONS[quantity.summary].title
+            texts.setdefault(value.caveat, f"{label}, {place}, {name} {value.percent:.1f}: {value.caveat}")
+    return list(texts.values())
 
 
 def _sources(values: Sequence[PublishedValue]) -> list[str]:

@@ -164,7 +164,22 @@ def test_explain_on_a_run(tmp_path):
     run = make_run(tmp_path, "elpv_1_1", image=[[0.9, float("nan")], [0.7, 0.8]], masks=False)
     assert "image: 0.150 (AUROC)" in invoke("explain", "fm", run).stdout  # 0.9 - (0.7 + 0.8) / 2
     assert "mono 0.700, poly 0.800" in invoke("explain", "auroc", run).stdout
-    assert "not measured" in invoke("explain", "aupimo", run).stdout
+    assert "not measured" in invoke("explain", "aupro_30", run).stdout  # a run without masks
     assert "--eval-unseen" in invoke("explain", "fwt", run).stdout
     assert "not measured" in invoke("explain", "pyclad_fwt", run).stdout  # unseen objects
     assert invoke("explain", "fm", tmp_path).exit_code == 2  # no run directory
+
+
+@pytest.mark.parametrize(
+    ("name", "function"),
+    [
+        ("aupimo", "pixel_metrics(masks, maps, aupimo=True)"),
+        ("intransigence", "intransigence(R, introduced, joint)"),
+    ],
+)
+def test_explain_says_what_runs_do_not_record_and_how_to_get_it(name, function, tmp_path):
+    run = make_run(tmp_path, "visa_11_1")
+    for arguments in ((name,), (name, run)):
+        shown = invoke("explain", *arguments).stdout
+        assert "Runs do not record it" in shown and function in shown and "undefined" not in shown
+    assert invoke("explain", name, run).stdout.endswith("not recorded\n")

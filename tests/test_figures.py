@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import struct
+import warnings
 
 import numpy as np
 import pytest
-from fake_runs import MVTEC, VISA, make_run
+from fake_runs import MVTEC, OBJECTS, VISA, make_run
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 
+from iufbench import drawing
 from iufbench.drawing import styles
 from iufbench.errors import InputError, RunError
 from iufbench.figure_bars import cost_figure, forgetting_figure
@@ -191,6 +193,29 @@ def test_run_figures(tmp_path):
 def test_run_figures_without_masks(tmp_path):
     files = write_run_figures(make_run(tmp_path, "elpv_1_1", masks=False))
     assert {f.stem for f in files} == {"matrix_image", "curve"}
+
+
+WIDE_NAMES = ["瓶子", "カプセル", "나사"]
+
+
+@pytest.mark.parametrize("fonts", ["none for these letters", "what is installed"])
+def test_object_names_in_chinese_japanese_and_korean(tmp_path, monkeypatch, capsys, fonts):
+    """PNG and PDF are drawn with or without a font for the names, and the user is told once at most."""
+    monkeypatch.setitem(OBJECTS, "elpv", WIDE_NAMES)
+    path = make_run(tmp_path, "elpv_1_1x2", masks=False)
+    assert load_run(path).objects == tuple(WIDE_NAMES)
+    if fonts.startswith("none"):
+        monkeypatch.setattr(drawing, "_fonts", lambda: ["DejaVu Sans"])
+    drawing._say_missing_letters.cache_clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        files = write_run_figures(path)
+    assert {f.name for f in files} == {"matrix_image.png", "matrix_image.pdf", "curve.png", "curve.pdf"}
+    assert all(f.stat().st_size > 5000 for f in files)
+    said = capsys.readouterr().err.splitlines()
+    wanted = 1 if fonts.startswith("none") else len(said)
+    assert len(said) == wanted <= 1 and all("no installed font" in line for line in said)
+    drawing._say_missing_letters.cache_clear()
 
 
 def test_write_figures(tmp_path):

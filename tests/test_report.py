@@ -14,6 +14,7 @@ from fake_runs import make_run
 from iufbench.errors import InputError
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.report import write_report
+from iufbench.report_parts import FILTERS
 from iufbench.store import find_runs
 
 VOID = {"meta", "img", "input", "br"}
@@ -166,8 +167,36 @@ def eventually(condition, seconds=20.0):
         sleep(0.05)
 
 
-def test_in_a_browser(text, results, browser):
+def filtered(browser, everything):
+    """Every choice of every filter, by keyboard, shows the rows that have it, and ``all`` shows all."""
+    rows = (
+        "return [...document.querySelectorAll('#overview-table tbody tr')]"
+        ".filter(r => !r.hidden || arguments[1]).map(r => r.getAttribute('data-' + arguments[0]))"
+    )
+    counts = {}
+    for name in FILTERS:
+        values = browser.execute_script(rows, name, True)
+        select = browser.find_element("name", name)
+        choices = [o.get_attribute("value") for o in select.find_elements("tag name", "option")]
+        assert choices == ["", *dict.fromkeys(choices[1:])] and set(choices[1:]) == set(values)
+        counts[name] = len(choices) - 1
+        browser.execute_script("arguments[0].focus()", select)
+        for choice in [*choices[1:], ""]:
+            select.send_keys("\ue015" if choice else "\ue011")  # down, and home at the end
+            expected = [v for v in values if choice in ("", v)]
+            assert browser.execute_script("return arguments[0].value", select) == choice
+            assert browser.execute_script(rows, name, False) == expected
+            status = browser.find_element("id", "overview-status").text
+            assert status == f"{len(expected)} of {len(everything)} rows"
+    return counts
+
+
+def test_in_a_browser(results, browser):
     """Sorting and filtering by keyboard, the definitions, a phone's width, and no message in the console."""
+    several = make_run(results, "mvtec_14_1") / "metrics.csv"  # beside AUROC another metric to filter by
+    head, *lines = several.read_text().splitlines(keepends=True)
+    several.write_text("".join([head, *lines, *(line.replace("auroc", "ap") for line in lines)]))
+    write_report(results, results / "report.html", warn=lambda text: pytest.fail(text))
     browser.get((results / "report.html").as_uri())
 
     def visible():
@@ -192,6 +221,16 @@ def test_in_a_browser(text, results, browser):
     browser.find_element("css selector", "#overview-filters input").click()
     assert {kind for _, kind, _ in visible()} == {"ours"}
     browser.find_element("css selector", "#overview-filters button").click()
+    eventually(lambda: len(visible()) == len(everything))
+    column = browser.find_elements("css selector", "#overview-table thead button")[0]
+    column.send_keys(" ")  # back to names in ascending order, by the other key that presses a button
+    assert browser.execute_script("return document.querySelector('th[aria-sort]').cellIndex") == 0
+    counts = filtered(browser, everything)
+    assert counts["strategy"] > 5 and min(counts[n] for n in ("dataset", "protocol", "level", "metric")) > 1
+    browser.find_element("name", "protocol").send_keys("elpv")
+    browser.find_element("name", "level").send_keys("pixel")  # a grey-scale data set without masks
+    assert visible() == []
+    browser.find_element("css selector", "#overview-filters button").send_keys("\ue007")
     eventually(lambda: len(visible()) == len(everything))
     browser.find_element("css selector", "a[href='#def-fm']").send_keys("\ue007")
     shown = (

@@ -81,6 +81,28 @@ def test_golden(results, name, fmt):
     assert text == path.read_text()
 
 
+def test_published_values_in_conflict_are_shown_with_their_caveat(tmp_path):
+    make_run(tmp_path, "mvtec_10_1x5", "iuf")
+    tables = tables_of(tmp_path)
+    row = row_of(tables["results_mvtec_pixel"], "IUF", "published")
+    column = [(c.group, c.title) for c in tables["results_mvtec_pixel"].columns].index(
+        ("10-1 with 5 Steps", "FM ↓")
+    )
+    assert (row.cells[column].value, row.cells[column].sign) == (1.0, "*")  # a copy of the paper's table
+    figure = (
+        published()
+        .results.query(
+            "method == 'IUF' and protocol == 'mvtec_10_1x5' and level == 'pixel' and metric == 'FM'"
+        )
+        .set_index("kind")["value_percent"]
+    )
+    assert dict(figure) == {"read_from_figure": 2.6, "printed_secondary": 1.0}
+    notes = [text for mark, text in tables["results_mvtec_pixel"].footnotes if not mark]
+    about = [n for n in notes if n.startswith("IUF, 10-1 with 5 Steps, pixel level, FM 1.0: ")]
+    assert len(about) == 1 and "2.59" in about[0]
+    assert not any("FM 1.0" in text for _, text in tables["results_mvtec_image"].footnotes)
+
+
 def test_every_published_value_of_the_paper_is_shown(results):
     table = tables_of(results)["results_visa_image"]
     assert [r.labels[0] for r in table.rows if r.kind == "published"] == [
@@ -178,6 +200,23 @@ def test_long_latex_tables_are_cut_into_pages(results):
     assert len(parts) > 2 and all(part.count(r"\\") <= 42 for part in parts)
     assert text.count("continued") == len(parts) - 1
     assert all("own24" not in part or "runs visa" in part for part in parts[-1:])
+
+
+def test_wide_latex_tables_are_cut_between_columns(results):
+    """Shrinking the seventeen columns of the continual summaries to one page would leave letters of 4 pt."""
+    table = tables_of(results)["continual_visa_visa_8_4"]
+    text = render(table, "tex")
+    parts = text.split(r"\end{sidewaystable}")[:-1]
+    assert len(parts) == 2 and text.count("continued") == text.count(r"\addtocounter") == 1
+    bodies = [[line.split(" & ") for line in part.splitlines() if line.endswith(r" \\")] for part in parts]
+    labels, titles = len(table.label_columns), [c.title for c in table.columns]
+    heads = [title for body in bodies for title in body[0][labels:]]
+    assert [h.removesuffix(r" \\").partition(" $")[0] for h in heads] == [t[:-2] for t in titles]
+    assert all(len(body) == 1 + len(table.rows) for body in bodies)
+    assert [sum(len(body[1 + k]) - labels for body in bodies) for k in range(len(table.rows))] == [
+        len(titles)
+    ] * len(table.rows)
+    assert "runs visa" not in parts[0] and parts[1].count("runs visa") == len(table.footnotes)
 
 
 def test_incomplete_stays_empty(tmp_path):

@@ -1,0 +1,122 @@
+"""Numbers of an evaluation depend neither on how maps were cut into batches nor on where they were made."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tiny import assembled
+
+from iufbench import evaluation
+from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.progress import Progress
+from iufbench.runner import evaluate_objects
+
+COUNT, SIZE = 35, 32
+BATCHES = (1, 3, 32)
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+DEVICES = ["cpu", pytest.param("cuda", marks=CUDA)]
+
+
+def truth():
+    """35 images, every second one with defects: more than one batch of 32, and no multiple of 3."""
+    masks = np.random.default_rng(0).random((COUNT, SIZE, SIZE)) < 0.05
+    masks[::2] = False
+    return ObjectTest("bolt", masks.any(axis=(1, 2)), masks, [f"{k:02d}.png" for k in range(COUNT)])
+
+
+def made_maps(dtype=torch.float32):
+    """Maps with many ties, somewhat higher where there are defects."""
+    rng = np.random.default_rng(1)
+    values = rng.integers(0, 50, (COUNT, SIZE, SIZE)) / 7 + 2 * truth().masks
+    return torch.from_numpy(values).to(dtype)
+
+
+def judged(batches):
+    """The rows for the parts that a strategy hands out one after the other."""
+    found = ObjectEvaluation([truth()])
+    found.start(0, 1)
+    found.maps.before_eval_exp(None)
+    for batch in batches:
+        found.maps.after_eval_iteration(SimpleNamespace(anomaly_maps=lambda batch=batch: batch))
+    found.judge(0)
+    return found.result()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("size", BATCHES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_neither_batches_nor_devices_change_a_bit(dtype, size, device):
+    maps = made_maps(dtype)
+    expected = judged([maps])
+    assert all(0.5 < row.value < 1 for row in expected.metrics if row.metric == "auroc")
+    assert judged(maps.to(device).split(size)) == expected
+
+
+class Elsewhere:
+    """Maps on a device that numpy cannot read: only ``.float().cpu().numpy()`` gets at them."""
+
+    def __init__(self, maps, calls, device="gpu", dtype="bfloat16"):
+        self.maps, self.calls, self.device, self.dtype = maps, calls, device, dtype
+
+    def float(self):
+        self.calls.append("float")
+        return Elsewhere(self.maps, self.calls, self.device, "float32")
+
+    def cpu(self):
+        self.calls.append("cpu")
+        return Elsewhere(self.maps, self.calls, "cpu", self.dtype)
+
+    def numpy(self):
+        assert self.device == "cpu", "can't convert a device tensor to numpy"
+        assert self.dtype == "float32", "numpy has no bfloat16"
+        self.calls.append("numpy")
+        return self.maps.float().numpy()
+
+    def __array__(self, *_, **__):
+        raise AssertionError("the maps were not brought to the host")
+
+
+def test_metrics_are_given_numpy_arrays_only(monkeypatch):
+    given = []
+
+    def spied(function):
+        def call(*arguments, **more):
+            given.extend(arguments)
+            return function(*arguments, **more)
+
+        return call
+
+    for name in ("image_score", "image_metrics", "pixel_metrics"):
+        monkeypatch.setattr(evaluation, name, spied(getattr(evaluation, name)))
+    maps, calls = made_maps(torch.bfloat16), []
+    rows = judged([Elsewhere(part, calls) for part in maps.split(16)])
+    assert calls == ["float", "cpu", "numpy"] * 3
+    assert len(given) == 5 and {type(a) for a in given} == {np.ndarray}
+    assert {a.dtype for a in given if a.ndim == 3 and a.dtype != bool} == {np.dtype("float32")}
+    assert rows == judged([maps])
+
+
+def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
+    """One trained learner, its maps kept in batches of any size: same rows up to what the network adds.
+
+    The forward pass itself may end in other last bits for another batch size, so maps and scores agree
+    closely; that the metrics of the same maps are the same to the bit is tested above.
+    """
+    _, parts = assembled("iuf", data, tmp_path)
+    parts.strategy.train(parts.streams.train[0], eval_streams=[])
+    found, kept = {}, {}
+    for size in BATCHES:
+        kept[size] = []
+        parts.evaluation.on_maps = lambda _, maps, size=size: kept[size].append(maps)
+        parts.strategy.eval_mb_size = size
+        found[size] = evaluate_objects(parts, 0, 2, range(2), Progress(-1), "")
+    assert len(kept[1]) == len(kept[3]) == len(kept[32]) == 2
+    for size in BATCHES[:-1]:
+        for one, other in zip(found[size].scores, found[32].scores):
+            assert (one.object, one.image, one.label) == (other.object, other.image, other.label)
+            assert one.score == pytest.approx(other.score, rel=1e-5)
+        for maps, expected in zip(kept[size], kept[32]):
+            np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
