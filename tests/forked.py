@@ -300,7 +300,7 @@ def soak(data: Path, folder: Path) -> dict:
                     0, 256, (32, 32, 3), np.uint8
                 )
                 Image.fromarray(pixels).save(images / f"{k}.png")
-    settings = ("image_size=32", "base.epochs=1", "increment.epochs=1")
+    settings = ("image_size=32", "base.epochs=1", "increment.epochs=1", "network.neighbour_mask=null")
     plan = tiny_plan(
         "agem",
         root,

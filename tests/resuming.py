@@ -28,8 +28,8 @@ def reassembly(parts: Parts) -> Callable[..., Parts]:
     """Instead of ``runner.assemble``: the images of ``parts`` once more, and an untrained strategy."""
 
     def assemble(plan, device, progress):
-        evaluation = ObjectEvaluation(parts.evaluation._tests)
-        strategy = runner.build_strategy(plan, parts.backbone, device, evaluation)
+        evaluation = ObjectEvaluation(parts.evaluation.tests)
+        strategy = runner.build_strategy(plan, parts.backbone, device, evaluation.maps)
         return Parts(parts.streams, strategy, evaluation, parts.backbone)
 
     return assemble

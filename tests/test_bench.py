@@ -160,11 +160,11 @@ def test_both_sides_of_the_evaluation_agree(tmp_path):
     learner = bench_against_plain.learner_of("uniad", 1, "quick", objects=2, test=6)
     network = plain.network_for(learner)
     sets = [
-        (e.resident.features, None, t.masks) for e, t in zip(learner.streams.test, learner.evaluation._tests)
+        (e.resident.features, None, t.masks) for e, t in zip(learner.streams.test, learner.evaluation.tests)
     ]
     theirs = plain.evaluate(network, sets, tmp_path)
     ours = learner.evaluator()()
-    assert len(theirs) == 3
+    assert len(theirs) == 3 and len({row.object for row in ours.metrics}) == 3
     for row in ours.metrics:
         value = theirs[int(row.object[-3:])][f"{row.level}_{row.metric}"]
         assert row.value == pytest.approx(value, abs=1e-4), (row.object, row.level, row.metric)

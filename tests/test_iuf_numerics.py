@@ -95,6 +95,7 @@ def built(card, settings=(), preset="paper", protocol="visa_2_1x2", images=IMAGE
         seeds=Seeds.of(SEED),
         pixel_mean=MEAN,
         pixel_std=STD,
+        encode=lambda images: images,
     )
     seed_everything(0)
     model = learner(context=context, evaluator=None)

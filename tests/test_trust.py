@@ -92,8 +92,6 @@ def test_a_touched_pixel_metric_and_checkpoint_are_found(copied, made):
     shutil.copy(copied / "checkpoints/experience1.pt", copied / "checkpoints/experience0.pt")
     done = invoke("verify", copied, "-q")
     assert done.exit_code == 1 and "experience0.pt is damaged (its SHA-256 is not" in done.stderr
-    assert "... and" in done.stdout
-    assert "experience 1" not in done.stdout
 
 
 def test_what_cannot_be_verified_is_said(copied, tmp_path):
@@ -171,7 +169,7 @@ def test_run_json_says_all_that_is_needed_to_repeat(made):
     assert around["threads"] == 1 and around["device"] == "cpu" and around["processor"]
     assert {"torch", "numpy", "pillow", "avalanche-lib"} <= set(around["packages"])
     assert around["source"] == source_hash() and len(around["source"]) == 64
-    assert info["command"].startswith("iufbench ") and info["seeds"]["training"] >= 0
+    assert info["command"].split()[0] == "iufbench" and info["seeds"]["training"] >= 0
 
 
 def test_settings_of_the_surroundings_are_recorded(monkeypatch):

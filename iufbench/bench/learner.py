@@ -77,8 +77,9 @@ class Learner:
 
         def evaluate() -> object:
             self.evaluation.start(0, len(self.streams.test))
-            for experience in self.streams.test:
+            for number, experience in enumerate(self.streams.test):
                 self.strategy.eval([experience])
+                self.evaluation.judge(number)
             return self.evaluation.result()
 
         return evaluate
@@ -126,7 +127,7 @@ def build_learner(
         dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
     )
     evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects])
-    strategy = build_strategy(plan, shape, torch.device(device), evaluation)
+    strategy = build_strategy(plan, shape, torch.device(device), evaluation.maps)
     return Learner(plan, strategy, streams, evaluation)
 
 

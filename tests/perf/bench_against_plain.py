@@ -76,7 +76,7 @@ def plain_evaluation(name: str, images: int, preset: str) -> Callable[[], object
     learner = learner_of(name, 1, preset, objects=4, test=images // 4)
     network = plain.network_for(learner)
     sets: list[Any] = []
-    for experience, test in zip(learner.streams.test[:4], learner.evaluation._tests):
+    for experience, test in zip(learner.streams.test[:4], learner.evaluation.tests):
         data = experience.resident
         image = None if network.classifier is None else torch.randn(len(data), 3, 224, 224)
         sets.append((data.features, image, test.masks))

@@ -57,6 +57,7 @@ def agreement(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         learner.evaluation.on_maps = lambda test, maps: kept.append(maps)
         learner.evaluation.start(0, 1)
         strategy.eval([learner.streams.test[0]])
+        learner.evaluation.judge(0)
         return kept[0], strategy.training_log[-1]["reconstruction"]
 
     maps, loss = trained("cpu", "fp32")
