@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -59,6 +60,12 @@ WIDE_FONTS = (
     "Yu Gothic",
     "Malgun Gothic",
     "Arial Unicode MS",
+)
+
+
+# Many of them have one weight only, which matplotlib would say at every figure.
+logging.getLogger("matplotlib.font_manager").addFilter(
+    lambda record: "Failed to find font weight" not in record.getMessage()
 )
 
 
@@ -159,7 +166,7 @@ METADATA: Mapping[str, Mapping[str, None]] = {"pdf": {"CreationDate": None}, "pn
 
 
 def drawn(figure: Figure, fmt: str, dpi: int = DPI) -> bytes:
-    """The figure as a PNG or PDF file; says once when no installed font has a letter of it."""
+    """The figure as a PNG or PDF file; says once when no known font has a letter of it."""
     data = io.BytesIO()
     with style_context(), warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -175,7 +182,8 @@ def drawn(figure: Figure, fmt: str, dpi: int = DPI) -> bytes:
 @lru_cache(maxsize=1)
 def _say_missing_letters() -> None:
     print(
-        "warning: no installed font has all letters of these names, so figures show boxes for them: "
-        f"install one of {', '.join(WIDE_FONTS[:3])}, {WIDE_FONTS[5]}, ...",
+        "warning: no font that matplotlib knows has all letters of these names, so figures show boxes for "
+        f"them: install one of {', '.join(WIDE_FONTS[:3])}, {WIDE_FONTS[5]}, ... (and delete fontlist-*.json "
+        f"in {matplotlib.get_cachedir()}: without that matplotlib does not look for new fonts)",
         file=sys.stderr,
     )
