@@ -161,9 +161,11 @@ def test_an_interrupt_ends_all_workers_without_their_tracebacks(dataset: DataSet
     process.stdout.readline()
     time.sleep(0.3)  # the workers are starting
     deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:  # one may fall into a deaf moment
+    while process.poll() is None and time.monotonic() < deadline:
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(2)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGINT
-    assert errors.count("Traceback (most recent call last)") == 1 and "SpawnProcess" not in errors
+    # A second interrupt may hit the process on its way out and add tracebacks of its own, never of workers.
+    assert "KeyboardInterrupt" in errors and "check_for_ever.py" in errors
+    assert "SpawnProcess" not in errors and "spawn_main" not in errors, errors
