@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from iufbench.data.processes import cores
 from iufbench.progress import Progress
 from iufbench.rundir import claimed
 from iufbench.sweep.board import Board
@@ -188,11 +189,6 @@ def make_engine(name: str, places: Places, address: str | None, shared: bool) ->
     from iufbench.sweep.ray_engine import Need, RayEngine, default_address
 
     return RayEngine(address or default_address(), Need(places.cpus, places.run_gpus), shared)
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus(device: str) -> list[str]:

@@ -42,9 +42,9 @@ def fill_caches(request: Request, progress: Progress) -> None:
     import torch
 
     from iufbench.data.datasets import cache_folder
+    from iufbench.data.processes import cores
     from iufbench.device import choose_device
     from iufbench.plan import prepare
-    from iufbench.sweep.drive import cores
 
     plan = prepare(request, progress=False)
     before = torch.get_num_threads()

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from iufbench.data.processes import cores
 from iufbench.errors import InputError
 
 from .layout import Job, plan, visa_split
@@ -109,8 +110,7 @@ def _check_counts(n_train: int, n_good: int, n_defective: int, seed: int, worker
 def _processes(workers: int | None, jobs: int) -> int:
     if workers is not None:
         return min(workers, jobs)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return cores if jobs >= _WORTH_WORKERS else 1
+    return cores() if jobs >= _WORTH_WORKERS else 1
 
 
 @contextmanager
