@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from iufbench.errors import InputError, RunError
-from iufbench.metrics.image import image_metrics
 from iufbench.rundir import record_hashes
 from iufbench.store import SCORES, Run, find_runs
-from iufbench.summary import summaries
+from iufbench.summary import image_metrics_from_scores, summaries
 
 TOLERANCE = 1e-9
 
@@ -105,12 +104,11 @@ def _changed_files(run: Run) -> list[str]:
 
 
 def _from_scores(run: Run) -> tuple[Run, list[str]]:
-    computed = {}
-    for (experience, obj), rows in run.scores().groupby(["experience", "object"], sort=False):
-        values = image_metrics(
-            rows["label"].to_numpy(bool), rows["score"].to_numpy(), names=list(rows["image"]), object=str(obj)
-        )
-        computed.update({(experience, obj, metric): value for metric, value in values.items()})
+    computed = {
+        (experience, name, metric): value
+        for experience, name, values in image_metrics_from_scores(run)
+        for metric, value in values.items()
+    }
     metrics = run.metrics.copy()
     values, changed = metrics["value"].to_numpy(copy=True), []
     for i, row in enumerate(metrics.itertuples()):

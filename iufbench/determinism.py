@@ -10,8 +10,8 @@ import torch
 
 from iufbench.device import choose_device
 from iufbench.plan import Plan
-from iufbench.progress import Progress, TrainingBar
-from iufbench.runner import assemble, evaluate_objects
+from iufbench.progress import Progress
+from iufbench.runner import assemble, epochs_of, evaluate_objects, train_experience
 from iufbench.seeding import Seeds, derive, seed_everything
 
 
@@ -30,14 +30,9 @@ def do_twice(plan: Plan, progress: Progress) -> tuple[list[str], int]:
 def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
     """What the first experience leaves, by name."""
     parts = assemble(plan, choose_device(plan.request.device), progress)
-    strategy, experience = parts.strategy, parts.streams.train[0]
     seed_everything(derive(Seeds.of(plan.request.seed).training, 0))
-    epochs = plan.recipe.base.epochs_of(0) if plan.learner.uses.gradients else 1
-    with TrainingBar(progress, f"{label}: training", len(experience.resident) * epochs) as bar:
-        strategy.plugins.insert(0, bar)
-        strategy.train(experience, eval_streams=[])
-        strategy.plugins.remove(bar)
-    state = dict(_leaves(deepcopy(strategy.state())))
+    train_experience(parts, 0, epochs_of(plan, 0), progress, f"{label}: training")
+    state = dict(_leaves(deepcopy(parts.strategy.state())))
     objects = len(plan.experiences[0])
     rows = evaluate_objects(parts, 0, objects, range(objects), progress, label)
     metrics = {f"{r.level} {r.metric} of {r.object}": r.value for r in rows.metrics}

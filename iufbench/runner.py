@@ -118,6 +118,19 @@ def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
     return FrozenBackbone(spec, device)
 
 
+def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
+    """What the plan's learner is given of an image. Raises InputError as ``load_backbone``, and for a guide
+    (the image as the learner sees it) that is larger than the image."""
+    recipe = plan.recipe
+    guide = plan.learner.guide_size(plan.options, recipe.image_size)
+    if guide is not None and guide > recipe.image_size:
+        raise InputError(
+            f"the learner's image resolution {guide} is larger than image_size {recipe.image_size}"
+        )
+    precision = getattr(torch, recipe.backbone.precision)
+    return FrozenInputs(load_backbone(plan, device), recipe.image_size, guide, precision)
+
+
 def execute(
     plan: Plan, progress: Progress, restart: bool = False, checkpoint_epochs: int | None = None
 ) -> Path:
@@ -187,15 +200,10 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     set_threads(plan)
     keep_freed_memory()
     recipe = plan.recipe
-    backbone = load_backbone(plan, device)
-    size = plan.learner.guide_size(plan.options, recipe.image_size)
-    if size is not None and size > recipe.image_size:
-        raise InputError(
-            f"the learner's image resolution {size} is larger than image_size {recipe.image_size}"
-        )
+    inputs = frozen_inputs(plan, device)
+    backbone = inputs.backbone
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
-    inputs = FrozenInputs(backbone, recipe.image_size, size, getattr(torch, recipe.backbone.precision))
     inputs.home = home_for(total * inputs.image_bytes, device, cache_folder())
     if inputs.home.kind == "mapped":
         progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
@@ -288,20 +296,14 @@ def _train(work: Work, number: int, label: str) -> None:
     inside = work.start if number == work.start.trained else Start()
     seed_everything(derive(Seeds.of(plan.request.seed).training, number))
     strategy.training_log = []
-    training = plan.recipe.base if number == 0 else plan.recipe.increment
-    # A learner without gradients goes over its images once, whatever schedule the card has.
-    epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
-    images = len(experience.resident)
+    images, epochs = len(experience.resident), epochs_of(plan, number)
     clock = time.perf_counter()
     strategy.after_iteration = Saver(
         plan.path, number, strategy, work.stop, work.checkpoint_epochs, inside.seconds
     )
     label = f"{label}: training {_short(plan.experiences[number])}"
-    aside = watching(strategy, plan.path, plan.request.diagnose_every, inside.epoch)
-    with TrainingBar(work.progress, label, images * (epochs - inside.epoch), inside.epoch) as bar, aside:
-        strategy.plugins.insert(0, bar)
-        strategy.train(experience, eval_streams=[])
-        strategy.plugins.remove(bar)
+    with watching(strategy, plan.path, plan.request.diagnose_every, inside.epoch):
+        train_experience(work.parts, number, epochs, work.progress, label, inside.epoch)
     info["seconds"]["train"] += inside.seconds + time.perf_counter() - clock
     costs = info["costs"]
     costs["trained_images"].append(images * epochs)
@@ -313,6 +315,24 @@ def _train(work: Work, number: int, label: str) -> None:
     # The checkpoint comes last: where there is one, all else of this training has been written.
     _write(plan, info, "running")
     save_checkpoint(plan.path, number, strategy)
+
+
+def epochs_of(plan: Plan, number: int) -> int:
+    """Epochs of experience ``number``. A learner without gradients goes over its images once, whatever
+    schedule the card has."""
+    training = plan.recipe.base if number == 0 else plan.recipe.increment
+    return training.epochs_of(number) if plan.learner.uses.gradients else 1
+
+
+def train_experience(
+    parts: Parts, number: int, epochs: int, progress: Progress, label: str, done: int = 0
+) -> None:
+    """Train experience ``number`` (from 0) with a bar over the ``epochs`` of which ``done`` are behind."""
+    strategy, experience = parts.strategy, parts.streams.train[number]
+    with TrainingBar(progress, label, len(experience.resident) * (epochs - done), done) as bar:
+        strategy.plugins.insert(0, bar)
+        strategy.train(experience, eval_streams=[])
+        strategy.plugins.remove(bar)
 
 
 def evaluate_objects(

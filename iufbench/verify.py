@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from iufbench.errors import RunError
-from iufbench.metrics.image import image_metrics
 from iufbench.progress import Progress
 from iufbench.reevaluate import Difference, Key, compared, evaluate_run
 from iufbench.store import Run, load_run
-from iufbench.summary import summaries
+from iufbench.summary import image_metrics_from_scores, summaries
 
 
 @dataclass(frozen=True)
@@ -55,21 +55,15 @@ def verify_run(
 
 def image_differences(run: Run) -> list[Difference]:
     """Image metrics that ``scores.csv.gz`` gives otherwise than ``metrics.csv``, or only one of them has."""
-    differences = []
-    scores = run.scores()
+    found: dict[int, dict[Key, float]] = defaultdict(dict)
+    for experience, name, values in image_metrics_from_scores(run):
+        found[experience] |= {(name, "image", metric): float(value) for metric, value in values.items()}
     known = run.metrics[run.metrics["level"] == "image"]
+    differences = []
     for number in range(len(run.experiences)):
-        stored = {
-            (r.object, "image", r.metric): r.value for r in known[known["experience"] == number].itertuples()
-        }
-        found: dict[Key, float] = {}
-        for name, rows in scores[scores["experience"] == number].groupby("object", sort=False):
-            labels = rows["label"].to_numpy(dtype=bool)
-            values = image_metrics(
-                labels, rows["score"].to_numpy(), names=rows["image"].tolist(), object=str(name)
-            )
-            found |= {(str(name), "image", metric): float(value) for metric, value in values.items()}
-        differences += compared(number, stored, found)
+        rows = known[known["experience"] == number].itertuples()
+        stored = {(r.object, "image", r.metric): r.value for r in rows}
+        differences += compared(number, stored, found[number])
     return differences
 
 

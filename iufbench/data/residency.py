@@ -14,6 +14,7 @@ from torch import Tensor
 
 from iufbench.data.bytebar import readable
 from iufbench.errors import RunError
+from iufbench.memory import free_memory
 
 DEVICE_SHARE = 0.5  # of the GPU's free memory; the rest is for network, gradients and anomaly maps
 HOST_SHARE = 0.7  # of the free memory; the rest is for the learner, its memories and the masks
@@ -55,26 +56,6 @@ def home_for(needed: int, device: torch.device, folder: Path) -> Home:
     """The home of ``needed`` bytes on this machine as it is now; files would lie in ``folder``."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     return Home(choose(needed, free_memory(), free), device, folder)
-
-
-def free_memory(system: Path = Path("/")) -> int:
-    """Bytes that this process can still take: what the system has available, and its control group allows.
-
-    A system that does not tell (it is not Linux) is taken to have as much as is installed.
-    """
-    try:
-        lines = (system / "proc/meminfo").read_text().splitlines()
-        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (x.partition(":") for x in lines)}
-        free = found["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    group = system / "sys/fs/cgroup"
-    try:
-        limit = int((group / "memory.max").read_text())  # "max" without a limit
-        used = int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return max(0, min(free, limit - used))
 
 
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from iufbench.errors import InputError, RunError
-from iufbench.plan import Plan, Request
+from iufbench.plan import Request
 from iufbench.progress import Progress
 from iufbench.sweep.runs import PlannedRun
 
@@ -45,26 +44,12 @@ def fill_caches(request: Request, progress: Progress) -> None:
     from iufbench.data.processes import cores
     from iufbench.device import choose_device
     from iufbench.plan import prepare
+    from iufbench.runner import frozen_inputs
 
     plan = prepare(request, progress=False)
     before = torch.get_num_threads()
     torch.set_num_threads(cores())
     try:
-        _inputs(plan, choose_device(request.device)).use_cache(cache_folder(), plan.dataset, progress)
+        frozen_inputs(plan, choose_device(request.device)).use_cache(cache_folder(), plan.dataset, progress)
     finally:
         torch.set_num_threads(before)
-
-
-def _inputs(plan: Plan, device: Any) -> Any:
-    import torch
-
-    from iufbench.data.resident import FrozenInputs
-    from iufbench.runner import load_backbone
-
-    recipe = plan.recipe
-    return FrozenInputs(
-        load_backbone(plan, device),
-        recipe.image_size,
-        guide_size=plan.learner.guide_size(plan.options, plan.recipe.image_size),
-        precision=getattr(torch, recipe.backbone.precision),
-    )

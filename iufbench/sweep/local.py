@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iufbench.memory import free_memory, resident_memory
 from iufbench.progress import Progress
 from iufbench.sweep.board import Board
 from iufbench.sweep.inputs import prepare_inputs
-from iufbench.sweep.memory import free_mb, resident_mb
 from iufbench.sweep.order import Order
 from iufbench.sweep.record import INTERRUPTED
 from iufbench.sweep.runs import FAILED, PlannedRun
@@ -25,6 +25,7 @@ from iufbench.sweep.worker import TRAIN, task_line
 
 PATIENCE = 30.0  # seconds that an interrupted run may take to write down where it stands
 PERIOD = 1.0
+MIB = 2**20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -41,7 +42,7 @@ class Slot:
 class LocalEngine:
     """``jobs`` processes with ``threads`` threads each; with ``gpus`` they are dealt out in turn.
 
-    A run starts only where the memory it is expected to need is free (``free``: MiB, for tests); alone it
+    A run starts only where the memory it is expected to need is free (``free``: bytes, for tests); alone it
     always starts. ``function`` is what a process does for a run, as ``module:function``.
     """
 
@@ -51,7 +52,7 @@ class LocalEngine:
         threads: int,
         gpus: Sequence[str] = (),
         function: str = TRAIN,
-        free: Callable[[], float] = free_mb,
+        free: Callable[[], float] = free_memory,
     ) -> None:
         self.jobs, self._threads, self._function, self._free = jobs, threads, function, free
         self._slots = [Slot(gpus[k % len(gpus)] if gpus else None) for k in range(jobs)]
@@ -103,18 +104,18 @@ class LocalEngine:
 
     def _fits(self, run: PlannedRun, board: Board) -> bool:
         if not board.running:
-            need, free = board.memory_of(run), self._free()
+            need, free = board.memory_of(run), self._free() / MIB
             if need > free and not self._warned:
                 self._warned = True
                 board.warn(f"{run.label} may need {need:.0f} MiB and {free:.0f} MiB are free: it runs alone")
             return True
         # Runs that have just begun do not hold yet what they will.
         growing = sum(
-            max(0.0, board.memory_of(slot.run) - resident_mb(slot.process.pid))
+            max(0.0, board.memory_of(slot.run) - resident_memory(slot.process.pid) / MIB)
             for slot in self._slots
             if slot.run is not None and slot.process is not None
         )
-        return self._free() - growing >= board.memory_of(run)
+        return self._free() / MIB - growing >= board.memory_of(run)
 
     def _hire(self, slot: Slot) -> subprocess.Popen[str]:
         process = subprocess.Popen(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
-from iufbench.data.residency import Home, choose, free_memory, home_for
+from iufbench.data.residency import Home, choose, home_for
 from iufbench.data.resident import Batches, ResidentData
 from iufbench.errors import RunError
 
@@ -33,20 +33,7 @@ def test_the_fastest_place_with_a_margin_is_chosen(needed, host, device, kind):
     assert choose(needed, host, device) == kind
 
 
-def test_free_memory_heeds_the_system_and_its_control_group(tmp_path):
-    (tmp_path / "proc").mkdir()
-    group = tmp_path / "sys/fs/cgroup"
-    group.mkdir(parents=True)
-    (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemFree: 100 kB\nMemAvailable:  500 kB\n")
-    assert free_memory(tmp_path) == 500 * 1024
-    (group / "memory.max").write_text("max\n")
-    (group / "memory.current").write_text("300000\n")
-    assert free_memory(tmp_path) == 500 * 1024
-    (group / "memory.max").write_text("400000\n")
-    assert free_memory(tmp_path) == 100_000
-    (group / "memory.max").write_text("200000\n")
-    assert free_memory(tmp_path) == 0
-    assert free_memory(tmp_path / "elsewhere") == os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def test_the_home_follows_what_is_free(tmp_path):
     assert home_for(1, torch.device("cpu"), tmp_path).kind == "memory"
     assert home_for(1 << 60, torch.device("cpu"), tmp_path).kind == "mapped"
 

@@ -90,10 +90,10 @@ def largest_crowd(results, numbers):
 
 def test_a_run_waits_while_memory_is_short_and_alone_it_always_starts(tmp_path):
     runs = [planned(tmp_path, number, "wait=0.3") for number in range(4)]
-    _, text, _ = done(tmp_path, runs, jobs=4, free=lambda: 100.0)  # each is expected to need 2048 MiB
+    _, text, _ = done(tmp_path, runs, jobs=4, free=lambda: 100 * 2**20)  # each is expected to need 2048 MiB
     assert largest_crowd(tmp_path, range(4)) == 1 and "runs alone" in text
     more = [planned(tmp_path, number, "wait=2") for number in range(4, 8)]
-    done(tmp_path, more, jobs=4, free=lambda: 2.5 * 2048)
+    done(tmp_path, more, jobs=4, free=lambda: 5 * 2**30)
     assert largest_crowd(tmp_path, range(4, 8)) == 2
 
 

@@ -1,4 +1,4 @@
-"""The smaller parts of a sweep: estimates, memory, the screen, files, what is prepared."""
+"""The smaller parts of a sweep: estimates, the screen, files, what is prepared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from iufbench.sweep.board import Board
 from iufbench.sweep.estimate import DEFAULT_MEMORY_MB, Costs, Finished, describe
 from iufbench.sweep.inputs import prepare_inputs
 from iufbench.sweep.live import LiveProgress, to_file
-from iufbench.sweep.memory import free_mb
 from iufbench.sweep.record import Record, event
 from iufbench.sweep.runs import PlannedRun
 from iufbench.sweep.screen import Screen, duration
@@ -48,18 +47,6 @@ def test_an_estimate_rests_on_the_nearest_finished_runs(tmp_path):
     assert elsewhere.seconds is None and elsewhere.memory_mb == DEFAULT_MEMORY_MB
     text = describe([planned_kind(tmp_path, KIND, 1)] * 60, costs, jobs=2, free_bytes=100)
     assert "about 2 h of work, 1 h with 2 at once" in text and "NOT ENOUGH" in text
-
-
-def test_free_memory_is_the_least_of_what_is_told(tmp_path):
-    meminfo = tmp_path / "meminfo"
-    meminfo.write_text("MemTotal: 9 kB\nMemAvailable:  2097152 kB\n")
-    assert free_mb(meminfo, tmp_path) == 2048
-    (tmp_path / "memory.max").write_text(str(1024 * 2**20))
-    (tmp_path / "memory.current").write_text(str(1000 * 2**20))
-    assert free_mb(meminfo, tmp_path) == 24
-    (tmp_path / "memory.max").write_text("max\n")
-    assert free_mb(meminfo, tmp_path) == 2048
-    assert free_mb(tmp_path / "none", tmp_path / "none") == float("inf")
 
 
 class Terminal(io.StringIO):

@@ -1,0 +1,40 @@
+"""How much memory can still be had on this machine, and how much a process holds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CGROUPS = (
+    ("memory.max", "memory.current"),  # version 2
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
+)
+
+
+def free_memory(system: Path = Path("/")) -> int:
+    """Bytes that processes can still take: what the system has available, and its control group allows.
+
+    A system that does not tell (it is not Linux) is taken to have as much as is installed.
+    """
+    try:
+        lines = (system / "proc/meminfo").read_text().splitlines()
+        free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit, usage in CGROUPS:
+        group = system / "sys/fs/cgroup"
+        try:
+            left = int((group / limit).read_text()) - int((group / usage).read_text())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        free = min(free, left)
+    return max(0, free)
+
+
+def resident_memory(pid: int) -> int:
+    """Bytes that a process holds now; 0 when it cannot be seen."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
+    except (OSError, StopIteration, ValueError, IndexError):
+        return 0
