@@ -141,7 +141,7 @@ def describe_plan(plan: Plan) -> str:
     ]
     tests = sum(c["test"] for c in counts.values())
     lines += [columns(rows), "", f"test images {tests}; training iterations {sum(steps)}"]
-    from iufbench.runner import parameter_counts
+    from iufbench.assembly import parameter_counts
 
     numbers = parameter_counts(plan)
     lines.append(

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from iufbench.assembly import assemble
 from iufbench.device import choose_device
 from iufbench.plan import Plan
 from iufbench.progress import Progress
-from iufbench.runner import assemble, epochs_of, evaluate_objects, train_experience
+from iufbench.runner import epochs_of, evaluate_objects, train_experience
 from iufbench.seeding import Seeds, derive, seed_everything
 
 

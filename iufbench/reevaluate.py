@@ -96,8 +96,9 @@ def evaluate_run(
     run = load_run(path)
     wanted = _wanted(run, objects)
     plan = plan_again(run, data_root)
+    from iufbench.assembly import assemble  # after the plan, which brings Avalanche
     from iufbench.device import choose_device
-    from iufbench.runner import assemble, evaluate_objects  # after the plan, which brings Avalanche
+    from iufbench.runner import evaluate_objects
 
     steps = len(plan.experiences)
     for number in range(steps):

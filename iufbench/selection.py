@@ -71,7 +71,8 @@ def diagnose(
     """
     import torch
 
-    from iufbench.runner import Parts, build_strategy, evaluate_objects
+    from iufbench.assembly import Parts, build_strategy
+    from iufbench.runner import evaluate_objects
 
     device = parts.strategy.device
     judge = build_strategy(plan, parts.backbone, device, parts.evaluation.maps)

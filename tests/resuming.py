@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from iufbench import checkpoint, runner
+from iufbench import checkpoint
+from iufbench.assembly import Parts, build_strategy
 from iufbench.evaluation import ObjectEvaluation
-from iufbench.runner import Parts
 from iufbench.store import Run
 
 TABLES = ("metrics.csv", "scores.csv.gz", "train_log.csv")
@@ -29,7 +29,7 @@ def reassembly(parts: Parts) -> Callable[..., Parts]:
 
     def assemble(plan, device, progress):
         evaluation = ObjectEvaluation(parts.evaluation.tests)
-        strategy = runner.build_strategy(plan, parts.backbone, device, evaluation.maps)
+        strategy = build_strategy(plan, parts.backbone, device, evaluation.maps)
         return Parts(parts.streams, strategy, evaluation, parts.backbone)
 
     return assemble

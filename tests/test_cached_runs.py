@@ -9,10 +9,11 @@ import torch
 from click.testing import CliRunner
 from tiny import tiny_plan
 
+from iufbench.assembly import assemble
 from iufbench.cli import main
 from iufbench.models.backbone import FrozenBackbone
 from iufbench.progress import Progress
-from iufbench.runner import assemble, execute
+from iufbench.runner import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from resuming import TABLES, assert_same_run
 from test_resume import command
 from tiny import assembled, tiny_run
 
-from iufbench import runner
+from iufbench import assembly
 from iufbench.seeding import Seeds, random_states, seed_everything, set_random_states
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -34,7 +34,7 @@ def test_verify_compares_two_runs_of_the_first_experience_and_writes_nothing(dat
 
 
 def test_verify_names_what_differs(data, tmp_path, monkeypatch):
-    build, count = runner.build_strategy, []
+    build, count = assembly.build_strategy, []
 
     def nudged(*arguments):
         strategy = build(*arguments)
@@ -44,7 +44,7 @@ def test_verify_names_what_differs(data, tmp_path, monkeypatch):
                 next(strategy.model.parameters()).view(-1)[0] += 1e-3
         return strategy
 
-    monkeypatch.setattr(runner, "build_strategy", nudged)
+    monkeypatch.setattr(assembly, "build_strategy", nudged)
     done = command(data, tmp_path / "r", "--verify")
     assert done.exit_code == 1
     assert "network." in done.stdout and "values differ, by up to" in done.stdout

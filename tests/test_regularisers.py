@@ -10,12 +10,12 @@ import torch
 from tiny import assembled, tiny_plan
 from torch import nn
 
+from iufbench.assembly import assemble
 from iufbench.data.resident import ResidentData
 from iufbench.errors import InputError
 from iufbench.models.uniad import Reconstruction, reconstruction_loss
 from iufbench.progress import Progress
 from iufbench.registry import room
-from iufbench.runner import assemble
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STRENGTHS = {

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from iufbench.assembly import Parts, assemble
 from iufbench.cards import load_strategy
 from iufbench.plan import Plan, Request, prepare
 from iufbench.progress import Progress
-from iufbench.runner import Parts, assemble, execute
+from iufbench.runner import execute
 from iufbench.store import Run, load_run
 
 SETTINGS = (

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from iufbench.assembly import build_strategy
 from iufbench.cards import load_strategy, options_of, resolve
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
@@ -19,7 +20,6 @@ from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.plan import MAP_SIZE, Plan, Request
 from iufbench.protocols import Protocol
 from iufbench.registry import load_class, room
-from iufbench.runner import build_strategy
 
 _NOWHERE = Path("/random")
 

@@ -65,8 +65,8 @@ def _environment(plan: Plan) -> dict[str, Any]:
     """Version, packages, device and threads as the plan's run would record them."""
     import torch
 
+    from iufbench.assembly import set_threads
     from iufbench.device import choose_device
-    from iufbench.runner import set_threads
 
     set_threads(plan)
     device = choose_device(plan.request.device)

@@ -40,11 +40,11 @@ def fill_caches(request: Request, progress: Progress) -> None:
     """
     import torch
 
+    from iufbench.assembly import frozen_inputs
     from iufbench.data.datasets import cache_folder
     from iufbench.data.processes import cores
     from iufbench.device import choose_device
     from iufbench.plan import prepare
-    from iufbench.runner import frozen_inputs
 
     plan = prepare(request, progress=False)
     before = torch.get_num_threads()

@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 
+from iufbench.assembly import assemble
 from iufbench.data.datasets import cache_folder
 from iufbench.device import choose_device
 from iufbench.plan import Request, prepare
 from iufbench.progress import Progress
 from iufbench.registry import room
-from iufbench.runner import assemble, evaluate_objects
+from iufbench.runner import evaluate_objects
 from iufbench.seeding import derive, seed_everything
 
 NAMES = ("accuracy", "image AUROC", "pixel AUROC")
