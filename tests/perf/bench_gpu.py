@@ -18,17 +18,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from projection import hours
 from torch.utils.flop_counter import FlopCounterMode
 
 from iufbench.allocator import keep_freed_memory
 from iufbench.bench.learner import build_learner
 from iufbench.bench.stages import Conditions, measure
 from iufbench.bench.timing import Spread, take_turns
-from iufbench.cards import load_strategy, resolve
-from iufbench.data.datasets import dataset_cards
 from iufbench.errors import InputError
 from iufbench.files import write_json
-from iufbench.protocols import protocol_cards
 from iufbench.provenance import environment, now, peak_memory_mb
 
 STRATEGIES = ("uniad", "iuf", "iuf_release", "ewc", "lwf", "replay")
@@ -165,25 +163,10 @@ def _busy(step: Callable[[], object], wall: float, given: argparse.Namespace) ->
     return min(1.0, kernels / 1e6 / wall)
 
 
-def project(name: str, rows: dict[str, float], given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Hours of each full protocol: iterations of the paper schedule times what was measured here."""
-    data = dataset_cards()
-    found = []
-    for protocol in protocol_cards().values():
-        counts = data[protocol.dataset].counts
-        if not counts or protocol.dataset not in ("mvtec", "visa"):
-            continue
-        recipe = resolve(load_strategy(name), protocol.dataset, protocol.id, "paper")
-        trained = evaluated = seen = 0
-        images = sum(sum(counts[o].values()) for o in protocol.objects)
-        for number, group in enumerate(protocol.experiences):
-            schedule = recipe.base if number == 0 else recipe.increment
-            trained += schedule.epochs_of(number) * sum(counts[o]["train"] for o in group)
-            seen += sum(counts[o]["test_good"] + counts[o]["test_defective"] for o in group)
-            evaluated += seen
-        seconds = trained / rows["train"] + evaluated / rows["evaluate"] + images / rows["backbone"]
-        found.append({"protocol": protocol.id, "strategy": name, "hours": seconds / 3600})
-        print(f"projected {name} {protocol.id}: {seconds / 3600:.2f} h", flush=True)
+def project(name: str, speeds: dict[str, float]) -> list[dict[str, Any]]:
+    found = [{"protocol": p, "strategy": name, "hours": h} for p, h in hours(name, speeds)]
+    for row in found:
+        print(f"projected {name} {row['protocol']}: {row['hours']:.2f} h", flush=True)
     return found
 
 
@@ -230,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "evaluate": others["evaluate", name],
                 "backbone": backbone,
             }
-            projections += project(name, speeds, given)
+            projections += project(name, speeds)
     device = torch.cuda.get_device_name() if given.device.startswith("cuda") else "CPU"
     write_json(
         given.out,

@@ -75,7 +75,12 @@ class Cluster:
         return self._start(f"--address={self.address}")
 
     def _start(self, *options):
-        shared = [f"--num-cpus={self._cpus}", "--object-store-memory=100000000", "--memory=8000000000"]
+        shared = [
+            "--node-ip-address=127.0.0.1",
+            f"--num-cpus={self._cpus}",
+            "--object-store-memory=100000000",
+            "--memory=8000000000",
+        ]
         # Ports given in advance: Ray waits only 15 seconds for agents that choose their own.
         agents = ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent")
         shared += [f"--{name}-port={free_port()}" for name in agents]
