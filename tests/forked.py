@@ -33,11 +33,11 @@ from iufbench import checkpoint, runner
 from iufbench.cli import main
 from iufbench.evaluation import ObjectEvaluation
 from iufbench.progress import Progress
+from iufbench.registry import card_paths
 from iufbench.rundir import INFO
 from iufbench.store import find_runs, load_run
 
-STRATEGIES = ("iuf", "si", "agem", "lvt", "patchcore")
-KILLS_EACH = 11
+KILLS_EACH = 3
 EPOCHS = ("base.epochs=3", "increment.epochs=3")
 PHASES = ("starting", "training", "evaluating", "writing a checkpoint")
 
@@ -138,7 +138,7 @@ def kills(data: Path, folder: Path) -> dict:
     """Kill runs at random moments until each has died often; what was hit, lost and different."""
     chance, shared = random.Random(0), Shared()
     hit, lost, finished = Counter(), [], 0
-    for strategy in STRATEGIES:
+    for strategy in sorted(card_paths("strategy")):
         _, parts = assembled(strategy, data, folder)
         runner.assemble = reassembly(parts)
         plan = tiny_plan(strategy, data, folder / "whole", EPOCHS)

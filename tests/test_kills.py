@@ -26,13 +26,13 @@ def forked(what: str, data: Path, folder: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_fifty_kills_lose_no_more_than_one_checkpoint_interval(data, tmp_path):
+def test_kills_of_every_strategy_lose_no_more_than_one_checkpoint_interval(data, tmp_path):
     found = forked("kills", data, tmp_path)
     assert found["kills"] >= 50
     for phase in ("training", "evaluating", "writing a checkpoint"):
         assert found["hit"][phase] >= 3, found
     assert found["epochs_lost"] <= 1, found  # --checkpoint-epochs 1
-    assert found["finished"] >= 5  # each with the bytes of the run that was never killed, and no file more
+    assert found["finished"] >= 26  # of every strategy, each with the bytes of the run that was never killed, and no file more
 
 
 def test_a_signal_finishes_the_iteration_saves_and_exits(data, tmp_path):
