@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from iufbench.plan import Request, prepare
+from iufbench.runner import is_complete
 from iufbench.store import load_run
 from iufbench.summary import summaries
 
@@ -22,12 +23,14 @@ def summary(results: Path, protocol: str, strategy: str, synthetic: bool, level:
     """Mean over seeds of one continual summary; missing runs are made first."""
     values = []
     for seed in SEEDS:
-        command = ["iufbench", "run", "--protocol", protocol, "--strategy", strategy, "--seed", str(seed)]
-        command += ["--results", str(results)] + (["--synthetic"] if synthetic else [])
-        program = [str(Path(sys.executable).with_name(command[0])), *command[1:]]
-        subprocess.run(program, check=True, stdout=subprocess.DEVNULL)
         request = Request(protocol, strategy, seed=seed, synthetic=synthetic, results=results)
-        run = load_run(prepare(request, progress=False).path)
+        plan = prepare(request, progress=False)
+        if not is_complete(plan):
+            command = ["run", "--protocol", protocol, "--strategy", strategy, "--seed", str(seed)]
+            command += ["--results", str(results)] + (["--synthetic"] if synthetic else [])
+            program = str(Path(sys.executable).with_name("iufbench"))
+            subprocess.run([program, *command], check=True, stdout=subprocess.DEVNULL)
+        run = load_run(plan.path)
         values.append(summaries(run)[level][name])
     return statistics.mean(values)
 
