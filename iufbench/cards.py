@@ -83,6 +83,18 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a run asks of a cluster: logical CPUs, GPUs, MiB; no score depends on it. None: what is usual.
+
+    The options of ``iufbench sweep`` go over what a card says, and the memory that finished runs took too.
+    """
+
+    cpus: float | None = number(None, above=0)
+    gpus: float | None = number(None, at_least=0)
+    memory_mb: float | None = number(None, above=0)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A resolved strategy card. ``options`` holds the learner's own blocks, checked by its ``Options``."""
 
@@ -97,6 +109,7 @@ class Recipe:
     stream: Literal["incremental", "joint"] = "incremental"
     image_size: int = number(224, at_least=32, at_most=1024, multiple=16)
     evaluation_batch_size: int = number(32, at_least=1)
+    resources: Resources = field(default_factory=Resources)
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -105,9 +118,9 @@ class Recipe:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def fingerprint(self) -> str:
-        """8 hex digits over all that can change a score (not titles, descriptions or provenance)."""
+        """8 hex digits over all that can change a score (not words, not resources)."""
         content = self.as_dict()
-        for words in ("title", "description", "provenance", "evaluation_batch_size"):
+        for words in ("title", "description", "provenance", "evaluation_batch_size", "resources"):
             content.pop(words)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 

@@ -75,10 +75,14 @@ def sweep() -> None:
 )
 @click.option("--address", help="ray: host:port of the head [default: $RAY_ADDRESS, or this machine's].")
 @click.option(
-    "--cpus-per-run", type=click.FloatRange(0), help="ray and slurm [default: the threads of a run]."
+    "--cpus-per-run",
+    type=click.FloatRange(0),
+    help="ray, slurm [default: the card's, else the run's threads].",
 )
 @click.option(
-    "--gpus-per-run", type=click.FloatRange(0), help="ray and slurm [default: 1 with --device cuda]."
+    "--gpus-per-run",
+    type=click.FloatRange(0),
+    help="ray, slurm [default: the card's, else 1 with --device cuda].",
 )
 @click.option("--shared-results", is_flag=True, help="ray: all nodes see RESULTS under the same path.")
 @results_option
@@ -128,7 +132,7 @@ def run_sweep(
     read = read_grid(file, flags)
     requests = expand(read, results)
     places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run)
-    runs = plan_runs(requests, places.threads)
+    runs = places.assigned(plan_runs(requests, places.threads))
     plan = drive.Sweep(drive.sweep_name(name, file), read.as_dict(), runs, results, retry_failed)
     screen = Screen(-1 if quiet else int(verbose))
     if list_runs:
@@ -136,7 +140,7 @@ def run_sweep(
     elif dry_run:
         click.echo(drive.dry_run(plan, places.jobs))
     elif engine == "slurm":
-        click.echo("\n".join(drive.write_slurm(plan, screen, places.cpus, places.run_gpus)))
+        click.echo("\n".join(drive.write_slurm(plan, screen)))
     else:
         made = drive.make_engine(engine, places, address, shared_results)
         failures = drive.carry_out(plan, made, engine, screen, share_base)

@@ -137,7 +137,7 @@ def other_recipe(plan: Plan) -> str | None:
     return None
 
 
-_WORDS = ("title", "description", "provenance")
+_WORDS = ("title", "description", "provenance", "resources")
 
 
 def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

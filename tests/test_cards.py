@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from iufbench.cards import load_strategy, merge, resolve
+from iufbench.cards import Resources, load_strategy, merge, resolve
 from iufbench.errors import InputError
 from iufbench.registry import card_paths
 
@@ -81,6 +83,7 @@ def test_the_hash_follows_what_can_change_a_score(card):
     same = resolve(card, "visa", "visa_8_1x4", "quick", ["title=Other", "evaluation_batch_size=7"])
     other = resolve(card, "visa", "visa_8_1x4", "quick", ["base.lr=0.5"])
     assert plain.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert dataclasses.replace(plain, resources=Resources(gpus=0.5)).fingerprint() == plain.fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -34,9 +34,8 @@ def test_kills_of_every_strategy_lose_no_more_than_one_checkpoint_interval(data,
     for phase in ("training", "evaluating", "writing a checkpoint"):
         assert found["hit"][phase] >= 3, found
     assert found["epochs_lost"] <= 1, found  # --checkpoint-epochs 1
-    assert (
-        found["finished"] >= 26
-    )  # of every strategy, each with the bytes of the run that was never killed, and no file more
+    # Of every strategy; each ended with the bytes of the run that was never killed, and no file more.
+    assert found["finished"] >= len(card_paths("strategy"))
 
 
 def test_a_signal_finishes_the_iteration_saves_and_exits(data, tmp_path):

@@ -6,10 +6,11 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from iufbench.cards import Resources
 from iufbench.data.processes import cores
 from iufbench.progress import Progress
 from iufbench.rundir import claimed
@@ -134,7 +135,7 @@ def carry_out(
     return {**before, **board.failures}
 
 
-def write_slurm(sweep: Sweep, screen: Screen, cpus: float, gpus: float) -> list[str]:
+def write_slurm(sweep: Sweep, screen: Screen) -> list[str]:
     """Write the job array of what is to be done into the sweep's folder; returns how to submit it."""
     record = Record(sweep.folder)
     with claimed(sweep.folder):
@@ -143,9 +144,7 @@ def write_slurm(sweep: Sweep, screen: Screen, cpus: float, gpus: float) -> list[
         todo = sweep.todo()
         if not todo:
             return []
-        script, submit = write_array(
-            sweep.folder, sweep.name, todo, measured_costs(sweep.results), cpus, gpus
-        )
+        script, submit = write_array(sweep.folder, sweep.name, todo, measured_costs(sweep.results))
         screen.say(f"{script}: {len(todo)} runs; submit with:")
         return submit
 
@@ -161,13 +160,17 @@ def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where runs go: ``jobs`` at once on this machine; each with ``threads``, ``cpus`` and ``run_gpus``."""
+    """Where runs go: ``jobs`` at once on this machine, each with ``threads``; ``gpus`` are dealt out in turn.
+
+    ``asked`` is what the command line wants a run to ask of a cluster, ``usual`` what one asks that says
+    nothing.
+    """
 
     jobs: int
     threads: int
     gpus: Sequence[str]
-    cpus: float
-    run_gpus: float
+    asked: Resources
+    usual: Resources
 
     @classmethod
     def of(
@@ -178,17 +181,27 @@ class Places:
         jobs = jobs or len(gpus) or max(1, cores() // (grid.threads or 1))
         usual = cores() // jobs if engine == "local" else int(cpus or 1)
         threads = grid.threads or max(1, usual)
-        on_gpu = grid.device.startswith("cuda")
-        return cls(jobs, threads, gpus, cpus or threads, on_gpu if run_gpus is None else run_gpus)
+        usual_need = Resources(cpus=threads, gpus=float(grid.device.startswith("cuda")))
+        return cls(jobs, threads, gpus, Resources(cpus or None, run_gpus), usual_need)
+
+    def assigned(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+        """The runs with what they ask of a cluster: the command line's, their card's, or what is usual."""
+        return [replace(run, resources=self._need(run.resources)) for run in runs]
+
+    def _need(self, card: Resources) -> Resources:
+        def first(name: str) -> float:
+            return next(v for r in (self.asked, card, self.usual) if (v := getattr(r, name)) is not None)
+
+        return Resources(first("cpus"), first("gpus"), card.memory_mb)
 
 
 def make_engine(name: str, places: Places, address: str | None, shared: bool) -> Engine:
     """The local or the Ray engine. Raises InputError when Ray is not installed or does not answer."""
     if name == "local":
         return LocalEngine(places.jobs, places.threads, places.gpus)
-    from iufbench.sweep.ray_engine import Need, RayEngine, default_address
+    from iufbench.sweep.ray_engine import RayEngine, default_address
 
-    return RayEngine(address or default_address(), Need(places.cpus, places.run_gpus), shared)
+    return RayEngine(address or default_address(), shared)
 
 
 def visible_gpus(device: str) -> list[str]:

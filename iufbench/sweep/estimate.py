@@ -14,7 +14,7 @@ from iufbench.files import read_json
 from iufbench.rundir import INFO
 from iufbench.sweep.runs import PlannedRun
 
-DEFAULT_MEMORY_MB = 2048.0  # a run of the quick preset takes 1 GB; used while nothing has been measured
+DEFAULT_MEMORY_MB = 2048.0  # a run of the quick preset takes 1 GB; used where neither a run nor a card tells
 MEASURED = ("the same run with other seeds or orders", "the same strategy", "other strategies")
 
 
@@ -66,7 +66,7 @@ class Costs:
                 seconds = run.trained_images * sum(f.seconds for f in scalable) / shown
             memory = max(f.memory_mb for f in scalable) or DEFAULT_MEMORY_MB
             return Estimate(seconds, basis, memory, round(mean(f.bytes for f in scalable)))
-        return Estimate()
+        return Estimate(memory_mb=run.resources.memory_mb or DEFAULT_MEMORY_MB)
 
 
 def _keys(kind: tuple[str, str, str, str], preset: str) -> list[tuple[Any, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from iufbench.sweep.base import has_base
@@ -23,6 +23,10 @@ class Order:
                 if run.base:
                     self._alike.setdefault(run.base, []).append(run)
         self._training: dict[str, int] = {}
+
+    def __iter__(self) -> Iterator[PlannedRun]:
+        """What has not been taken yet."""
+        return iter(self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)

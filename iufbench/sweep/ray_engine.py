@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from iufbench.errors import InputError, RunError
@@ -27,40 +26,24 @@ PATIENCE = 30.0
 PERIOD = 1.0
 
 
-@dataclass
-class Need:
-    """What one run takes of a node: logical CPUs and GPUs as Ray counts them."""
-
-    cpus: float = 1.0
-    gpus: float = 0.0
-
-
 class RayEngine:
     """Runs on the cluster at ``address`` (host:port, or ``auto`` for the one of this machine).
 
     Raises InputError when Ray is not installed or no head answers there.
     """
 
-    def __init__(
-        self, address: str = "auto", need: Need | None = None, shared: bool = False, function: str = TRAIN
-    ) -> None:
+    def __init__(self, address: str = "auto", shared: bool = False, function: str = TRAIN) -> None:
         self._ray = connect(address)
-        self._need, self._shared, self._function = need or Need(), shared, function
+        self._shared, self._function = shared, function
         self._node = self._ray.get_runtime_context().get_node_id()
-        self.jobs = max(self._room(), 1)
+        self.jobs = 1
 
-    def _room(self) -> int:
-        """How many runs the nodes that are alive can do at once."""
-        return sum(self._fitting(node) for node in self._nodes())
+    def _room(self, cpus: float, gpus: float) -> int:
+        """How many runs of that size the nodes that are alive can do at once."""
+        return sum(fitting(node, cpus, gpus) for node in self._nodes())
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
-
-    def _fitting(self, node: dict[str, Any]) -> int:
-        has = node["Resources"]
-        fits = [has.get("CPU", 0.0) / self._need.cpus] if self._need.cpus else []
-        fits += [has.get("GPU", 0.0) / self._need.gpus] if self._need.gpus else []
-        return int(min(fits, default=1))
 
     def _largest_memory(self) -> float:
         """Bytes of the node with the most: a run that is expected to need more goes there all the same."""
@@ -68,18 +51,23 @@ class RayEngine:
 
     def check(self, runs: Sequence[PlannedRun]) -> None:
         """See on every node whether it can do the runs. Raises InputError naming nodes and what they lack."""
-        if not self._room():
-            raise InputError(
-                f"no node has the {self._need.cpus:g} CPUs and {self._need.gpus:g} GPUs of a run: "
-                "use --cpus-per-run and --gpus-per-run"
-            )
+        if not runs:
+            return
+        nodes = self._nodes()
+        for need in dict.fromkeys(map(cpus_and_gpus, runs)):
+            if not any(fitting(node, *need) for node in nodes):
+                raise InputError(
+                    f"no node has the {need[0]:g} CPUs and {need[1]:g} GPUs of a run: "
+                    "use --cpus-per-run and --gpus-per-run, or resources on the card"
+                )
+        self.jobs = self._room(*smallest(runs))
         wanted = {run.data: (run.request.as_dict(), run.data) for run in runs}
         ask = self._ray.remote(check_node)
         found = [
             ask.options(num_cpus=0, scheduling_strategy=self._on(node["NodeID"])).remote(
                 list(wanted.values())
             )
-            for node in self._nodes()
+            for node in nodes
         ]
         problems = [problem for reference in found for problem in self._ray.get(reference)]
         if problems:
@@ -102,13 +90,15 @@ class RayEngine:
         )
         task = self._ray.remote(do_run)
         flying: dict[Any, PlannedRun] = {}
+        least = smallest(order)
         try:
             while len(order) or flying:
-                room, memory = max(self._room(), 1), self._largest_memory()
+                room, memory = max(self._room(*least), 1), self._largest_memory()
                 while len(flying) < room and (run := order.next(lambda _: True)) is not None:
+                    cpus, gpus = cpus_and_gpus(run)
                     options = task.options(
-                        num_cpus=self._need.cpus,
-                        num_gpus=self._need.gpus,
+                        num_cpus=cpus,
+                        num_gpus=gpus,
                         memory=int(min(board.memory_of(run) * 2**20, memory)),
                         max_retries=RETRIES,
                         name=run.label,
@@ -165,6 +155,24 @@ class RayEngine:
         for reference, run in flying.items():
             self._ray.cancel(reference, force=True)
             board.finished(run, INTERRUPTED)
+
+
+def cpus_and_gpus(run: PlannedRun) -> tuple[float, float]:
+    """What a run takes of a node, as Ray counts it."""
+    return run.resources.cpus or 1, run.resources.gpus or 0
+
+
+def smallest(runs: Iterable[PlannedRun]) -> tuple[float, float]:
+    """The fewest CPUs and GPUs that any of the runs takes: Ray queues what does not fit yet."""
+    cpus, gpus = zip(*map(cpus_and_gpus, runs))
+    return min(cpus), min(gpus)
+
+
+def fitting(node: dict[str, Any], cpus: float, gpus: float) -> int:
+    """How many runs of that size a node can do at once."""
+    has = node["Resources"]
+    fits = [has.get("CPU", 0.0) / cpus] + ([has.get("GPU", 0.0) / gpus] if gpus else [])
+    return int(min(fits))
 
 
 def connect(address: str) -> Any:

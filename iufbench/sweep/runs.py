@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iufbench.cards import Resources
 from iufbench.errors import InputError, RunError
 from iufbench.files import read_json
 from iufbench.plan import Plan, Request, image_counts, prepare
@@ -28,7 +29,7 @@ class PlannedRun:
     ``trained_images`` how many images its training shows, epochs counted; ``base`` is equal in runs whose
     base experience is the same bit for bit, empty where it cannot be shared;
     ``data`` is the fingerprint of the data set, ``inputs`` equal in runs that read the same features (empty
-    without caches).
+    without caches); ``resources`` what the run asks of a cluster.
     """
 
     number: int
@@ -43,6 +44,7 @@ class PlannedRun:
     base: str = ""
     data: str = ""
     inputs: str = ""
+    resources: Resources = Resources()
 
     @property
     def label(self) -> str:
@@ -102,6 +104,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
                 base=base_key(plan),
                 data=plan.dataset.fingerprint(),
                 inputs=inputs_key(plan),
+                resources=plan.recipe.resources,
             )
         )
     report_all(mistakes)

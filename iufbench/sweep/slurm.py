@@ -37,12 +37,11 @@ eval "exec $command"
 """
 
 
-def write_array(
-    folder: Path, name: str, runs: Sequence[PlannedRun], costs: Costs, cpus: float, gpus: float
-) -> tuple[Path, list[str]]:
+def write_array(folder: Path, name: str, runs: Sequence[PlannedRun], costs: Costs) -> tuple[Path, list[str]]:
     """Write ``commands.txt`` and ``array.sh`` into the folder; returns the script and how to submit it.
 
-    Memory asked for is what the largest run is expected to need, and half as much again. Results folders are
+    A task of an array asks for as much as every other: the CPUs and GPUs of the run that asks for most, and
+    half as much memory again as the largest is expected to need. Results folders are
     written absolute: nodes must see them, and this Python, under the same path.
     """
     folder = folder.absolute()
@@ -53,6 +52,8 @@ def write_array(
             request = replace(request, data_root=request.data_root.absolute())
         lines.append(shlex.join([sys.executable, "-m", "iufbench.cli", *arguments(request), "--quiet"]))
     commands = write_text(folder / "commands.txt", "\n".join(lines) + "\n")
+    cpus = max(run.resources.cpus or 1 for run in runs)
+    gpus = max(run.resources.gpus or 0 for run in runs)
     memory = max(costs.of(run).memory_mb for run in runs) * 1.5
     script = write_text(
         folder / "array.sh",

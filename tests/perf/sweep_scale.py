@@ -45,10 +45,10 @@ def one_size(engine_name, count, jobs):
         else:
             from cluster import Cluster
 
-            from iufbench.sweep.ray_engine import Need, RayEngine
+            from iufbench.sweep.ray_engine import RayEngine
 
             cluster = Cluster(cpus=jobs, PYTHONPATH=f"{HERE}:{HERE.parent / 'sweep'}")
-            made = RayEngine(cluster.address, Need(1, 0), shared=True, function="sweep_scale:nothing")
+            made = RayEngine(cluster.address, shared=True, function="sweep_scale:nothing")
             made.check = lambda runs: None
         clock = time.perf_counter()
         failures = carry_out(sweep, made, engine_name, Screen(-1), share_base=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import time
@@ -9,9 +10,12 @@ import time
 import pytest
 from stubs import planned
 
+from iufbench.cards import Resources
 from iufbench.errors import InputError
 from iufbench.sweep.board import Board
+from iufbench.sweep.drive import Places
 from iufbench.sweep.estimate import DEFAULT_MEMORY_MB, Costs, Finished, describe
+from iufbench.sweep.grid import Grid
 from iufbench.sweep.inputs import prepare_inputs
 from iufbench.sweep.live import LiveProgress, to_file
 from iufbench.sweep.record import Record, event
@@ -43,6 +47,8 @@ def test_an_estimate_rests_on_the_nearest_finished_runs(tmp_path):
     assert new.seconds == pytest.approx(290 / 3) and new.basis == "other strategies"
     unknown = costs.of(planned_kind(tmp_path, KIND, 1, preset="quick"))
     assert unknown.seconds == 120.0  # the recipe's hash says all
+    told = dataclasses.replace(planned(tmp_path, 0), resources=Resources(memory_mb=512))
+    assert costs.of(told).memory_mb == 512.0  # its card's word, for nothing like it was measured
     elsewhere = costs.of(planned_kind(tmp_path, ("mvtec", "m", "iuf", "x"), 1))
     assert elsewhere.seconds is None and elsewhere.memory_mb == DEFAULT_MEMORY_MB
     text = describe([planned_kind(tmp_path, KIND, 1)] * 60, costs, jobs=2, free_bytes=100)
@@ -73,6 +79,19 @@ def test_a_table_on_a_terminal_is_redrawn_and_lines_stand_above_it(tmp_path, mon
     board.finished(runs[0], "complete", 3.0)
     assert f"\x1b[{len(text.splitlines())}A" in out.getvalue() and "[1/20] complete" in out.getvalue()
     assert board.seconds_left() is not None and not record.live(runs[0]).exists()
+
+
+def test_a_run_asks_for_what_the_command_line_its_card_or_the_sweep_says(tmp_path):
+    def asked(device="cpu", cpus=None, gpus=None, card=None):
+        grid = Grid(protocols=["p"], strategies=["s"], device=device, threads=2)
+        run = dataclasses.replace(planned(tmp_path, 0), resources=card or Resources())
+        (run,) = Places.of(grid, "ray", None, cpus, gpus).assigned([run])
+        return run.resources.cpus, run.resources.gpus, run.resources.memory_mb
+
+    card = Resources(cpus=4, gpus=0.5, memory_mb=900)
+    assert asked() == (2, 0, None) and asked("cuda") == (2, 1, None)
+    assert asked("cuda", card=card) == (4, 0.5, 900)
+    assert asked("cuda", cpus=8, gpus=0, card=card) == (8, 0, 900)
 
 
 def test_durations():

@@ -9,12 +9,14 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from tiny import SETTINGS
 
+from iufbench.cards import Resources
 from iufbench.cli import main
 from iufbench.store import find_runs
 from iufbench.sweep.drive import Sweep, carry_out
@@ -73,13 +75,13 @@ def engine(cluster):
     import ray
     from cluster import wait_for_nodes
 
-    from iufbench.sweep.ray_engine import Need, RayEngine
+    from iufbench.sweep.ray_engine import RayEngine
 
     if ray.is_initialized():
         ray.shutdown()
 
     def made(**options):
-        connected = RayEngine(cluster.address, Need(1, 0), **options)
+        connected = RayEngine(cluster.address, **options)
         wait_for_nodes(ray, 2)
         return connected
 
@@ -180,6 +182,17 @@ def test_progress_and_failures_come_home_from_all_nodes(cluster, engine, tmp_pat
     assert len(seen) == 2
     assert all((tmp_path / f"{n}.json").exists() == (n != 2) for n in range(5))
     assert "stub 3" in Record(sweep.folder).log(runs[3]).read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_fits_on_no_node_is_refused_before_anything_starts(cluster, engine, tmp_path):
+    from stubs import planned
+
+    from iufbench.errors import InputError
+
+    large = replace(planned(tmp_path, 1), resources=Resources(cpus=2, gpus=0.5))
+    with pytest.raises(InputError, match=r"no node has the 2 CPUs and 0\.5 GPUs of a run"):
+        engine().check([planned(tmp_path, 0), large])
 
 
 @pytest.mark.slow

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 
 import pytest
 from stubs import planned
 from test_sweep import grid_file, invoke, same_numbers
 
+from iufbench.cards import Resources
 from iufbench.store import find_runs
 from iufbench.sweep.estimate import Costs
 from iufbench.sweep.slurm import write_array
@@ -17,7 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 def test_the_script_asks_for_what_a_run_needs(tmp_path):
     runs = [planned(tmp_path, number) for number in range(2500)]
-    script, submit = write_array(tmp_path / "s", "study", runs, Costs(), cpus=4, gpus=1)
+    runs[7] = replace(runs[7], resources=Resources(cpus=4, gpus=1))
+    script, submit = write_array(tmp_path / "s", "study", runs, Costs())
     text = script.read_text()
     for line in ("--cpus-per-task=4", "--gpus-per-task=1", "--mem=3072M", "--signal=INT@120", "--requeue"):
         assert f"#SBATCH {line}\n" in text
