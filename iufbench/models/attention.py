@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from iufbench.errors import InputError
 
+from .dropout import dropout as drop
+
 
 class Attention(nn.Module):
     """Attention over tokens ``[B, L, E]``; key = memory + position, value = memory.
@@ -57,9 +59,20 @@ class Attention(nn.Module):
 def attend(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """softmax(q k^T / sqrt(E / heads)) v of tokens [B, L, E]; heads are contiguous channel groups."""
+    """softmax(q k^T / sqrt(E / heads)) v of tokens [B, L, E]; heads are contiguous channel groups.
+
+    ``mask``: bool, True = may attend, or what is added to the logits. On the CPU torch has no fused kernel
+    with dropout, so that the weights are written out here too, with the cheaper dropout.
+    """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    if dropout and q.device.type == "cpu":
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        if mask is not None:
+            # Added, not filled in: a sum needs nothing of its own in the backward pass.
+            logits = logits + (torch.where(mask, 0.0, -torch.inf) if mask.dtype == torch.bool else mask)
+        out = drop(logits.softmax(-1), dropout) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return out.transpose(1, 2).flatten(2)
 
 
