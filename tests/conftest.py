@@ -9,9 +9,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+# A time limit per example would judge how busy the machine is.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 FACTS = Path(__file__).parent / "data" / "facts"
 GREY_OBJECTS = ("grid", "screw", "zipper")

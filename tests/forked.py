@@ -321,8 +321,9 @@ def soak(data: Path, folder: Path) -> dict:
     def evaluated(run, experiences, original=runner.record_evaluated):
         original(run, experiences)
         gc.collect()
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        found["resident"].append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        # Without pages of files (torch's libraries), which the system takes back as it likes.
+        _, pages, of_files, *_ = map(int, Path("/proc/self/statm").read_text().split())
+        found["resident"].append((pages - of_files) * os.sysconf("SC_PAGE_SIZE") / 2**20)
         found["open"].append(len(os.listdir("/proc/self/fd")))
 
     runner.record_experience, runner.record_evaluated = measured, evaluated

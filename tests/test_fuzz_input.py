@@ -23,7 +23,6 @@ from iufbench.protocols import find_protocol, protocol_cards, resolve_protocol
 VISA = protocol_cards()["visa_8_1x4"].objects
 SOME = settings(
     max_examples=60,
-    deadline=None,
     derandomize=True,  # the same examples everywhere
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -176,7 +176,7 @@ def matrices(draw):
     return draw(hnp.arrays(np.float64, shape, elements=st.floats(0, 1))), introduced
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(matrices(), st.data())
 def test_a_hole_makes_a_summary_nan_or_leaves_it_alone(matrix, data):
     R, introduced = matrix
@@ -189,7 +189,7 @@ def test_a_hole_makes_a_summary_nan_or_leaves_it_alone(matrix, data):
         assert math.isnan(continual.acc(R, introduced))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(matrices(), st.data())
 def test_relations_between_definitions(matrix, data):
     R, introduced = matrix

@@ -19,7 +19,7 @@ FIXTURE = np.load(Path(__file__).parent / "data" / "07_metrics.npz")
 OBJECTS = [("bolt", 0), ("nut", 1), ("tie", 2)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.booleans(), st.integers(-3, 3).map(lambda v: v / 8)), min_size=1, max_size=30))
 def test_equal_to_scikit_learn_with_ties(pairs):
     labels, scores = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
@@ -95,7 +95,7 @@ def test_no_flip():
     assert image_metrics([1, 1, 0, 0], np.array([1.0, 2.0, 3.0, 4.0]))["auroc"] == 0.0
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.permutations(list(range(12))))
 def test_order_does_not_change_a_bit(order):
     rng = np.random.default_rng(3)

@@ -59,7 +59,7 @@ def same(a, b):
     return all(a[k] == b[k] or (math.isnan(a[k]) and math.isnan(b[k])) for k in a.keys() | b.keys())
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(tied_inputs())
 def test_equal_to_scikit_learn_and_to_the_definition_of_aupro(inputs):
     masks, maps = inputs
@@ -84,7 +84,7 @@ def test_equal_on_realistic_maps(levels):
         assert values[name] == pytest.approx(aupro_by_sorting(masks, maps, limit), abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tied_inputs(), st.sampled_from([0.05, 0.3, 0.5, 1.0]))
 def test_the_two_oracles_agree(inputs, limit):
     masks, maps = inputs
@@ -93,7 +93,7 @@ def test_the_two_oracles_agree(inputs, limit):
     assert aupro_by_sorting(masks, maps, limit) == pytest.approx(by_thresholds, abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tied_inputs(), st.randoms(use_true_random=False))
 def test_neither_image_order_nor_chunks_change_a_bit(inputs, random):
     masks, maps = inputs
@@ -107,7 +107,7 @@ def test_neither_image_order_nor_chunks_change_a_bit(inputs, random):
         assert same(pixel_metrics(masks, maps), values)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tied_inputs())
 def test_only_the_order_of_scores_matters(inputs):
     masks, maps = inputs

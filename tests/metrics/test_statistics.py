@@ -73,7 +73,7 @@ def test_one_pair_and_equal_differences_have_no_effect_size():
     assert sign_flip_p([0.0, 0.0]) == 1.0
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(-5, 5).map(lambda v: v / 10), min_size=1, max_size=9))
 def test_p_value_by_counting_every_sign_pattern(differences):
     d = np.array(differences)
