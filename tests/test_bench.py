@@ -12,12 +12,14 @@ from click.testing import CliRunner
 
 from iufbench.bench.timing import Spread, ratio, take_turns
 from iufbench.cli import main
+from iufbench.data.datasets import dataset_cards
 
 sys.path.append(str(Path(__file__).parent / "perf"))
 import bare_loop
 import bench_against_plain
 import bench_gpu
 import plain_released as plain
+import projection
 
 SMALL = ("network.hidden=16", "network.heads=2", "network.feedforward=16", "image_size=64")
 QUICK = [word for setting in (*SMALL, "oasa.resolution=8") for word in ("--set", setting)]
@@ -122,6 +124,16 @@ def test_the_gpu_program_runs_on_the_cpu(tmp_path):
     hours = {row["protocol"]: row["hours"] for row in found["projections"]}
     # 11 base objects of 12 are more than 8 and 4 in one step of the same length: same images in all.
     assert hours["visa_8_4"] == pytest.approx(hours["visa_8_1x4"], rel=0.5)
+
+
+def test_projected_hours_are_images_over_speeds():
+    counts = dataset_cards()["visa"].counts
+    train = sum(c["train"] for c in counts.values())
+    test = {name: c["test_good"] + c["test_defective"] for name, c in counts.items()}
+    shown = sum(test.values()) - test["pipe_fryum"] + sum(test.values())  # eleven objects, then all twelve
+    seconds = 1000 * train / 50 + shown / 20 + (train + sum(test.values())) / 5
+    found = dict(projection.hours("uniad", {"train": 50, "evaluate": 20, "backbone": 5}))
+    assert len(found) == 7 and found["visa_11_1"] == pytest.approx(seconds / 3600)
 
 
 def test_the_gpu_program_says_when_there_is_no_gpu(capsys):

@@ -69,7 +69,12 @@ class RayEngine:
             )
             for node in nodes
         ]
-        problems = [problem for reference in found for problem in self._ray.get(reference)]
+        problems: list[str] = []
+        for node, reference in zip(nodes, found):
+            try:
+                problems += self._ray.get(reference)
+            except self._ray.exceptions.RayError as error:  # the node is lost, or has no memory for a process
+                problems.append(f"node {node['NodeManagerHostname']}/{node['NodeID'][:6]}: {_reason(error)}")
         if problems:
             raise InputError("\n  ".join(["nodes that cannot take part, nothing was started:", *problems]))
 
@@ -135,8 +140,7 @@ class RayEngine:
         except self._ray.exceptions.TaskCancelledError:
             board.finished(run, INTERRUPTED)
         except self._ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[0]
-            board.finished(run, FAILED, error=f"lost {RETRIES + 1} times: {type(error).__name__}: {reason}")
+            board.finished(run, FAILED, error=f"lost {RETRIES + 1} times: {_reason(error)}")
         else:
             board.finished(run, outcome["state"], outcome["seconds"], outcome["error"], outcome["node"])
 
@@ -155,6 +159,10 @@ class RayEngine:
         for reference, run in flying.items():
             self._ray.cancel(reference, force=True)
             board.finished(run, INTERRUPTED)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
 
 
 def cpus_and_gpus(run: PlannedRun) -> tuple[float, float]:
