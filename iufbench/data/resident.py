@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,10 +87,12 @@ class ResidentData(Dataset):
 
     ``features`` [N, C, h, w] stay in the precision in which they are stored; batches are float32. They and
     ``guide`` [N, 3, g, g] may lie on a GPU; ``objects`` [N] are on the CPU, where indices are drawn.
+    ``ahead``: gathering a batch takes time (pages of a file, copies to a GPU), so the next one is gathered
+    while one is used.
     """
 
-    def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None) -> None:
-        self.features, self.objects, self.guide = features, objects, guide
+    def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None, ahead: bool = False) -> None:
+        self.features, self.objects, self.guide, self.ahead = features, objects, guide, ahead
 
     def __len__(self) -> int:
         return len(self.features)
@@ -106,7 +109,8 @@ class ResidentData(Dataset):
 
     def without_objects(self) -> ResidentData:
         """The same inputs with every object id hidden."""
-        return ResidentData(self.features, torch.full_like(self.objects, UNKNOWN_OBJECT), self.guide)
+        unknown = torch.full_like(self.objects, UNKNOWN_OBJECT)
+        return ResidentData(self.features, unknown, self.guide, self.ahead)
 
     @staticmethod
     def concatenate(parts: Sequence[ResidentData]) -> ResidentData:
@@ -136,8 +140,16 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         n = len(self.data)
         order = torch.arange(n) if self.generator is None else torch.randperm(n, generator=self.generator)
-        for start in range(0, n, self.batch_size):
-            yield self.data.batch(order[start : start + self.batch_size])
+        indices = order.split(self.batch_size)
+        if not self.data.ahead:
+            yield from map(self.data.batch, indices)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(self.data.batch, indices[0])
+            for index in indices[1:]:
+                batch, following = following.result(), thread.submit(self.data.batch, index)
+                yield batch
+            yield following.result()
 
 
 class FrozenInputs:
@@ -214,7 +226,8 @@ class FrozenInputs:
             if advance is not None:
                 advance(len(part))
         assert features is not None  # readers refuse an object without images
-        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides)
+        ahead = self.home.kind in ("pinned", "mapped")
+        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides, ahead)
 
     def _pixels(self, path: Path) -> np.ndarray:
         return load_image(path, self.image_size) if self._images is None else self._images[path]

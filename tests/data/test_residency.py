@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def test_batches_have_the_order_and_content_of_a_plain_data_loader(tmp_path, kin
     """For the same seed, over several epochs, the last small batch included."""
     features = Home(kind, folder=tmp_path).empty((images, 2, 3, 3), torch.float16)
     features[:] = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
-    data = ResidentData(features, torch.arange(images) % 3, None)
+    data = ResidentData(features, torch.arange(images) % 3, None, ahead=kind == "mapped")
     ours = Batches(data, 5, torch.Generator().manual_seed(11))
     sampler = SubsetRandomSampler(range(images), generator=torch.Generator().manual_seed(11))
     plain = DataLoader(data, batch_size=5, sampler=sampler)
@@ -70,6 +71,21 @@ def test_batches_have_the_order_and_content_of_a_plain_data_loader(tmp_path, kin
     for _ in range(3):
         for batch, (x, y) in zip(ours, plain, strict=True):
             assert torch.equal(batch.x, x) and torch.equal(batch.y, y) and batch.x.dtype == torch.float32
+
+
+def test_the_next_batch_is_gathered_while_one_is_used():
+    data, asked = ResidentData(torch.zeros(6, 1, 1, 1), torch.zeros(6, dtype=torch.int64), None, True), []
+
+    def gather(index, original=data.batch):
+        asked.append(threading.current_thread())
+        return original(index)
+
+    data.batch = gather
+    batches = iter(Batches(data, 2))
+    next(batches)
+    batches.close()  # whoever leaves early leaves no thread behind
+    assert len(asked) == 2 and threading.main_thread() not in asked
+    assert not any(thread.is_alive() for thread in asked)
 
 
 def test_parts_in_different_places_join_where_the_first_lies(tmp_path):
