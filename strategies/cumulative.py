@@ -38,7 +38,8 @@ class Cumulative(ReconstructionStrategy):
         return Batches(data, self.train_mb_size, generator)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
-        self.kept = dict(vars(self.dataloader.data))
+        data = self.dataloader.data
+        self.kept = {"features": data.features, "objects": data.objects, "guide": data.guide}
         super()._after_training_exp(**kwargs)
 
     @property
