@@ -90,6 +90,9 @@ def reset_peaks() -> bool:
 
 
 def main(name: str) -> None:
+    # A sweep that a script started in the background ignores Ctrl-C, and so would what it starts; here it
+    # is the driver's word to stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     replies = os.fdopen(os.dup(1), "w")
     tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
     busy = threading.Event()

@@ -106,9 +106,13 @@ def test_a_run_waits_for_the_one_that_trains_its_base(tmp_path):
     assert all(r["bases"] == [] for r in reports)
 
 
-def start_driver(results):
-    """A driver with two runs going on; its process and theirs."""
-    process = subprocess.Popen([sys.executable, str(HERE / "interrupted.py"), str(results)], stderr=-1)
+def start_driver(results, on_interrupt=signal.SIG_DFL):
+    """A driver with two runs going on; its process and theirs. Jobs in the background ignore Ctrl-C."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "interrupted.py"), str(results)],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, on_interrupt),
+    )
     live = results / "sweeps" / "stub" / "live"
     deadline = time.time() + 60
     while len(list(live.glob("*.json"))) < 2:
@@ -125,9 +129,12 @@ def alive(pid):
     return state != "Z"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_is_passed_on_and_waited_for(tmp_path, number):
-    driver, processes = start_driver(tmp_path)
+@pytest.mark.parametrize(
+    "number, on_interrupt",
+    [(signal.SIGINT, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGTERM, signal.SIG_IGN)],
+)
+def test_an_interrupt_is_passed_on_and_waited_for(tmp_path, number, on_interrupt):
+    driver, processes = start_driver(tmp_path, on_interrupt)
     driver.send_signal(number)
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 130 and b"stopping 2 runs" in errors
