@@ -68,9 +68,9 @@ _ALLOCATE = """
 import resource, sys, torch
 from iufbench.allocator import keep_freed_memory
 if {keep}: print(keep_freed_memory())
-x = torch.rand(4 * 2**20)
+x = torch.rand(16 * 2**20)
 def work():
-    for _ in range(20): y = x * 2  # 16 MiB a time
+    for _ in range(20): y = x * 2  # 64 MiB a time
 work()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 work()
@@ -80,12 +80,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks to glibc")
 def test_freed_memory_is_used_again_without_page_faults():
+    """Of twenty tensors at most two come from new pages: where a small object lies decides whether any does."""
     faults = {}
     for keep in (False, True):
-        program = [sys.executable, "-c", _ALLOCATE.format(keep=keep).replace("4 * 2**20", "16 * 2**20")]
+        program = [sys.executable, "-c", _ALLOCATE.format(keep=keep)]
         faults[keep] = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
     assert faults[True][0] == "True"
-    assert int(faults[True][-1]) < 0.02 * int(faults[False][-1])
+    assert int(faults[True][-1]) < 2.5 / 20 * int(faults[False][-1])
 
 
 @dataclasses.dataclass
