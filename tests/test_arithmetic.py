@@ -80,7 +80,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="speaks to glibc")
 def test_freed_memory_is_used_again_without_page_faults():
-    """Of twenty tensors at most two come from new pages: where a small object lies decides whether any does."""
+    """Of twenty tensors at most two come from new pages: the place of a small object decides."""
     faults = {}
     for keep in (False, True):
         program = [sys.executable, "-c", _ALLOCATE.format(keep=keep)]
