@@ -168,6 +168,14 @@ def test_the_plain_step_starts_from_the_same_loss(name):
     assert not torch.equal(before, network.input_proj.weight)
 
 
+def test_both_sides_evaluate_the_same_images():
+    sides = [
+        side("uniad", 8, "quick")
+        for side in (bench_against_plain.our_evaluation, bench_against_plain.plain_evaluation)
+    ]
+    assert [side() for side in sides] == [8, 8]
+
+
 def test_both_sides_of_the_evaluation_agree(tmp_path):
     learner = bench_against_plain.learner_of("uniad", 1, "quick", objects=2, test=6)
     network = plain.network_for(learner)

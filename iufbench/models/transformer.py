@@ -32,7 +32,7 @@ class EncoderLayer(nn.Module):
         """``guide`` [B, L, E] multiplies the query only (object-aware self-attention, IUF, ECCV 2024)."""
         query = None if guide is None else (x + position) * guide
         x = self.norm1(x + self.dropout(self.self_attn(x, position, query=query, mask=mask)))
-        hidden = self.dropout(F.relu(self.linear1(x)))
+        hidden = self.dropout(F.relu(self.linear1(x), inplace=True))
         return self.norm2(x + self.dropout(self.linear2(hidden)))
 
 
@@ -69,7 +69,7 @@ class DecoderLayer(nn.Module):
         x = self.norm1(table + self.dropout(looked))
         looked = self.multihead_attn(previous, position, query=x + position, mask=previous_mask)
         x = self.norm2(x + self.dropout(looked))
-        hidden = self.dropout(F.relu(self.linear1(x)))
+        hidden = self.dropout(F.relu(self.linear1(x), inplace=True))
         return self.norm3(x + self.dropout(self.linear2(hidden)))
 
 

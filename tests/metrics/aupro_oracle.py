@@ -56,7 +56,7 @@ def area_up_to(x: np.ndarray, y: np.ndarray, limit: float) -> float:
     """Trapezoid up to x = ``limit``, the curve interpolated linearly there."""
     inside = x <= limit
     area = float(np.trapezoid(y[inside], x[inside]))
-    after = bisect(list(x), limit)
+    after = bisect(x, limit)
     if after < len(x) and x[after - 1] < limit:
         slope = (y[after] - y[after - 1]) / (x[after] - x[after - 1])
         at_limit = y[after - 1] + slope * (limit - x[after - 1])

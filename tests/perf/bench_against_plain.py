@@ -1,4 +1,4 @@
-"""iufbench against plain_released.py on the same work: ratios of CPU seconds, side by side in one run.
+"""iufbench against plain_released.py on the same work: ratios of CPU and wall seconds, side by side.
 
 Each side has a process of its own and they take turns. Training steps go from image files (plain) or from the
 features that are already there (iufbench: that is the point) to updated weights. Images and weights are
@@ -33,13 +33,16 @@ from iufbench.metrics.pixel import pixel_metrics
 GOALS = {"uniad": 2.0, "iuf_release": 2.5, "iuf": 15.0, "evaluate": 5.0, "metrics": 10.0, "allocator": 1.0}
 
 
-def learner_of(name: str, batch: int, preset: str, objects: int = 1, test: int = 2) -> Learner:
+def learner_of(
+    name: str, batch: int, preset: str, objects: int = 1, increments: int = 1, test: int = 2
+) -> Learner:
     settings = [
         f"{part}.{key}" for part in ("base", "increment") for key in (f"batch_size={batch}", "epochs=1")
     ]
     if preset == "quick":  # the plain network has neither, and a small one shows whether the sides agree
         settings.append("network.standardise=false")
-    return build_learner(name, preset, [[batch] * objects, [batch]], test=test, settings=settings)
+    train = [[batch] * objects, *([batch] for _ in range(increments))]
+    return build_learner(name, preset, train, test=test, settings=settings)
 
 
 def our_step(name: str, batch: int, increment: bool, preset: str, keep: bool = True) -> Callable[[], object]:
@@ -60,28 +63,29 @@ def plain_step(name: str, batch: int, increment: bool, preset: str) -> Callable[
 
 
 def our_evaluation(name: str, images: int, preset: str) -> Callable[[], object]:
+    """One call evaluates ``images`` of four objects and returns how many it has seen."""
     keep_freed_memory()
-    learner = learner_of(name, 1, preset, objects=4, test=images // 4)
+    learner = learner_of(name, 1, preset, objects=4, increments=0, test=images // 4)
     learner.strategy.train(learner.streams.train[0], eval_streams=[])
     evaluate = learner.evaluator()
-
-    def call() -> int:
-        evaluate()
-        return images
-
-    return call
+    return lambda: len(evaluate().scores)
 
 
 def plain_evaluation(name: str, images: int, preset: str) -> Callable[[], object]:
-    learner = learner_of(name, 1, preset, objects=4, test=images // 4)
+    learner = learner_of(name, 1, preset, objects=4, increments=0, test=images // 4)
     network = plain.network_for(learner)
     sets: list[Any] = []
-    for experience, test in zip(learner.streams.test[:4], learner.evaluation.tests):
+    for experience, test in zip(learner.streams.test, learner.evaluation.tests):
         data = experience.resident
         image = None if network.classifier is None else torch.randn(len(data), 3, 224, 224)
         sets.append((data.features, image, test.masks))
     folder = Path(tempfile.mkdtemp())
-    return lambda: len(plain.evaluate(network, sets, folder))
+
+    def call() -> int:
+        plain.evaluate(network, sets, folder)
+        return sum(len(masks) for _, _, masks in sets)
+
+    return call
 
 
 def our_metrics() -> Callable[[], object]:
@@ -149,18 +153,24 @@ def main() -> None:
         timings, peaks = compare(sides(what, given), given.repeats, given.warm_up)
         *fast, slow = timings
         for name in fast:
-            times = ratio(timings[slow].cpu, timings[name].cpu)
+            times, walls = (
+                ratio(getattr(timings[slow], k), getattr(timings[name], k)) for k in ("cpu", "wall")
+            )
             goal = GOALS.get(name, GOALS.get(what))
             print(
                 f"{what}: {slow}/{name} {times.median:.2f} "
-                f"({times.low:.2f} to {times.high:.2f}, n={times.count}), "
+                f"({times.low:.2f} to {times.high:.2f}, n={times.count}), wall {walls.median:.2f}, "
                 + ("at most 1.10 wanted" if what == "loop" else f"at least {goal} wanted"),
                 flush=True,
             )
-            results.append({"what": what, "of": name, "ratio": vars(times)})
-        seconds = {name: Spread.of(t.cpu).median for name, t in timings.items()}
-        results[-1] |= {"cpu_s": seconds, "peak_mib": peaks}
-        print(f"  CPU s {rounded(seconds, 3)}; peak MiB {rounded(peaks, 0)}", flush=True)
+            results.append({"what": what, "of": name, "ratio": vars(times), "wall_ratio": vars(walls)})
+        cpu, wall = (
+            {n: Spread.of(getattr(t, k)).median for n, t in timings.items()} for k in ("cpu", "wall")
+        )
+        results[-1] |= {"cpu_s": cpu, "wall_s": wall, "peak_mib": peaks}
+        print(
+            f"  CPU s {rounded(cpu, 3)}; wall s {rounded(wall, 3)}; peak MiB {rounded(peaks, 0)}", flush=True
+        )
     if given.out is not None:
         settings = {k: v for k, v in vars(given).items() if k not in ("what", "out")}
         write_json(given.out, {"settings": settings, "results": results})
