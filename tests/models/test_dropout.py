@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from iufbench.models import attention
 from iufbench.models.attention import attend
 from iufbench.models.dropout import Dropout, dropout
 
@@ -49,14 +50,55 @@ def test_nothing_is_dropped_in_evaluation_or_at_probability_zero():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("kind", ["none", "bool", "added"])
-def test_written_out_attention_is_the_fused_one(kind):
-    torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, 9, 8)
+def inputs(kind: str = "bool", dtype: torch.dtype = torch.float32):
+    q, k, v = torch.randn(3, 7, 9, 8, dtype=dtype)
     allowed = torch.rand(9, 9) > 0.3
     allowed.fill_diagonal_(True)
-    mask = {"none": None, "bool": allowed, "added": torch.randn(9, 9)}[kind]
+    return q, k, v, allowed if kind == "bool" else None
+
+
+@pytest.mark.parametrize("kind", ["none", "bool"])
+def test_attention_with_dropout_is_attention_on_average(kind):
+    torch.manual_seed(0)
+    q, k, v, mask = inputs(kind)
     fused = attend(q, k, v, 2, mask=mask)
     torch.testing.assert_close(attend(q, k, v, 2, mask=mask, dropout=1e-9), fused)  # too rare to drop any
     mean = torch.stack([attend(q, k, v, 2, mask=mask, dropout=0.1) for _ in range(3000)]).mean(0)
     torch.testing.assert_close(mean, fused, atol=0.05, rtol=0)
+
+
+def written_out(q, k, v, heads, mask, probability):
+    """The same by torch's own operations and their gradients, on the whole batch at once."""
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        logits = logits.masked_fill(~mask, -torch.inf)
+    return (dropout(logits.softmax(-1), probability) @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("kind", ["none", "bool"])
+@pytest.mark.parametrize("shared", [False, True], ids=["query each", "one query for all"])
+@pytest.mark.parametrize("images", [1, 3, 100])
+def test_images_in_parts_give_the_gradients_of_the_whole_batch(kind, shared, images, monkeypatch):
+    monkeypatch.setattr(attention, "_CACHED_WEIGHTS", images * 2 * 9 * 9)
+    results = []
+    for function in (attend, written_out):
+        torch.manual_seed(0)
+        q, k, v, mask = inputs(kind)
+        leaves = [t.requires_grad_() for t in (q[:1].clone() if shared else q, k, v)]
+        out = function(leaves[0].expand(7, -1, -1), k, v, 2, mask, 0.2)
+        (out * torch.randn(out.shape)).sum().backward()
+        results.append((out, *(leaf.grad for leaf in leaves)))
+    for ours, theirs in zip(*results):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_attention_with_dropout_are_those_of_differences():
+    torch.manual_seed(0)
+    q, k, v, mask = inputs(dtype=torch.float64)
+
+    def attention_with_seed(*tensors):
+        torch.manual_seed(5)
+        return attend(*tensors, 2, mask=mask, dropout=0.2)
+
+    assert torch.autograd.gradcheck(attention_with_seed, [t.requires_grad_() for t in (q, k, v)])
