@@ -25,13 +25,12 @@ class Survivors:
     def factors(self, dtype: torch.dtype, part: slice = slice(None)) -> Tensor:
         """0 or ``scale`` for every value, of some rows of the first dimension."""
         numbers = self.numbers[part]
-        # The comparison writes the type that is needed: a bool tensor and its conversion cost three times as
-        # much.
+        # Compared straight into that type: by way of a bool tensor it takes three times as long.
         return torch.ge(numbers, self.threshold, out=torch.empty_like(numbers, dtype=dtype)).mul_(self.scale)
 
 
 def draw(shape: torch.Size, probability: float) -> Survivors:
-    """Chance decides, on the CPU, for values of ``shape``.
+    """Which values of a tensor of ``shape`` on the CPU live on, by chance.
 
     ``probability`` [0, 1) is rounded to a multiple of 2^-16, and the scale is that of the rounded one.
     """

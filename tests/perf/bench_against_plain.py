@@ -153,9 +153,8 @@ def main() -> None:
         timings, peaks = compare(sides(what, given), given.repeats, given.warm_up)
         *fast, slow = timings
         for name in fast:
-            times, walls = (
-                ratio(getattr(timings[slow], k), getattr(timings[name], k)) for k in ("cpu", "wall")
-            )
+            times = ratio(timings[slow].cpu, timings[name].cpu)
+            walls = ratio(timings[slow].wall, timings[name].wall)
             goal = GOALS.get(name, GOALS.get(what))
             print(
                 f"{what}: {slow}/{name} {times.median:.2f} "
@@ -164,9 +163,8 @@ def main() -> None:
                 flush=True,
             )
             results.append({"what": what, "of": name, "ratio": vars(times), "wall_ratio": vars(walls)})
-        cpu, wall = (
-            {n: Spread.of(getattr(t, k)).median for n, t in timings.items()} for k in ("cpu", "wall")
-        )
+        cpu = {name: Spread.of(t.cpu).median for name, t in timings.items()}
+        wall = {name: Spread.of(t.wall).median for name, t in timings.items()}
         results[-1] |= {"cpu_s": cpu, "wall_s": wall, "peak_mib": peaks}
         print(
             f"  CPU s {rounded(cpu, 3)}; wall s {rounded(wall, 3)}; peak MiB {rounded(peaks, 0)}", flush=True
