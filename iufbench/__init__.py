@@ -1,3 +1,5 @@
 """iufbench: a benchmark harness for incremental unified industrial anomaly detection."""
 
-__version__ = "0.1.0"
+from iufbench.support.version import __version__
+
+__all__ = ["__version__"]

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from iufbench.learning.buffer import BalancedBudget
+from iufbench.learning.rehearsal import Rehearsal
 from iufbench.models.uniad import reconstruction_loss
-
-from .buffer import BalancedBudget
-from .rehearsal import Rehearsal
 
 
 def without_conflict(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -> list[Tensor]:

@@ -7,10 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iufbench.context import Uses
 from iufbench.data.resident import Batches, ResidentData
-
-from .base import ReconstructionStrategy
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.context import Uses
 
 
 class Cumulative(ReconstructionStrategy):

@@ -13,10 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iufbench.fields import number
-
-from .buffer import BalancedBudget, Memory
-from .rehearsal import JointRehearsal
+from iufbench.learning.buffer import BalancedBudget, Memory
+from iufbench.learning.rehearsal import JointRehearsal
+from iufbench.support.fields import number
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from iufbench.fields import number
+from iufbench.learning.quadratic import HeldWeights, mean_over_images
 from iufbench.models.uniad import reconstruction_loss
-
-from .quadratic import HeldWeights, mean_over_images
+from iufbench.support.fields import number
 
 
 @dataclass(frozen=True)

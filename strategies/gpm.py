@@ -11,11 +11,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iufbench.fields import number
-from iufbench.seeding import derive
-
-from .base import ReconstructionStrategy
-from .subspaces import grown_basis, linear_sites, project_, watched_inputs
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.subspaces import grown_basis, linear_sites, project_, watched_inputs
+from iufbench.support.fields import number
+from iufbench.support.seeding import derive
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iufbench.context import Uses
 from iufbench.data.resident import Batch, Batches
-from iufbench.fields import number
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.context import Uses
 from iufbench.models.compression import semantic_compression, tail_singular_values
 from iufbench.models.iuf import IUFNetwork, token_means
 from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
-
-from .base import ReconstructionStrategy
+from iufbench.support.fields import number
 
 RELEASED_RATIO = 0.1  # the released code sums normalised singular values below 0.1/256
 

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from iufbench.fields import number
+from iufbench.learning.buffer import BalancedBudget
+from iufbench.learning.inter_task import InterTaskUniAD
+from iufbench.learning.quadratic import HeldWeights, mean_over_images
+from iufbench.learning.rehearsal import JointRehearsal
 from iufbench.models.uniad import reconstruction_loss
-
-from .buffer import BalancedBudget
-from .inter_task import InterTaskUniAD
-from .quadratic import HeldWeights, mean_over_images
-from .rehearsal import JointRehearsal
+from iufbench.support.fields import number
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iufbench.fields import number
-
-from .base import ReconstructionStrategy
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.support.fields import number
 
 
 @dataclass(frozen=True)

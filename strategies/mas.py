@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iufbench.fields import number
+from iufbench.learning.quadratic import HeldWeights, mean_over_images
 from iufbench.models.uniad import Reconstruction
-
-from .quadratic import HeldWeights, mean_over_images
+from iufbench.support.fields import number
 
 
 def squared_output(output: Reconstruction) -> Tensor:

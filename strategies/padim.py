@@ -13,11 +13,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iufbench.context import Uses
-from iufbench.fields import number
-from iufbench.seeding import derive
-
-from .memory_bank import MemoryBank, Patches
+from iufbench.learning.context import Uses
+from iufbench.learning.memory_bank import MemoryBank, Patches
+from iufbench.support.fields import number
+from iufbench.support.seeding import derive
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iufbench.context import Uses
-from iufbench.errors import InputError
-from iufbench.fields import number
+from iufbench.learning.context import Uses
+from iufbench.learning.memory_bank import MemoryBank, Patches
 from iufbench.models.neighbours import greedy_coreset, nearest
-from iufbench.seeding import derive
-
-from .memory_bank import MemoryBank, Patches
+from iufbench.support.errors import InputError
+from iufbench.support.fields import number
+from iufbench.support.seeding import derive
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from iufbench.context import Uses
-from iufbench.seeding import derive
-
-from .buffer import BalancedBudget, Budget, joined, reservoir, rows, selected
-from .rehearsal import JointRehearsal
+from iufbench.learning.buffer import BalancedBudget, Budget, joined, reservoir, rows, selected
+from iufbench.learning.context import Uses
+from iufbench.learning.rehearsal import JointRehearsal
+from iufbench.support.seeding import derive
 
 
 class Replay(JointRehearsal):

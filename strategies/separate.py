@@ -8,12 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from iufbench.context import Uses
 from iufbench.data.resident import Batch, ResidentData
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.context import Uses
 from iufbench.models.uniad import Reconstruction, UniAD
-from iufbench.seeding import derive
-
-from .base import ReconstructionStrategy
+from iufbench.support.seeding import derive
 
 
 class ObjectBatches:

@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from iufbench.fields import number
-
-from .quadratic import HeldWeights
+from iufbench.learning.quadratic import HeldWeights
+from iufbench.support.fields import number
 
 
 def path_importance(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from iufbench import store
+from iufbench.reporting import store
 
 MVTEC = [
     "bottle",

@@ -29,13 +29,13 @@ from PIL import Image
 from resuming import TABLES, assert_same_run, reassembly
 from tiny import assembled, tiny_plan, tiny_settings
 
-from iufbench import checkpoint, runner
-from iufbench.cli import main
-from iufbench.evaluation import ObjectEvaluation
-from iufbench.progress import Progress
-from iufbench.registry import card_paths
-from iufbench.rundir import INFO
-from iufbench.store import find_runs, load_run
+from iufbench.cards.registry import card_paths
+from iufbench.cli.main import main
+from iufbench.engine import checkpoint, runner
+from iufbench.evaluation.objects import ObjectEvaluation
+from iufbench.reporting.rundir import INFO
+from iufbench.reporting.store import find_runs, load_run
+from iufbench.support.progress import Progress
 
 KILLS_EACH = 3
 EPOCHS = ("base.epochs=3", "increment.epochs=3")

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from iufbench import checkpoint
-from iufbench.assembly import Parts, build_strategy
-from iufbench.evaluation import ObjectEvaluation
-from iufbench.store import Run
+from iufbench.engine import checkpoint
+from iufbench.engine.assembly import Parts, build_strategy
+from iufbench.evaluation.objects import ObjectEvaluation
+from iufbench.reporting.store import Run
 
 TABLES = ("metrics.csv", "scores.csv.gz", "train_log.csv")
 COSTS = ("bytes_kept", "replayed_images", "trained_images")

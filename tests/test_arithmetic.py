@@ -11,9 +11,9 @@ import pytest
 import torch
 from tiny import tiny_plan, tiny_run
 
-from iufbench.errors import InputError
 from iufbench.models.iuf import IUFNetwork
 from iufbench.models.uniad import UniAD
+from iufbench.support.errors import InputError
 
 
 def small(network=UniAD, **more):
@@ -66,7 +66,7 @@ def test_a_run_in_bf16_is_recorded_and_repeats_itself(data, tmp_path):
 
 _ALLOCATE = """
 import resource, sys, torch
-from iufbench.allocator import keep_freed_memory
+from iufbench.support.allocator import keep_freed_memory
 if {keep}: print(keep_freed_memory())
 x = torch.rand(16 * 2**20)
 def work():

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import SETTINGS, tiny_run
 
-from iufbench import runner
-from iufbench.cli import main
-from iufbench.errors import RunError
-from iufbench.rundir import claimed
-from iufbench.store import find_runs
+from iufbench.cli.main import main
+from iufbench.engine import runner
+from iufbench.reporting.rundir import claimed
+from iufbench.reporting.store import find_runs
+from iufbench.support.errors import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -179,7 +179,7 @@ def test_cards_of_the_wrong_shape(data, tmp_path, text, words):
 
 
 def in_a_process(*arguments, **environment):
-    command = [sys.executable, "-m", "iufbench.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "iufbench", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
@@ -219,7 +219,7 @@ def test_too_little_memory_is_said_in_one_line(data, tmp_path, monkeypatch):
     def greedy(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand much more to read")
 
-    monkeypatch.setattr("iufbench.runner._loop", greedy)
+    monkeypatch.setattr("iufbench.engine.runner._loop", greedy)
     done = run(data, tmp_path / "r")
     assert done.exit_code == 1 and done.stderr.count("\n") == 1
     assert "Tried to allocate 20 GiB" in done.stderr and "base.batch_size" in done.stderr
@@ -270,7 +270,7 @@ def test_protocols_without_a_card_are_shown():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_under_redirected_output():
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "iufbench.cli", "list", "datasets"]
+        command = [sys.executable, "-m", "iufbench", "list", "datasets"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: No space left") and done.stderr.count("\n") == 1
@@ -286,8 +286,8 @@ def test_only_a_run_promises_to_go_on(monkeypatch, command, resumes):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("iufbench.plan.prepare", interrupted)
-    monkeypatch.setattr("iufbench.describe.protocol_rows", interrupted)
+    monkeypatch.setattr("iufbench.engine.plan.prepare", interrupted)
+    monkeypatch.setattr("iufbench.engine.describe.protocol_rows", interrupted)
     options = ["--protocol", "visa_2_1", "--strategy", "iuf"] if command == "run" else []
     done = invoke(command, *options)
     assert done.exit_code == 130 and "interrupted" in done.stderr
@@ -306,7 +306,7 @@ def test_json_of_an_unfinished_run_is_json(data, tmp_path, monkeypatch):
     def failing(*arguments):
         raise RunError("no")
 
-    monkeypatch.setattr("iufbench.runner._loop", failing)
+    monkeypatch.setattr("iufbench.engine.runner._loop", failing)
     assert run(data, tmp_path / "r").exit_code == 1
     text = invoke("list", "runs", "--results", tmp_path / "r", "--json").stdout
     (row,) = json.loads(text, parse_constant=pytest.fail)  # NaN is no JSON

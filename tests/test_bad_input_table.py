@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from iufbench.cli import main
+from iufbench.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 DIGITS = "9" * 5000
@@ -290,8 +290,8 @@ CSV_ROWS = {
 
 @pytest.mark.parametrize("row", CSV_ROWS)
 def test_the_list_of_visa(row, tmp_path):
-    from iufbench.data.visa import read_visa
-    from iufbench.errors import InputError
+    from iufbench.data.readers.visa import read_visa
+    from iufbench.support.errors import InputError
 
     content, words = CSV_ROWS[row]
     table = tmp_path / "data" / "split_csv" / "1cls.csv"

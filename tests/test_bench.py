@@ -11,8 +11,8 @@ import torch
 from click.testing import CliRunner
 
 from iufbench.bench.timing import Spread, ratio, take_turns
-from iufbench.cli import main
-from iufbench.data.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cli.main import main
 
 sys.path.append(str(Path(__file__).parent / "perf"))
 import bare_loop

@@ -9,11 +9,11 @@ import torch
 from click.testing import CliRunner
 from tiny import tiny_plan
 
-from iufbench.assembly import assemble
-from iufbench.cli import main
+from iufbench.cli.main import main
+from iufbench.engine.assembly import assemble
+from iufbench.engine.runner import execute
 from iufbench.models.backbone import FrozenBackbone
-from iufbench.progress import Progress
-from iufbench.runner import execute
+from iufbench.support.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CPU = torch.device("cpu")

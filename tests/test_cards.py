@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 
-from iufbench.cards import Resources, load_strategy, merge, resolve
-from iufbench.errors import InputError
-from iufbench.registry import card_paths
+from iufbench.cards.registry import card_paths
+from iufbench.cards.strategies import Resources, load_strategy, merge, resolve
+from iufbench.support.errors import InputError
 
 CARD = """
 title: Mine
 version: 1
-learner: iufbench.strategies.base:ReconstructionStrategy
+learner: iufbench.learning.base:ReconstructionStrategy
 backbone: {name: resnet18}
 base: {epochs: 3, batch_size: 4, lr: 1e-3}
 increment: {epochs: [5, 6], batch_size: 4}
@@ -100,8 +100,8 @@ def test_the_hash_follows_what_can_change_a_score(card):
     ],
 )
 def test_bad_cards_are_named_with_their_file(tmp_path, text, message):
-    from iufbench.cards import options_of
-    from iufbench.registry import load_class
+    from iufbench.cards.registry import load_class
+    from iufbench.cards.strategies import options_of
 
     path = tmp_path / "mine.yaml"
     path.write_text(text + "\n")

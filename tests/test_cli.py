@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from PIL import Image
 from tiny import tiny_settings
 
-from iufbench.cli import main
+from iufbench.cli.main import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -188,12 +188,12 @@ def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, t
 
 
 def test_an_interrupt_exits_130_with_a_hint(data, tmp_path, monkeypatch):
-    import iufbench.runner
+    import iufbench.engine.runner
 
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(iufbench.runner, "_loop", interrupted)
+    monkeypatch.setattr(iufbench.engine.runner, "_loop", interrupted)
     done = invoke(*arguments(data, tmp_path / "results"))
     assert done.exit_code == 130 and "interrupted" in done.stderr
     (info,) = (tmp_path / "results").rglob("run.json")
@@ -331,14 +331,14 @@ def test_a_full_disk_is_noticed_before_anything_is_done(data, tmp_path, monkeypa
     import shutil as library
 
     usage = library._ntuple_diskusage(10, 9, 2**20)
-    monkeypatch.setattr("iufbench.plan.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("iufbench.engine.plan.shutil.disk_usage", lambda folder: usage)
     done = invoke(*arguments(data, tmp_path / "results"))
     assert done.exit_code == 2 and "only 1 MiB free" in done.stderr
 
 
 def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp_path):
-    from iufbench.store import load_run
-    from iufbench.summary import summaries
+    from iufbench.reporting.store import load_run
+    from iufbench.reporting.summary import summaries
 
     results = tmp_path / "results"
     assert invoke(*arguments(data, results), "-q").exit_code == 0
@@ -355,7 +355,7 @@ def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp
 
 
 def load_run_without_baseline(path):
-    from iufbench.store import load_run
+    from iufbench.reporting.store import load_run
 
     (path / "baseline.csv").unlink()
     return load_run(path)

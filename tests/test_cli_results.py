@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 from fake_runs import make_run
 
-from iufbench.cli import main
-from iufbench.store import MetricRow, record_baseline
+from iufbench.cli.main import main
+from iufbench.reporting.store import MetricRow, record_baseline
 
 WRITING = ("tables", "figures", "report")
 

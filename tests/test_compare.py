@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from fake_runs import make_run
 
-from iufbench.compare import compare
-from iufbench.errors import InputError
-from iufbench.export import export
-from iufbench.render import render
-from iufbench.store import find_runs
+from iufbench.reporting.compare import compare
+from iufbench.reporting.export import export
+from iufbench.reporting.store import find_runs
+from iufbench.reporting.tables.render import render
+from iufbench.support.errors import InputError
 
 
 def two_steps(base, later, new):
@@ -124,7 +124,7 @@ def test_export_as_parquet(results):
 
 
 def test_parquet_without_pyarrow_says_what_to_install(results, monkeypatch):
-    monkeypatch.setattr("iufbench.export.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("iufbench.reporting.export.importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "iufbench\[parquet\]"'):
         export(results, results / "export", ("parquet",))
     assert not (results / "export").exists()

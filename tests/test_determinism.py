@@ -11,8 +11,8 @@ from resuming import TABLES, assert_same_run
 from test_resume import command
 from tiny import assembled, tiny_run
 
-from iufbench import assembly
-from iufbench.seeding import Seeds, random_states, seed_everything, set_random_states
+from iufbench.engine import assembly
+from iufbench.support.seeding import Seeds, random_states, seed_everything, set_random_states
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tiny import assembled
 
-from iufbench import evaluation
-from iufbench.evaluation import ObjectEvaluation, ObjectTest
-from iufbench.progress import Progress
-from iufbench.runner import evaluate_objects
+from iufbench.engine.runner import evaluate_objects
+from iufbench.evaluation import objects as evaluation
+from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
+from iufbench.support.progress import Progress
 
 COUNT, SIZE = 35, 32
 BATCHES = (1, 3, 32)

@@ -12,16 +12,16 @@ from matplotlib import font_manager
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
 
-from iufbench import drawing
-from iufbench.drawing import styles
-from iufbench.errors import InputError, RunError
-from iufbench.figure_bars import cost_figure, forgetting_figure
-from iufbench.figure_curves import curve_figure, paper_figure, run_curves, stream_figure
-from iufbench.figure_matrix import matrix_figure
-from iufbench.figures import write_figures, write_run_figures
-from iufbench.groups import group_runs
-from iufbench.literature import published
-from iufbench.store import find_runs, load_run
+from iufbench.reporting.figures import drawing
+from iufbench.reporting.figures.bars import cost_figure, forgetting_figure
+from iufbench.reporting.figures.build import write_figures, write_run_figures
+from iufbench.reporting.figures.curves import curve_figure, paper_figure, run_curves, stream_figure
+from iufbench.reporting.figures.drawing import styles
+from iufbench.reporting.figures.matrix import matrix_figure
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import published
+from iufbench.reporting.store import find_runs, load_run
+from iufbench.support.errors import InputError, RunError
 
 
 def texts(figure):

@@ -12,13 +12,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from iufbench.cards import load_strategy, parse_yaml, read_yaml, resolve
-from iufbench.data.json_lists import read_json_lists
-from iufbench.data.reading import path_below
-from iufbench.data.visa import read_visa
-from iufbench.errors import InputError
-from iufbench.fields import convert
-from iufbench.protocols import find_protocol, protocol_cards, resolve_protocol
+from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
+from iufbench.cards.strategies import load_strategy, parse_yaml, read_yaml, resolve
+from iufbench.data.readers.json_lists import read_json_lists
+from iufbench.data.readers.reading import path_below
+from iufbench.data.readers.visa import read_visa
+from iufbench.support.errors import InputError
+from iufbench.support.fields import convert
 
 VISA = protocol_cards()["visa_8_1x4"].objects
 SOME = settings(

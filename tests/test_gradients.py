@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import assembled, tiny_plan
 
-from iufbench.errors import InputError
+from iufbench.cards.registry import room
 from iufbench.models.uniad import UniAD, reconstruction_loss
-from iufbench.registry import room
+from iufbench.support.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 vectors = st.lists(st.floats(-5, 5, width=32), min_size=6, max_size=6).map(torch.tensor)

@@ -6,49 +6,122 @@ import ast
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LIGHT = ("cards", "registry", "protocols", "store", "tables", "figures", "describe", "cli", "plan")
+# From the top of the house to its ground: a module imports from its own room and from rooms below it.
+HARNESS = "cli sweeps trust bench engine reporting learning streams evaluation data cards models metrics"
+FLOORS = [*HARNESS.split(), "support"]
+    "cli",
+    "sweeps",
+    "trust",
+    "bench",
+    "engine",
+    "reporting",
+    "learning",
+    "streams",
+    "evaluation",
+    "data",
+    "cards",
+    "models",
+    "metrics",
+    "support",
+]
+LIGHT = ("cards.strategies", "cards.registry", "cards.protocols", "cards.request", "reporting.store")
+LIGHT += ("reporting.tables.build", "reporting.figures.build", "engine.describe", "cli.main", "engine.plan")
 
 
-def imported_modules(path: Path) -> set[str]:
-    names = set()
+def modules() -> dict[str, Path]:
+    """Dotted name -> file of every module of the harness and its rooms."""
+    found = {}
+    for room, folder in (
+        ("iufbench", "iufbench"),
+        *((f"iufbench.{r}", r) for r in ("strategies", "benchmarks")),
+    ):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            found[".".join((room, *(p for p in parts if p != "__init__")))] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports_of(module: str) -> set[str]:
+    """The project's modules that a module imports, at its top or inside of a function."""
+    path, names = MODULES[module], set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{base}.{a.name}" if f"{base}.{a.name}" in MODULES else base for a in node.names}
     return names
 
 
-def test_the_harness_never_imports_the_rooms():
-    for path in (ROOT / "iufbench").rglob("*.py"):
-        bad = {
-            n for n in imported_modules(path) if n.startswith(("iufbench.strategies", "iufbench.benchmarks"))
-        }
-        assert not bad, f"{path} imports {bad}"
+def room_of(module: str) -> str:
+    return (module.split(".") + [""])[1]
 
 
-@pytest.mark.parametrize("folder", ["models", "metrics", "data"])
-def test_rooms_without_avalanche(folder):
-    for path in (ROOT / "iufbench" / folder).rglob("*.py"):
-        bad = {n for n in imported_modules(path) if n.split(".")[0] == "avalanche"}
-        assert not bad, f"{path} imports {bad}"
+def test_every_room_has_a_floor():
+    rooms = {p.name for p in (ROOT / "iufbench").iterdir() if p.is_dir() and not p.is_symlink()}
+    assert rooms - {"__pycache__"} == set(FLOORS)
+
+
+def test_imports_run_down_the_floors():
+    upward = [
+        f"{module} -> {target}"
+        for module in MODULES
+        for target in imports_of(module) & MODULES.keys()
+        if room_of(module) in FLOORS and room_of(target) in FLOORS
+        if FLOORS.index(room_of(target)) < FLOORS.index(room_of(module))
+    ]
+    assert not upward
+
+
+def test_no_module_imports_itself_in_a_circle():
+    graph = {module: imports_of(module) & MODULES.keys() for module in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_the_harness_knows_no_strategy_and_no_benchmark():
+    for module in MODULES:
+        if room_of(module) in FLOORS:
+            bad = {
+                n for n in imports_of(module) if n.startswith(("iufbench.strategies", "iufbench.benchmarks"))
+            }
+            assert not bad, f"{module} imports {bad}"
+
+
+def test_strategies_stand_on_learning_and_what_is_below_it():
+    allowed = {"strategies", *FLOORS[FLOORS.index("learning") :]}
+    for module in MODULES:
+        if room_of(module) == "strategies":
+            assert {room_of(n) for n in imports_of(module) if n.startswith("iufbench.")} <= allowed, module
+
+
+def test_strategies_holds_methods_and_benchmarks_holds_data():
+    cards = {p.stem for p in (ROOT / "strategies").glob("*.yaml")}
+    assert {p.stem for p in (ROOT / "strategies").glob("*.py")} - {"__init__"} <= cards
+    assert {p.name for p in (ROOT / "benchmarks").rglob("*.py")} == {"__init__.py"}
+
+
+@pytest.mark.parametrize("room", ["models", "metrics", "data", "cards", "reporting", "support"])
+def test_rooms_without_avalanche(room):
+    for module in MODULES:
+        if room_of(module) == room:
+            assert not {n for n in imports_of(module) if n.split(".")[0] == "avalanche"}, module
 
 
 def test_metrics_know_no_torch():
-    for path in (ROOT / "iufbench" / "metrics").rglob("*.py"):
-        assert not {n for n in imported_modules(path) if n.split(".")[0] == "torch"}, path
-
-
-def test_strategies_and_benchmarks_import_relatively_or_from_the_harness():
-    for room in ("strategies", "benchmarks"):
-        for path in (ROOT / room).glob("*.py"):
-            bad = {n for n in imported_modules(path) if n.startswith(f"iufbench.{room}")}
-            assert not bad, f"{path} imports {bad} absolutely"
+    for module in MODULES:
+        if room_of(module) == "metrics":
+            assert not {n for n in imports_of(module) if n.split(".")[0] == "torch"}, module
 
 
 def heavy_modules_after(code: str) -> str:
@@ -69,7 +142,7 @@ def test_light_modules_import_neither_torch_nor_avalanche(module):
 )
 def test_light_commands_import_neither_torch_nor_avalanche(arguments):
     code = (
-        "from click.testing import CliRunner\nfrom iufbench.cli import main\n"
+        "from click.testing import CliRunner\nfrom iufbench.cli.main import main\n"
         f"r = CliRunner().invoke(main, {arguments!r})\nassert r.exit_code == 0, r.output"
     )
     assert heavy_modules_after(code) == "[]"
@@ -78,7 +151,7 @@ def test_light_commands_import_neither_torch_nor_avalanche(arguments):
 def test_help_answers_within_a_second():
     def once() -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "iufbench.cli", "--help"], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "iufbench", "--help"], check=True, capture_output=True)
         return time.perf_counter() - start
 
     assert min(once() for _ in range(3)) < 1.0

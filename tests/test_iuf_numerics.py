@@ -19,14 +19,16 @@ from avalanche.training.plugins import EvaluationPlugin
 from plain_iuf import Parts, PlainIUF, Setting
 from sklearn.metrics import roc_auc_score
 
-from iufbench.cards import load_strategy, options_of, resolve
-from iufbench.context import Context
+from iufbench.cards.protocols import Protocol, protocol_cards
+from iufbench.cards.registry import load_class
+from iufbench.cards.strategies import load_strategy, options_of, resolve
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
-from iufbench.evaluation import ObjectEvaluation, ObjectTest
-from iufbench.protocols import Protocol, protocol_cards
-from iufbench.registry import load_class, room
-from iufbench.seeding import Seeds, seed_everything
+from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
+from iufbench.learning.base import learning_rate_factor
+from iufbench.learning.context import Context
+from iufbench.streams import streams
+from iufbench.support.seeding import Seeds, seed_everything
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -113,7 +115,7 @@ def built(card, settings=(), preset="paper", protocol="visa_2_1x2", images=IMAGE
     objects = tuple(o for group in groups for o in group)
     made = Protocol(protocol, "visa", tuple(groups))
     dataset = DataSet("visa", root, objects, tuple(samples))
-    return model, room("benchmarks.streams").build_streams(dataset, made, inputs or Inputs()).train
+    return model, streams.build_streams(dataset, made, inputs or Inputs()).train
 
 
 class New:
@@ -433,7 +435,7 @@ def test_release_rates_are_the_shipped_ones(protocol):
     """AdamW 1e-4 with StepLR(800) in the base; increments at 1 to their end (StepLR 50000 never falls)."""
     recipe = resolve(load_strategy("iuf_release"), protocol.split("_")[0], protocol, "paper")
     (base, *increments), _ = SHIPPED[protocol]
-    factor = room("strategies.base").learning_rate_factor
+    factor = learning_rate_factor
     assert (recipe.base.optimizer, recipe.base.lr, recipe.base.weight_decay) == ("adamw", 1e-4, 1e-4)
     assert factor(recipe.base, 5 * base, 5)(5 * base - 1) == pytest.approx(0.1 ** ((base - 1) // 800))
     for preset in ("paper", "quick"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from iufbench.registry import card_paths
+from iufbench.cards.registry import card_paths
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from iufbench.memory import free_memory, resident_memory
+from iufbench.support.memory import free_memory, resident_memory
 
 
 @pytest.mark.parametrize(

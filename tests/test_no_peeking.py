@@ -12,16 +12,17 @@ from click.testing import CliRunner
 from reach import Treasure
 from tiny import SETTINGS, assembled, tiny_plan
 
-from iufbench import runner
-from iufbench.cli import main
-from iufbench.data.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.protocols import resolve_protocol
+from iufbench.cards.registry import card_paths
+from iufbench.cli.main import main
 from iufbench.data.resident import UNKNOWN_OBJECT
 from iufbench.data.samples import DataSet, Sample
-from iufbench.progress import Progress
-from iufbench.protocols import resolve_protocol
-from iufbench.registry import card_paths, room
-from iufbench.sealing import untouched
-from iufbench.store import find_runs
+from iufbench.engine import runner
+from iufbench.engine.sealing import untouched
+from iufbench.reporting.store import find_runs
+from iufbench.streams import streams
+from iufbench.support.progress import Progress
 
 QUICK = ("cumulative", "finetune", "iuf", "joint", "patchcore", "replay")
 SLOW = sorted(set(card_paths("strategy")) - set(QUICK))
@@ -150,7 +151,7 @@ def test_the_search_finds_what_is_hidden(kind, data, tmp_path):
 
 HOSTILE = """
     import torch
-    from iufbench.strategies.base import ReconstructionStrategy
+    from iufbench.learning.base import ReconstructionStrategy
 
     class Hostile(ReconstructionStrategy):
         carried = ("memory",)
@@ -256,12 +257,12 @@ def test_good_and_defective_do_not_lie_together():
     names = dataset_cards()["visa"].objects
     protocol = resolve_protocol("visa_11_1", names)
     samples = tuple(Sample(Path(f"{n}/{k:03d}"), n, "test", int(k < 100)) for n in names for k in range(200))
-    groups = room("benchmarks.streams").test_samples(DataSet("visa", Path(), names, samples), protocol)
+    groups = streams.test_samples(DataSet("visa", Path(), names, samples), protocol)
     for name, group in zip(names, groups):
         assert {s.image for s in group} == {s.image for s in samples if s.object == name}
         labels = np.array([s.label for s in group])
         assert 70 < (labels[1:] != labels[:-1]).sum() < 130 and 30 < labels[:100].sum() < 70
-    again = room("benchmarks.streams").test_samples(DataSet("visa", Path(), names, samples), protocol)
+    again = streams.test_samples(DataSet("visa", Path(), names, samples), protocol)
     assert again == groups and len({tuple(s.image.name for s in g) for g in groups}) == len(names)
 
 

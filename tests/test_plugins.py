@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 from tiny import assembled, tiny_plan, tiny_run
 
-from iufbench import registry
-from iufbench.cli import main
-from iufbench.errors import InputError
+from iufbench.cards import registry
+from iufbench.cli.main import main
+from iufbench.support.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 TEMPLATE = Path(__file__).resolve().parent.parent / "docs" / "template"
@@ -63,7 +63,7 @@ def install(site: Path, package: str, entry_points: str, cards: dict[str, str]) 
     folder.mkdir(parents=True)
     (site / package / "__init__.py").write_text("")
     (site / package / "learners.py").write_text(
-        "from iufbench.strategies.base import ReconstructionStrategy\n"
+        "from iufbench.learning.base import ReconstructionStrategy\n"
         "class Mine(ReconstructionStrategy):\n    pass\n"
     )
     for name, text in cards.items():
@@ -153,7 +153,7 @@ def test_unknown_names_are_compared_with_installed_ones_too(site):
         (
             "from avalanche.training.templates import SupervisedTemplate as Mine\n",
             "{m}:Mine",
-            ["has no 'Options'; derive it from iufbench.strategies.base:ReconstructionStrategy"],
+            ["has no 'Options'; derive it from iufbench.learning.base:ReconstructionStrategy"],
         ),
         ("", "{m}", ["learner must be 'module:Class'"]),
         ("", "{m}_elsewhere:Mine", ["No module named '{m}_elsewhere'"]),

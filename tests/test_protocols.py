@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iufbench.errors import InputError
-from iufbench.protocols import find_protocol, protocol_cards, resolve_protocol
+from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
+from iufbench.support.errors import InputError
 
 VISA = protocol_cards()["visa_8_1x4"].objects
 

@@ -15,14 +15,14 @@ from matplotlib.text import Text
 from sklearn.metrics import f1_score, roc_auc_score
 from tiny import tiny_run
 
-from iufbench.cli import main
-from iufbench.errors import RunError
-from iufbench.examples import choose, make_example, shown_steps
-from iufbench.figure_qualitative import qualitative_figure, qualitative_figures
-from iufbench.groups import group_runs
-from iufbench.literature import published
-from iufbench.maps import maps_path, read_maps, write_maps
-from iufbench.store import find_runs, load_run
+from iufbench.cli.main import main
+from iufbench.reporting.examples import choose, make_example, shown_steps
+from iufbench.reporting.figures.qualitative import qualitative_figure, qualitative_figures
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import published
+from iufbench.reporting.maps import maps_path, read_maps, write_maps
+from iufbench.reporting.store import find_runs, load_run
+from iufbench.support.errors import RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

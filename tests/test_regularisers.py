@@ -10,12 +10,12 @@ import torch
 from tiny import assembled, tiny_plan
 from torch import nn
 
-from iufbench.assembly import assemble
+from iufbench.cards.registry import room
 from iufbench.data.resident import ResidentData
-from iufbench.errors import InputError
+from iufbench.engine.assembly import assemble
 from iufbench.models.uniad import Reconstruction, reconstruction_loss
-from iufbench.progress import Progress
-from iufbench.registry import room
+from iufbench.support.errors import InputError
+from iufbench.support.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 STRENGTHS = {

@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import assembled, tiny_plan, tiny_run
 
+from iufbench.cards.registry import card_paths, room
+from iufbench.cards.request import Request
 from iufbench.data.synthetic import make
-from iufbench.errors import InputError
-from iufbench.plan import Request, prepare
-from iufbench.progress import Progress
-from iufbench.registry import card_paths, room
-from iufbench.runner import execute
-from iufbench.store import load_run
-from iufbench.summary import summaries
+from iufbench.engine.plan import prepare
+from iufbench.engine.runner import execute
+from iufbench.reporting.store import load_run
+from iufbench.reporting.summary import summaries
+from iufbench.support.errors import InputError
+from iufbench.support.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 BALANCED = [name for name in ("replay", "der", "agem", "lvt") if name in card_paths("strategy")]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from fake_runs import make_run
 
-from iufbench.errors import InputError
 from iufbench.metrics.continual import DEFINITIONS
-from iufbench.report import write_report
-from iufbench.report_parts import FILTERS
-from iufbench.store import find_runs
+from iufbench.reporting.report.build import write_report
+from iufbench.reporting.report.parts import FILTERS
+from iufbench.reporting.store import find_runs
+from iufbench.support.errors import InputError
 
 VOID = {"meta", "img", "input", "br"}
 HOSTILE = '<script>alert("x")<!script>'

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from resuming import Killed, assert_same_run, interruption, reassembly
 from tiny import assembled, tiny_plan, tiny_run, tiny_settings
 
-from iufbench import checkpoint, runner
-from iufbench.cli import main
-from iufbench.errors import InputError, RunError
-from iufbench.progress import Progress
-from iufbench.stopping import Stop
-from iufbench.store import load_run
+from iufbench.cli.main import main
+from iufbench.engine import checkpoint, runner
+from iufbench.engine.stopping import Stop
+from iufbench.reporting.store import load_run
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.progress import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -217,7 +217,7 @@ def test_the_first_signal_asks_and_the_second_insists():
 
 
 def test_a_step_that_takes_too_long_is_cut_off(monkeypatch):
-    monkeypatch.setattr("iufbench.stopping.GRACE", 0.05)
+    monkeypatch.setattr("iufbench.engine.stopping.GRACE", 0.05)
     with Stop(), pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from tiny import SETTINGS, tiny_run
 
-from iufbench.cli import main
-from iufbench.rundir import read_rows
-from iufbench.selection import COLUMNS, SELECTION, optimism
-from iufbench.store import find_runs
-from iufbench.tables import write_tables
+from iufbench.cli.main import main
+from iufbench.engine.selection import COLUMNS, SELECTION, optimism
+from iufbench.reporting.rundir import read_rows
+from iufbench.reporting.store import find_runs
+from iufbench.reporting.tables.build import write_tables
 
 HARD = ("base.epochs=3", "base.lr=1e-2", "increment.lr=1e-2")  # a rate at which epochs differ
 

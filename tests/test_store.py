@@ -18,9 +18,10 @@ from fake_runs import make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iufbench import files, store
-from iufbench.errors import InputError, RunError
-from iufbench.store import MetricRow, ScoreRow
+from iufbench.reporting import store
+from iufbench.reporting.store import MetricRow, ScoreRow
+from iufbench.support import files
+from iufbench.support.errors import InputError, RunError
 
 
 def test_path_is_the_identity(tmp_path):

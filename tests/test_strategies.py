@@ -9,9 +9,9 @@ import torch
 from resuming import Killed, assert_same_run, interruption, reassembly
 from tiny import assembled, tiny_run
 
-from iufbench import runner
-from iufbench.registry import card_paths
-from iufbench.store import find_runs
+from iufbench.cards.registry import card_paths
+from iufbench.engine import runner
+from iufbench.reporting.store import find_runs
 
 STRATEGIES = sorted(card_paths("strategy"))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -106,7 +106,7 @@ def test_evaluation_changes_no_weight(strategy, data, tmp_path):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_cannot_reach_other_experiences(strategy, data, tmp_path):
-    from iufbench.registry import room
+    from iufbench.cards.registry import room
 
     peeking = room("benchmarks.streams").PeekingError
     _, parts = assembled(strategy, data, tmp_path)

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from iufbench.data.datasets import dataset_cards, open_dataset
-from iufbench.data.guide_cache import shrink
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.protocols import protocol_cards, resolve_protocol
+from iufbench.data.cache.guides import shrink
+from iufbench.data.datasets import open_dataset
 from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches, ResidentData
-from iufbench.protocols import protocol_cards, resolve_protocol
-from iufbench.registry import room
+from iufbench.streams import streams
 
 FACTS = Path(__file__).parent / "data" / "facts"
 PUBLISHED = json.loads((FACTS / "protocols.json").read_text())["protocols"]
-streams = room("benchmarks.streams")
 
 
 class Blank:

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from fake_runs import make_run
 
-from iufbench.collect import collect
-from iufbench.errors import InputError, RunError
-from iufbench.literature import published
-from iufbench.render import FORMATS, render
-from iufbench.rundir import record_hashes
-from iufbench.store import find_runs
-from iufbench.table import Cell, Column, Row, Table, mark_best, measured
-from iufbench.tables import build_tables, write_tables
+from iufbench.reporting.collect import collect
+from iufbench.reporting.literature import published
+from iufbench.reporting.rundir import record_hashes
+from iufbench.reporting.store import find_runs
+from iufbench.reporting.tables.build import build_tables, write_tables
+from iufbench.reporting.tables.render import FORMATS, render
+from iufbench.reporting.tables.table import Cell, Column, Row, Table, mark_best, measured
+from iufbench.support.errors import InputError, RunError
 
 GOLDEN = Path(__file__).parent / "data" / "tables"
 

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
 from tiny import tiny_run
 
-from iufbench.cli import main
-from iufbench.files import read_json, write_json
-from iufbench.provenance import environment, source_hash
-from iufbench.rerun import usual_place
-from iufbench.store import load_run
+from iufbench.cli.main import main
+from iufbench.reporting.store import load_run
+from iufbench.support.files import read_json, write_json
+from iufbench.support.provenance import environment, source_hash
+from iufbench.trust.rerun import usual_place
 
 
 def invoke(*arguments):

@@ -44,8 +44,8 @@ def test_cards_published_numbers_and_rooms_are_inside(installed):
 def test_the_installed_package_answers_from_any_folder(installed, tmp_path):
     code = (
         f"import sys; sys.path.insert(0, {str(installed)!r})\n"
-        "import iufbench.cli; assert iufbench.cli.__file__.startswith(sys.path[0])\n"
-        "iufbench.cli.main(['show', 'protocol', 'visa_8_1x4'])"
+        "import iufbench.cli.main; assert iufbench.cli.main.__file__.startswith(sys.path[0])\n"
+        "iufbench.cli.main.main(['show', 'protocol', 'visa_8_1x4'])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

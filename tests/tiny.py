@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
-from iufbench.assembly import Parts, assemble
-from iufbench.cards import load_strategy
-from iufbench.plan import Plan, Request, prepare
-from iufbench.progress import Progress
-from iufbench.runner import execute
-from iufbench.store import Run, load_run
+from iufbench.cards.request import Request
+from iufbench.cards.strategies import load_strategy
+from iufbench.engine.assembly import Parts, assemble
+from iufbench.engine.plan import Plan, prepare
+from iufbench.engine.runner import execute
+from iufbench.reporting.store import Run, load_run
+from iufbench.support.progress import Progress
 
 SETTINGS = (
     "image_size=64",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from iufbench.fields import number
-from iufbench.strategies.base import ReconstructionStrategy
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.support.fields import number
 
 
 @dataclass(frozen=True)

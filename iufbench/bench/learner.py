@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from iufbench.assembly import build_strategy
-from iufbench.cards import load_strategy, options_of, resolve
+from iufbench.cards.protocols import Protocol
+from iufbench.cards.registry import load_class
+from iufbench.cards.request import Request
+from iufbench.cards.strategies import load_strategy, options_of, resolve
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
-from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.engine.assembly import build_strategy
+from iufbench.engine.plan import MAP_SIZE, Plan
+from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.plan import MAP_SIZE, Plan, Request
-from iufbench.protocols import Protocol
-from iufbench.registry import load_class, room
+from iufbench.streams import streams
 
 _NOWHERE = Path("/random")
 
@@ -123,12 +125,12 @@ def build_learner(
         learner.guide_size(options, recipe.image_size),
         getattr(torch, backbone.precision),
     )
-    streams = room("benchmarks.streams").build_streams(
+    built = streams.build_streams(
         dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
     )
     evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects])
     strategy = build_strategy(plan, shape, torch.device(device), evaluation.maps)
-    return Learner(plan, strategy, streams, evaluation)
+    return Learner(plan, strategy, built, evaluation)
 
 
 def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[tuple[str, ...], ...]]:

@@ -14,15 +14,15 @@ from PIL import Image
 from iufbench.bench import STAGES
 from iufbench.bench.learner import build_learner, random_masks
 from iufbench.bench.timing import Spread, take_turns
-from iufbench.cards import load_strategy, resolve
+from iufbench.cards.registry import load_class
+from iufbench.cards.strategies import load_strategy, resolve
 from iufbench.data.images import load_image
-from iufbench.device import choose_device
-from iufbench.errors import InputError
+from iufbench.engine.plan import MAP_SIZE
 from iufbench.metrics.image import image_metrics, image_score
 from iufbench.metrics.pixel import pixel_metrics
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.plan import MAP_SIZE
-from iufbench.registry import load_class
+from iufbench.support.device import choose_device
+from iufbench.support.errors import InputError
 
 TEST_IMAGES = 50  # of an object, in the evaluation stage
 METRIC_IMAGES = 150

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from iufbench.data.datasets import dataset_cards, known_objects, open_dataset
+from iufbench.cards.datasets import dataset_cards
+from iufbench.data.datasets import known_objects, open_dataset
 from iufbench.data.images import has_many_values, read_image, read_mask
-from iufbench.data.processes import in_processes
 from iufbench.data.samples import DataSet, Sample
-from iufbench.errors import InputError, RunError, one_line
+from iufbench.support.errors import InputError, RunError, one_line
+from iufbench.support.processes import in_processes
 
 CHUNK = 16
 MASK_VALUES = 16  # the official masks have at most this many values: 0 and 255, or 0 and classes

@@ -1,67 +1,28 @@
-"""From a data set's name and a folder to samples: cards, layouts, synthetic stand-ins."""
+"""From a data set's name and a folder to samples: layouts, lists, synthetic stand-ins."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
-from iufbench.cards import read_yaml
-from iufbench.data.elpv import read_elpv
-from iufbench.data.json_lists import read_json_lists
-from iufbench.data.mvtec import read_mvtec
+from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.data.readers.elpv import read_elpv
+from iufbench.data.readers.json_lists import read_json_lists
+from iufbench.data.readers.mvtec import read_mvtec
+from iufbench.data.readers.visa import read_visa
 from iufbench.data.samples import DataSet
-from iufbench.data.visa import read_visa
-from iufbench.errors import InputError
-from iufbench.fields import build, suggest
-from iufbench.registry import card_paths
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+from iufbench.support.folders import cache_folder
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
-
-
-@dataclass(frozen=True)
-class DataSetCard:
-    """What is known about a data set: its layout, objects in order, official counts and licence.
-
-    ``preset`` is the training preset that runs on it use unless told otherwise.
-    """
-
-    name: str
-    title: str
-    layout: Literal["mvtec", "visa", "elpv"]
-    objects: tuple[str, ...]
-    version: int = 1
-    preset: Literal["paper", "quick"] = "paper"
-    counts: dict[str, Any] = field(default_factory=dict)
-    licence: str = ""
-    home: str = ""
-    download: dict[str, Any] = field(default_factory=dict)
-    source: str = ""
-
-
-def dataset_cards() -> dict[str, DataSetCard]:
-    """Every data set that has a card, by name."""
-    paths = card_paths("dataset")
-    return {name: build(DataSetCard, read_yaml(path), str(path)) for name, path in paths.items()}
 
 
 def default_root(name: str) -> Path | None:
     """``$IUFBENCH_DATA/<name>`` when the variable is set, else None."""
     base = os.environ.get("IUFBENCH_DATA")
     return Path(base) / name if base else None
-
-
-def cache_folder() -> Path:
-    """Where things that can be made again are kept: ``$IUFBENCH_CACHE``, else ``~/.cache/iufbench``."""
-    if "IUFBENCH_CACHE" in os.environ:
-        return Path(os.environ["IUFBENCH_CACHE"])
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    if os.access(home if home.exists() else home.parent, os.W_OK):
-        return home / "iufbench"
-    return Path(tempfile.gettempdir()) / f"iufbench-{os.getuid()}"
 
 
 def known_objects(name: str, root: Path | None, lists: tuple[Path, Path] | None = None) -> tuple[str, ...]:

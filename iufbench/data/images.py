@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iufbench.data.samples import Sample
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 MAX_PIXELS = (

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from iufbench.data.bytebar import readable
-from iufbench.errors import RunError
-from iufbench.memory import free_memory
+from iufbench.support.bytebar import readable
+from iufbench.support.errors import RunError
+from iufbench.support.memory import free_memory
 
 DEVICE_SHARE = 0.5  # of the GPU's free memory; the rest is for network, gradients and anomaly maps
 HOST_SHARE = 0.7  # of the free memory; the rest is for the learner, its memories and the masks

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iufbench.data.array_store import CHUNK, CacheUnusable
-from iufbench.data.feature_cache import cached_features, encode
-from iufbench.data.guide_cache import cached_guides, small
-from iufbench.data.image_cache import Files, Rows, cached_images
+from iufbench.data.cache.array_store import CHUNK, CacheUnusable
+from iufbench.data.cache.features import cached_features, encode
+from iufbench.data.cache.guides import cached_guides, small
+from iufbench.data.cache.images import Files, Rows, cached_images
 from iufbench.data.images import load_image
 from iufbench.data.residency import Home
 from iufbench.data.samples import DataSet, Sample
-from iufbench.errors import RunError
-from iufbench.progress import Progress
+from iufbench.support.errors import RunError
+from iufbench.support.progress import Progress
 
 UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare to use it
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iufbench.errors import RunError
+from iufbench.support.errors import RunError
 
 
 def require_finite(scores: np.ndarray, names: Sequence[str] | None, object: str, start: int = 0) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from iufbench.errors import InputError
 from iufbench.metrics.check import require_finite
 from iufbench.metrics.curve import score_curve
+from iufbench.support.errors import InputError
 
 POOL = 16
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 from .dropout import Survivors, chosen_here, draw
 

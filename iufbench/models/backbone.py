@@ -17,7 +17,7 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 from .efficientnet_names import to_timm_names, uses_package_names
 from .pretrained import hub_file, package_file

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 from .uniad import UniAD
 from .weights import take

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 from .attention import attend
 from .uniad import UniAD, initialise

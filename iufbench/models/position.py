@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 
 class LearnedPosition(nn.Module):

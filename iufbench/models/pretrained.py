@@ -9,7 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 LITE0 = "tf_efficientnet_lite0"
 _REACH_SECONDS = 8.0

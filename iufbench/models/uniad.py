@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 from .attention import neighbour_mask as make_neighbour_mask
 from .position import make_position

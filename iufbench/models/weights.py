@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 # Public checkpoints carry a best metric as a numpy number. Its type and the function that rebuilds it are
 # harmless; files from numpy 1 call that function by its old place.

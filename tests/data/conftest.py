@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from download_site import OBJECTS, TINY, Site, sha256
 
-from iufbench.data.datasets import DataSetCard
+from iufbench.cards.datasets import DataSetCard
 
 
 @pytest.fixture

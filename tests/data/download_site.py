@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.download import archive_of, download_dataset
-from iufbench.progress import Progress
+from iufbench.data.download.download import archive_of, download_dataset
+from iufbench.support.progress import Progress
 
 OBJECTS = ("bolt", "washer")
 QUIET = Progress(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from iufbench.progress import Progress
+from iufbench.support.progress import Progress
 
 
 class Notes(Progress):

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from notes import Notes
 
-from iufbench.data import array_store
-from iufbench.data.array_store import (
+from iufbench.data.cache import array_store
+from iufbench.data.cache.array_store import (
     CHUNK,
     DATA,
     ENTRY,

@@ -9,8 +9,8 @@ from caching import inputs
 from click.testing import CliRunner
 from notes import Notes
 
-from iufbench.cli import main
-from iufbench.data.array_store import DATA, locked
+from iufbench.cli.main import main
+from iufbench.data.cache.array_store import DATA, locked
 from iufbench.data.datasets import open_dataset
 
 

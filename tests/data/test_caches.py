@@ -14,16 +14,18 @@ import torch
 from caching import Means, inputs, loaded
 from notes import Notes
 
-from iufbench.data import array_store, image_cache, resident
-from iufbench.data.array_store import DATA
+from iufbench.data import resident
+from iufbench.data.cache import array_store
+from iufbench.data.cache import images as image_cache
+from iufbench.data.cache.array_store import DATA
+from iufbench.data.cache.features import encode
+from iufbench.data.cache.images import Files, cached_images
 from iufbench.data.datasets import open_dataset
-from iufbench.data.feature_cache import encode
-from iufbench.data.image_cache import Files, cached_images
 from iufbench.data.images import load_image
-from iufbench.data.processes import in_processes
-from iufbench.errors import InputError
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.progress import Progress
+from iufbench.support.errors import InputError
+from iufbench.support.processes import in_processes
+from iufbench.support.progress import Progress
 
 
 @pytest.fixture
@@ -186,7 +188,7 @@ def test_a_script_without_a_main_guard_does_not_wait_for_itself(dataset, folder,
         "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
         "from iufbench.data import array_store, image_cache\n"
         "from iufbench.data.datasets import open_dataset\n"
-        "from iufbench.progress import Progress\n"
+        "from iufbench.support.progress import Progress\n"
         "array_store.CHUNK = image_cache.CHUNK = 8\n"
         "image_cache.in_processes = partial(image_cache.in_processes, workers=2)\n"
         "files = image_cache.Files(open_dataset('visa', None, Path(sys.argv[1])))\n"

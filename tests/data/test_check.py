@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from iufbench.data.check import Finding, check_dataset, check_folder
-from iufbench.data.mvtec import read_mvtec
+from iufbench.data.readers.mvtec import read_mvtec
 from iufbench.data.samples import DataSet
 
 COUNTS = {"train": 12, "test_good": 2, "test_defective": 2}
@@ -147,7 +147,7 @@ def test_an_interrupt_ends_all_workers_without_their_tracebacks(dataset: DataSet
     """Ctrl-C reaches every process of a terminal's group, also workers that are just starting."""
     code = (
         "import sys\nfrom iufbench.data.check import check_dataset\n"
-        "from iufbench.data.mvtec import read_mvtec\n"
+        "from iufbench.data.readers.mvtec import read_mvtec\n"
         "if __name__ == '__main__':\n    print('ready', flush=True)\n"
         "    while True:\n        check_dataset(read_mvtec(sys.argv[1]), workers=2, progress=False)\n"
     )

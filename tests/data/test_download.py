@@ -33,12 +33,13 @@ from download_site import (
     without_ranges,
 )
 
-from iufbench.data import bytebar
-from iufbench.data.datasets import dataset_cards, open_dataset
-from iufbench.data.download import Archive, archive_of, complete_root
-from iufbench.data.fetch import fetch
-from iufbench.errors import InputError, RunError
-from iufbench.progress import Progress
+from iufbench.cards.datasets import dataset_cards
+from iufbench.data.datasets import open_dataset
+from iufbench.data.download.download import Archive, archive_of, complete_root
+from iufbench.data.download.fetch import fetch
+from iufbench.support import bytebar
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.progress import Progress
 
 
 def test_a_data_set_arrives_complete_and_is_readable(card, site, tmp_path):

@@ -18,8 +18,8 @@ from download_site import (
     whole,
 )
 
-from iufbench.cli import main
-from iufbench.data.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cli.main import main
 
 
 def visa_archive() -> bytes:
@@ -76,7 +76,7 @@ def start(*arguments, **pipes):
     # The signal's handler is set anew: in the background of a shell SIGINT is ignored, and inherited so.
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from iufbench.cli import main; main(['data', 'download', *sys.argv[1:]])"
+        "from iufbench.cli.main import main; main(['data', 'download', *sys.argv[1:]])"
     )
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], **pipes)
 

@@ -18,10 +18,10 @@ from download_site import (
     tree,
 )
 
-from iufbench.data import bytebar
-from iufbench.data.download import archive_of, complete_root
-from iufbench.data.extract import unpack
-from iufbench.errors import InputError
+from iufbench.data.download.download import archive_of, complete_root
+from iufbench.data.download.extract import unpack
+from iufbench.support import bytebar
+from iufbench.support.errors import InputError
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])

@@ -9,7 +9,7 @@ from PIL import Image
 
 from iufbench.data.images import load_image, load_mask, read_image, read_mask
 from iufbench.data.samples import Sample
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 STORED = Path(__file__).parent / "10_preprocess.npz"
 

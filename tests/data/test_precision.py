@@ -9,7 +9,7 @@ from PIL import Image
 
 from iufbench.data.resident import FrozenInputs
 from iufbench.data.samples import Sample
-from iufbench.errors import RunError
+from iufbench.support.errors import RunError
 
 
 class Times:

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from iufbench.data.images import load_image, load_mask
-from iufbench.data.mvtec import read_mvtec
+from iufbench.data.readers.mvtec import read_mvtec
+from iufbench.data.readers.visa import read_visa
 from iufbench.data.samples import DataSet
-from iufbench.data.visa import read_visa
 
 HERE = Path(__file__).parent
 CARDS = HERE.parents[1] / "benchmarks" / "datasets"

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.elpv import read_elpv
-from iufbench.data.json_lists import read_json_lists
-from iufbench.data.mvtec import read_mvtec
+from iufbench.data.readers.elpv import read_elpv
+from iufbench.data.readers.json_lists import read_json_lists
+from iufbench.data.readers.mvtec import read_mvtec
+from iufbench.data.readers.visa import read_visa
 from iufbench.data.samples import DataSet
-from iufbench.data.visa import read_visa
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
 
 
 def put(path: Path, value: int = 100) -> Path:

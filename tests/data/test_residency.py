@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from iufbench.data.residency import Home, choose, home_for
 from iufbench.data.resident import Batches, ResidentData
-from iufbench.errors import RunError
+from iufbench.support.errors import RunError
 
 GB = 10**9
 

@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from iufbench.data.mvtec import read_mvtec
+from iufbench.data.readers.mvtec import read_mvtec
+from iufbench.data.readers.visa import read_visa
 from iufbench.data.synthetic import DATASETS, GENERATOR_VERSION, make, preview, writer
 from iufbench.data.synthetic.render import compose, get_scene, get_scenes, render_image
-from iufbench.data.visa import read_visa
-from iufbench.errors import InputError, RunError
+from iufbench.support.errors import InputError, RunError
 
 # The object names of VisA (Zou et al., ECCV 2022).
 VISA = (

@@ -11,9 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from iufbench.errors import InputError, RunError
 from iufbench.metrics.curve import score_curve
 from iufbench.metrics.image import image_metrics, image_score
+from iufbench.support.errors import InputError, RunError
 
 FIXTURE = np.load(Path(__file__).parent / "data" / "07_metrics.npz")
 OBJECTS = [("bolt", 0), ("nut", 1), ("tie", 2)]

@@ -14,10 +14,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from iufbench.errors import RunError
 from iufbench.metrics import pixel
 from iufbench.metrics.pixel import aupimo_per_image, pixel_curve, pixel_metrics
 from iufbench.metrics.values import DEFINITIONS
+from iufbench.support.errors import RunError
 
 FIXTURE = np.load(Path(__file__).parent / "data" / "07_metrics.npz")
 NAMES = ["auroc", "ap", "f1_max", "aupro_30", "aupro_05"]

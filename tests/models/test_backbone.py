@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from iufbench.errors import InputError
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone, align_features
 from iufbench.models.efficientnet_names import to_timm_names
 from iufbench.models.pretrained import package_file
 from iufbench.models.weights import read_state_dict
+from iufbench.support.errors import InputError
 
 LITE0 = BackboneSpec("tf_efficientnet_lite0", "package")
 B4 = "tf_efficientnet_b4"

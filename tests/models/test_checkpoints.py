@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from iufbench.errors import InputError
 from iufbench.models.checkpoints import load_public_weights
 from iufbench.models.iuf import IUFNetwork
 from iufbench.models.uniad import UniAD
 from iufbench.models.weights import fingerprint, read_state_dict
+from iufbench.support.errors import InputError
 
 SIZES = {"hidden": 32, "heads": 4, "feedforward": 64, "feature_size": (7, 7)}
 

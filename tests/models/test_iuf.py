@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iufbench.errors import InputError
 from iufbench.models.checkpoints import load_public_weights, own_name
 from iufbench.models.iuf import IUFNetwork, ObjectClassifier, token_means
 from iufbench.models.uniad import UniAD, anomaly_map, reconstruction_loss
+from iufbench.support.errors import InputError
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 PARAMETERS = Path(__file__).parent / "data" / "params_reconstruction.json"

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from iufbench.errors import InputError
 from iufbench.models.attention import Attention, neighbour_mask
 from iufbench.models.checkpoints import load_public_weights
 from iufbench.models.position import sine_position
 from iufbench.models.uniad import Reconstruction, UniAD, add_jitter, anomaly_map, reconstruction_loss
+from iufbench.support.errors import InputError
 
 SMALL = {"hidden": 32, "heads": 4, "feedforward": 64, "encoder_layers": 2, "decoder_layers": 2}
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}

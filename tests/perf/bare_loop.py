@@ -16,7 +16,7 @@ from iufbench.bench.learner import Learner, build_learner
 from iufbench.models.compression import tail_singular_values
 from iufbench.models.iuf import token_means
 from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
-from iufbench.seeding import derive, seed_everything
+from iufbench.support.seeding import derive, seed_everything
 
 COUNTS = [[40] * 4, [40], [40]]
 EPOCHS = 3

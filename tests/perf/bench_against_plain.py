@@ -22,13 +22,13 @@ import torch
 from bare_loop import bare_training, harness_training
 from workers import Worker, compare
 
-from iufbench.allocator import keep_freed_memory
 from iufbench.bench.learner import Learner, build_learner
 from iufbench.bench.stages import METRIC_IMAGES, photographs, smooth_maps
 from iufbench.bench.timing import Spread, ratio
-from iufbench.files import write_json
 from iufbench.metrics.image import image_metrics, image_score
 from iufbench.metrics.pixel import pixel_metrics
+from iufbench.support.allocator import keep_freed_memory
+from iufbench.support.files import write_json
 
 GOALS = {"uniad": 2.0, "iuf_release": 2.5, "iuf": 15.0, "evaluate": 5.0, "metrics": 10.0, "allocator": 1.0}
 

@@ -21,13 +21,13 @@ import torch
 from projection import hours
 from torch.utils.flop_counter import FlopCounterMode
 
-from iufbench.allocator import keep_freed_memory
 from iufbench.bench.learner import build_learner
 from iufbench.bench.stages import Conditions, measure
 from iufbench.bench.timing import Spread, take_turns
-from iufbench.errors import InputError
-from iufbench.files import write_json
-from iufbench.provenance import environment, now, peak_memory_mb
+from iufbench.support.allocator import keep_freed_memory
+from iufbench.support.errors import InputError
+from iufbench.support.files import write_json
+from iufbench.support.provenance import environment, now, peak_memory_mb
 
 STRATEGIES = ("uniad", "iuf", "iuf_release", "ewc", "lwf", "replay")
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # of the largest value; bfloat16 keeps 8 bits

@@ -25,7 +25,7 @@ from iufbench.data.resident import Batches, FrozenInputs
 from iufbench.data.samples import DataSet, Sample
 from iufbench.data.synthetic import make
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.progress import Progress
+from iufbench.support.progress import Progress
 
 GUIDE, BATCH, TARGET = 56, 16, 50.0
 

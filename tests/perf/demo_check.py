@@ -11,10 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from iufbench.plan import Request, prepare
-from iufbench.runner import is_complete
-from iufbench.store import load_run
-from iufbench.summary import summaries
+from iufbench.cards.request import Request
+from iufbench.engine.plan import prepare
+from iufbench.engine.runner import is_complete
+from iufbench.reporting.store import load_run
+from iufbench.reporting.summary import summaries
 
 SEEDS = (0, 1, 2)
 

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import torch
 
-from iufbench.evaluation import ObjectEvaluation, ObjectTest
+from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 
 FACTS = Path(__file__).parents[1] / "data" / "facts" / "dataset_facts.json"
 LIMIT_GB = 1.5

@@ -17,14 +17,15 @@ from pathlib import Path
 
 import torch
 
-from iufbench.assembly import assemble
-from iufbench.data.datasets import cache_folder
-from iufbench.device import choose_device
-from iufbench.plan import Request, prepare
-from iufbench.progress import Progress
-from iufbench.registry import room
-from iufbench.runner import evaluate_objects
-from iufbench.seeding import derive, seed_everything
+from iufbench.cards.registry import room
+from iufbench.cards.request import Request
+from iufbench.engine.assembly import assemble
+from iufbench.engine.plan import prepare
+from iufbench.engine.runner import evaluate_objects
+from iufbench.support.device import choose_device
+from iufbench.support.folders import cache_folder
+from iufbench.support.progress import Progress
+from iufbench.support.seeding import derive, seed_everything
 
 NAMES = ("accuracy", "image AUROC", "pixel AUROC")
 

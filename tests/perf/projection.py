@@ -16,10 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from iufbench.bench.learner import build_learner
-from iufbench.cards import load_strategy, resolve
-from iufbench.data.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.protocols import protocol_cards
+from iufbench.cards.strategies import load_strategy, resolve
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.protocols import protocol_cards
 
 BATCH = 4
 

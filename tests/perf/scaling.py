@@ -17,8 +17,8 @@ from pathlib import Path
 
 from workers import Worker
 
-from iufbench.allocator import keep_freed_memory
 from iufbench.bench.learner import build_learner
+from iufbench.support.allocator import keep_freed_memory
 
 SMALL = ("network.hidden=16", "network.heads=2", "network.feedforward=16", "oasa.resolution=10")
 ONE_EPOCH = ("base.epochs=1", "increment.epochs=1", "base.batch_size=24", "increment.batch_size=24")

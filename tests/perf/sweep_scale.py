@@ -29,8 +29,8 @@ def one_size(engine_name, count, jobs):
     """Carry out so many runs in this process; prints one line of numbers."""
     from stubs import planned
 
-    from iufbench.sweep.drive import Sweep, carry_out
-    from iufbench.sweep.screen import Screen
+    from iufbench.sweeps.drive import Sweep, carry_out
+    from iufbench.sweeps.screen import Screen
 
     os.environ["PYTHONPATH"] = str(HERE)
     with tempfile.TemporaryDirectory() as folder:
@@ -39,13 +39,13 @@ def one_size(engine_name, count, jobs):
         before = resource.getrusage(resource.RUSAGE_SELF)
         sweep = Sweep("scale", {}, runs, results)
         if engine_name == "local":
-            from iufbench.sweep.local import LocalEngine
+            from iufbench.sweeps.local import LocalEngine
 
             made, cluster = LocalEngine(jobs, 1, function="sweep_scale:nothing"), None
         else:
             from cluster import Cluster
 
-            from iufbench.sweep.ray_engine import RayEngine
+            from iufbench.sweeps.ray_engine import RayEngine
 
             cluster = Cluster(cpus=jobs, PYTHONPATH=f"{HERE}:{HERE.parent / 'sweep'}")
             made = RayEngine(cluster.address, shared=True, function="sweep_scale:nothing")
@@ -67,7 +67,7 @@ def summary_seconds(sizes):
     """Seconds of the final table over so many run directories with made-up numbers."""
     from fake_runs import make_run
 
-    from iufbench.sweep.summary import summary_table
+    from iufbench.sweeps.summary import summary_table
 
     print("\nfinal table (made-up numbers, 5 seeds a recipe)\n  runs    CPU s  ms/run  ratio")
     first = None

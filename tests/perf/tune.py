@@ -15,14 +15,15 @@ import statistics
 import sys
 from pathlib import Path
 
-from iufbench.data.datasets import cache_folder
-from iufbench.errors import InputError, RunError
-from iufbench.files import write_csv
-from iufbench.plan import Request, prepare
-from iufbench.progress import Progress
-from iufbench.runner import execute, is_complete
-from iufbench.store import load_run
-from iufbench.summary import summaries
+from iufbench.cards.request import Request
+from iufbench.engine.plan import prepare
+from iufbench.engine.runner import execute, is_complete
+from iufbench.reporting.store import load_run
+from iufbench.reporting.summary import summaries
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import write_csv
+from iufbench.support.folders import cache_folder
+from iufbench.support.progress import Progress
 
 DATA_SEED = 1  # results are reported on data seed 0
 LEVELS, SUMMARIES = ("image", "pixel"), ("acc_final", "fm_final", "new_object")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iufbench.bench.timing import Timing
-from iufbench.provenance import peak_memory_mb
+from iufbench.support.provenance import peak_memory_mb
 
 
 class Worker:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from stubs import planned
 
-from iufbench.sweep.drive import Sweep, carry_out
-from iufbench.sweep.local import LocalEngine
-from iufbench.sweep.screen import Screen
+from iufbench.sweeps.drive import Sweep, carry_out
+from iufbench.sweeps.local import LocalEngine
+from iufbench.sweeps.screen import Screen
 
 results = Path(sys.argv[1])
 runs = [planned(results, number, "wait=60") for number in range(4)]

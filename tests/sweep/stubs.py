@@ -7,8 +7,8 @@ import os
 import signal
 import time
 
-from iufbench.errors import RunError
-from iufbench.sweep.runs import PlannedRun
+from iufbench.support.errors import RunError
+from iufbench.sweeps.runs import PlannedRun
 
 
 def act(request, progress, bases=()):
@@ -48,7 +48,7 @@ def act(request, progress, bases=()):
 
 def planned(results, number, *settings, base=""):
     """A run of ``act``."""
-    from iufbench.plan import Request
+    from iufbench.cards.request import Request
 
     request = Request(protocol="stub", strategy="stub", seed=number, settings=settings, results=results)
     path = results / "runs" / "stub" / "stub_1_1" / "stub" / "00000000" / f"seed{number}"

@@ -7,12 +7,12 @@ import yaml
 from click.testing import CliRunner
 from tiny import SETTINGS
 
-from iufbench.cli import main
-from iufbench.errors import InputError
-from iufbench.plan import Request
-from iufbench.registry import card_paths, shipped_grids
-from iufbench.sweep.grid import Grid, expand, find_grid, read_grid, read_orders, read_seeds
-from iufbench.sweep.runs import arguments, plan_runs
+from iufbench.cards.registry import card_paths, shipped_grids
+from iufbench.cards.request import Request
+from iufbench.cli.main import main
+from iufbench.support.errors import InputError
+from iufbench.sweeps.grid import Grid, expand, find_grid, read_grid, read_orders, read_seeds
+from iufbench.sweeps.runs import arguments, plan_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -159,7 +159,7 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
 
 def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
     """Parsed again by ``iufbench run``, every option of a request comes back."""
-    import iufbench.plan
+    import iufbench.engine.plan
 
     weights = tmp_path / "w.pt"
     weights.touch()
@@ -176,14 +176,14 @@ def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
         seen.append(request)
         raise InputError("enough")
 
-    monkeypatch.setattr(iufbench.plan, "prepare", caught)
+    monkeypatch.setattr(iufbench.engine.plan, "prepare", caught)
     for one in (request, Request("visa_2_1", "iuf", order_seed=4, synthetic=True)):
         CliRunner().invoke(main, arguments(one))
         assert seen.pop() == one
 
 
 def test_plans_are_the_same_as_those_of_single_runs(data, tmp_path):
-    from iufbench.plan import prepare
+    from iufbench.engine.plan import prepare
 
     file = tiny_grid(data, tmp_path, seeds="0-1", orders=["alphabetical", ["capsules", "candle"]])
     runs = plan_runs(expand(read_grid(file, {}), tmp_path), cores=2)

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from stubs import planned, told
 
-from iufbench.sweep.drive import Sweep, carry_out, failure_report
-from iufbench.sweep.local import LocalEngine
-from iufbench.sweep.record import Record
-from iufbench.sweep.screen import Screen
+from iufbench.sweeps.drive import Sweep, carry_out, failure_report
+from iufbench.sweeps.local import LocalEngine
+from iufbench.sweeps.record import Record
+from iufbench.sweeps.screen import Screen
 
 HERE = Path(__file__).resolve().parent
 

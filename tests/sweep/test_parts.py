@@ -10,19 +10,19 @@ import time
 import pytest
 from stubs import planned
 
-from iufbench.cards import Resources
-from iufbench.errors import InputError
-from iufbench.sweep.board import Board
-from iufbench.sweep.drive import Places
-from iufbench.sweep.estimate import DEFAULT_MEMORY_MB, Costs, Finished, describe
-from iufbench.sweep.grid import Grid
-from iufbench.sweep.inputs import prepare_inputs
-from iufbench.sweep.live import LiveProgress, to_file
-from iufbench.sweep.record import Record, event
-from iufbench.sweep.runs import PlannedRun
-from iufbench.sweep.screen import Screen, duration
-from iufbench.sweep.status import describe_status
-from iufbench.sweep.transfer import Changes, put
+from iufbench.cards.strategies import Resources
+from iufbench.support.errors import InputError
+from iufbench.sweeps.board import Board
+from iufbench.sweeps.drive import Places
+from iufbench.sweeps.estimate import DEFAULT_MEMORY_MB, Costs, Finished, describe
+from iufbench.sweeps.grid import Grid
+from iufbench.sweeps.inputs import prepare_inputs
+from iufbench.sweeps.live import LiveProgress, to_file
+from iufbench.sweeps.record import Record, event
+from iufbench.sweeps.runs import PlannedRun
+from iufbench.sweeps.screen import Screen, duration
+from iufbench.sweeps.status import describe_status
+from iufbench.sweeps.transfer import Changes, put
 
 KIND = ("visa", "visa_8_4", "iuf", "1a2b3c4d")
 
@@ -147,7 +147,7 @@ def test_inputs_of_several_runs_are_made_once(tmp_path):
 
 
 def _quiet():
-    from iufbench.progress import Progress
+    from iufbench.support.progress import Progress
 
     return Progress(-1)
 

@@ -16,14 +16,14 @@ import pytest
 from click.testing import CliRunner
 from tiny import SETTINGS
 
-from iufbench.cards import Resources
-from iufbench.cli import main
-from iufbench.store import find_runs
-from iufbench.sweep.drive import Sweep, carry_out
-from iufbench.sweep.grid import expand, read_grid
-from iufbench.sweep.record import Record, read_live
-from iufbench.sweep.runs import plan_runs
-from iufbench.sweep.screen import Screen
+from iufbench.cards.strategies import Resources
+from iufbench.cli.main import main
+from iufbench.reporting.store import find_runs
+from iufbench.sweeps.drive import Sweep, carry_out
+from iufbench.sweeps.grid import expand, read_grid
+from iufbench.sweeps.record import Record, read_live
+from iufbench.sweeps.runs import plan_runs
+from iufbench.sweeps.screen import Screen
 
 HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.filterwarnings(
@@ -32,8 +32,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
-    from iufbench.errors import InputError
-    from iufbench.sweep.ray_engine import connect
+    from iufbench.support.errors import InputError
+    from iufbench.sweeps.ray_engine import connect
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"pip install 'iufbench\[ray\]'"):
@@ -44,8 +44,8 @@ def test_an_address_where_nobody_answers():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'iufbench[ray]'")
     from cluster import free_port
 
-    from iufbench.errors import InputError
-    from iufbench.sweep.ray_engine import connect
+    from iufbench.support.errors import InputError
+    from iufbench.sweeps.ray_engine import connect
 
     with pytest.raises(InputError, match=r"no Ray head answers.*ray start --head"):
         connect(f"127.0.0.1:{free_port()}")
@@ -75,7 +75,7 @@ def engine(cluster):
     import ray
     from cluster import wait_for_nodes
 
-    from iufbench.sweep.ray_engine import RayEngine
+    from iufbench.sweeps.ray_engine import RayEngine
 
     if ray.is_initialized():
         ray.shutdown()
@@ -188,7 +188,7 @@ def test_progress_and_failures_come_home_from_all_nodes(cluster, engine, tmp_pat
 def test_a_run_that_fits_on_no_node_is_refused_before_anything_starts(cluster, engine, tmp_path):
     from stubs import planned
 
-    from iufbench.errors import InputError
+    from iufbench.support.errors import InputError
 
     large = replace(planned(tmp_path, 1), resources=Resources(cpus=2, gpus=0.5))
     with pytest.raises(InputError, match=r"no node has the 2 CPUs and 0\.5 GPUs of a run"):
@@ -207,7 +207,7 @@ def test_a_node_without_the_data_is_named_before_anything_starts(cluster, engine
     copy = shutil.copytree(data, tmp_path / "visa")
     sweep = plan(grid_file(copy, tmp_path), tmp_path / "r")
     shutil.rmtree(copy)
-    from iufbench.errors import InputError
+    from iufbench.support.errors import InputError
 
     with pytest.raises(InputError) as caught:
         carry_out(sweep, engine(), "ray", Screen(-1), share_base=False)

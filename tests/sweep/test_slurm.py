@@ -9,10 +9,10 @@ import pytest
 from stubs import planned
 from test_sweep import grid_file, invoke, same_numbers
 
-from iufbench.cards import Resources
-from iufbench.store import find_runs
-from iufbench.sweep.estimate import Costs
-from iufbench.sweep.slurm import write_array
+from iufbench.cards.strategies import Resources
+from iufbench.reporting.store import find_runs
+from iufbench.sweeps.estimate import Costs
+from iufbench.sweeps.slurm import write_array
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

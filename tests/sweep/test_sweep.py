@@ -15,12 +15,12 @@ import yaml
 from click.testing import CliRunner
 from tiny import SETTINGS
 
-from iufbench.checkpoint import checkpoint_path
-from iufbench.cli import main
-from iufbench.files import read_json
-from iufbench.rundir import METRICS, SCORES, TRAIN_LOG
-from iufbench.store import find_runs, load_run
-from iufbench.sweep.runs import arguments
+from iufbench.cli.main import main
+from iufbench.engine.checkpoint import checkpoint_path
+from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
+from iufbench.reporting.store import find_runs, load_run
+from iufbench.support.files import read_json
+from iufbench.sweeps.runs import arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -73,7 +73,7 @@ def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(data, tmp_pat
     runs = find_runs(swept)[0]
     assert [run.info["seed"] for run in runs] == [0, 1]
 
-    from iufbench.plan import Request
+    from iufbench.cards.request import Request
 
     request = Request.from_dict(runs[1].info["request"])
     assert runs[1].info["command"] == "iufbench " + " ".join(arguments(request))
@@ -111,9 +111,9 @@ def test_a_failed_run_is_listed_with_its_command_and_left_alone(data, tmp_path):
 
 
 def test_an_edited_grid_shows_what_has_changed(data, tmp_path):
-    from iufbench.sweep.grid import expand, read_grid
-    from iufbench.sweep.record import Record
-    from iufbench.sweep.runs import plan_runs
+    from iufbench.sweeps.grid import expand, read_grid
+    from iufbench.sweeps.record import Record
+    from iufbench.sweeps.runs import plan_runs
 
     record = Record(tmp_path / "sweeps" / "tiny")
     for seeds, strategies in (("0-1", ["uniad"]), ("1-3", ["uniad", "ewc"])):
@@ -157,7 +157,16 @@ def test_a_run_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(data,
     file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], strategies=["ewc"])
     slowly = ["--set", "increment.epochs=80"]
     assert invoke("sweep", file, "--results", tmp_path / "whole", *slowly).exit_code == 0
-    words = [sys.executable, "-m", "iufbench.cli", "sweep", file, "--results", tmp_path / "killed", *slowly]
+    words = [
+        sys.executable,
+        "-m",
+        "iufbench.cli.main",
+        "sweep",
+        file,
+        "--results",
+        tmp_path / "killed",
+        *slowly,
+    ]
     with subprocess.Popen([*map(str, words)], stderr=subprocess.PIPE, text=True) as driver:
         live = tmp_path / "killed" / "sweeps" / "tiny" / "live" / "0.json"
         deadline = time.time() + 600

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from iufbench.errors import InputError
-from iufbench.files import write_bytes
+from iufbench.support.errors import InputError
+from iufbench.support.files import write_bytes
 
 from .render import GENERATOR_VERSION, get_scene, get_scenes, render_image
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from iufbench.errors import InputError
-from iufbench.fields import suggest
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
 
 from . import surface
 from .camera import shoot

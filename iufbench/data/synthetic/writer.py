@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from iufbench.data.processes import cores
-from iufbench.errors import InputError
+from iufbench.support.errors import InputError
+from iufbench.support.processes import cores
 
 from .layout import Job, plan, visa_split
 from .render import GENERATOR_VERSION, NORMAL_KINDS, get_scene, get_scenes, render_image

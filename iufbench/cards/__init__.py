@@ -1,0 +1,1 @@
+"""Protocol, strategy and data set cards (YAML), and the registry that finds them by name."""

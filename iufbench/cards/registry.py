@@ -1,0 +1,155 @@
+"""Names to cards and classes, lazily: listing names imports neither torch nor Avalanche.
+
+Installed packages add strategies by the entry point group ``iufbench.strategies``: an entry point
+``name = package`` stands for the card ``name.yaml`` inside ``package``, which is found without importing it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+from iufbench.support.framework import import_avalanche
+
+_ROOMS = {
+    "strategy": ("iufbench.strategies", "."),
+    "protocol": ("iufbench.benchmarks", "protocols"),
+    "dataset": ("iufbench.benchmarks", "datasets"),
+}
+_PLURALS = {"strategy": "strategies", "protocol": "protocols", "dataset": "datasets"}
+
+
+ENTRY_POINTS = "iufbench.strategies"
+
+# Learners that moved: the name that older cards give -> the name of today.
+MOVED = {"iufbench.strategies.base:ReconstructionStrategy": "iufbench.strategies.uniad:UniAD"}
+
+
+@cache
+def card_paths(kind: str) -> dict[str, Path]:
+    """name -> card file of every installed card of a kind (strategy, protocol, dataset).
+
+    Files whose name starts with an underscore are shared parts for ``extends:``, not cards. Raises
+    InputError when an installed package gives a name that is taken, or a card that is not there.
+    """
+    return {**_own_cards(kind), **{name: _card_of(entry) for name, entry in _plug_ins(kind).items()}}
+
+
+def shipped_grids() -> dict[str, Path]:
+    """name -> file of the grids that come with the package (``iufbench sweep paper``)."""
+    root = Path(str(resources.files("iufbench.benchmarks"))) / "grids"
+    return {p.stem: p for p in sorted(root.glob("*.yaml"))}
+
+
+@cache
+def _own_cards(kind: str) -> dict[str, Path]:
+    package, folder = _ROOMS[kind]
+    root = Path(str(resources.files(package))) / folder
+    return {p.stem: p for p in sorted(root.glob("*.yaml")) if not p.stem.startswith("_")}
+
+
+@cache
+def _plug_ins(kind: str) -> dict[str, Any]:
+    """name -> entry point of what other installed packages add. Raises InputError for a name given twice."""
+    if kind != "strategy":
+        return {}
+    from importlib.metadata import entry_points  # reads the metadata of every package: only when needed
+
+    found: dict[str, Any] = {}
+    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
+        if entry.name in _own_cards(kind) or entry.name in found:
+            other = _giver(found[entry.name]) if entry.name in found else "iufbench itself"
+            raise InputError(
+                f"strategy '{entry.name}' is given by {_giver(entry)} and by {other}: uninstall one of them"
+            )
+        found[entry.name] = entry
+    return found
+
+
+def _giver(entry: Any) -> str:
+    return f"the installed package '{entry.dist.name}'" if entry.dist else f"entry point {entry.value}"
+
+
+def _card_of(entry: Any) -> Path:
+    """The card that an entry point stands for; imports nothing of its package."""
+    package, *inner = entry.module.split(".")
+    spec = importlib.util.find_spec(package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder, *inner, f"{entry.name}.yaml")
+        if path.is_file():
+            return path
+    raise InputError(
+        f"strategy '{entry.name}' of {_giver(entry)}: there is no {entry.name}.yaml in '{entry.module}'"
+    )
+
+
+def find_card(kind: str, name: str) -> Path:
+    """The card file of a name, or of a path to the user's own ``.yaml`` file.
+
+    Raises InputError with the closest name and the list when there is no such card.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{kind} card {name}: no such file")
+        return path
+    own, plug_ins = _own_cards(kind), _plug_ins(kind)
+    if name in own:
+        return own[name]  # a damaged package of somebody else is no reason to stop here
+    if name in plug_ins:
+        return _card_of(plug_ins[name])
+    known = [*own, *plug_ins]
+    raise InputError(
+        f"unknown {kind} '{name}'{suggest(name, known)} "
+        f"(known: {', '.join(known)}; see `iufbench list {_PLURALS[kind]}`)"
+    )
+
+
+def load_class(target: str, where: Path) -> Any:
+    """Import ``module:attribute``; modules beside the card ``where`` are found too (a user's own learner).
+
+    Raises InputError that shows the import's own error and where it happened, and the path of the card.
+    """
+    module_name, _, attribute = MOVED.get(target, target).partition(":")
+    if not attribute:
+        raise InputError(f"{where}: learner must be 'module:Class', not '{target}'")
+    folder = str(where.parent.resolve())
+    own = find_room(where) is None
+    if own and folder not in sys.path:
+        sys.path.append(folder)
+    import_avalanche()  # every learner derives from it
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module raises is theirs to see
+        raise InputError(
+            f"{where}: cannot import learner module '{module_name}': "
+            f"{type(error).__name__}: {error}{_place(error)}"
+        ) from error
+    if not hasattr(module, attribute):
+        raise InputError(
+            f"{where}: module '{module_name}' has no '{attribute}'{suggest(attribute, dir(module))}"
+        )
+    return getattr(module, attribute)
+
+
+def _place(error: Exception) -> str:
+    """The line of the module being imported at which it failed, as text; empty before its first line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
+    return f" ({own[0].filename}, line {own[0].lineno})" if own else ""
+
+
+def find_room(card: Path) -> str | None:
+    """The kind whose installed folder holds this card, or None for anybody else's file."""
+    for kind in _ROOMS:
+        if card.resolve() in {p.resolve() for p in _own_cards(kind).values()}:
+            return kind
+    return None

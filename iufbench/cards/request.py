@@ -1,0 +1,64 @@
+"""What one run is asked to be: protocol, strategy, seed, data and options, as typed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from iufbench.cards.strategies import WEIGHT_SOURCES
+
+
+@dataclass(frozen=True)
+class Request:
+    """One ``iufbench run`` as typed."""
+
+    protocol: str
+    strategy: str
+    seed: int = 0
+    data_root: Path | None = None
+    synthetic: bool = False
+    data_seed: int = 0
+    lists: tuple[Path, Path] | None = None
+    preset: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    device: str = "auto"
+    threads: int | None = None
+    precision: str = "fp32"
+    compile: bool = False
+    settings: tuple[str, ...] = ()
+    order: tuple[str, ...] | None = None
+    order_seed: int | None = None
+    eval_unseen: bool = False
+    init_from: Path | None = None
+    cache: bool = True
+    diagnose_every: int | None = None  # epochs between states for the diagnosis of selection; None: none
+    results: Path = field(default_factory=lambda: Path("results"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values that JSON can hold: what ``run.json`` keeps to find the data and the card again."""
+        plain = dataclasses.asdict(self)
+        for name, value in plain.items():
+            if isinstance(value, Path):
+                plain[name] = str(value.absolute())
+        if self.lists is not None:
+            plain["lists"] = [str(p.absolute()) for p in self.lists]
+        if self.weights is not None and self.weights not in WEIGHT_SOURCES:
+            plain["weights"] = str(Path(self.weights).absolute())
+        if self.strategy.endswith((".yaml", ".yml")):
+            plain["strategy"] = str(Path(self.strategy).absolute())
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Request:
+        """The request that ``as_dict`` described."""
+        values = dict(plain)
+        for name in ("data_root", "init_from", "results"):
+            values[name] = None if values[name] is None else Path(values[name])
+        values["lists"] = None if values["lists"] is None else tuple(map(Path, values["lists"]))
+        values["settings"] = tuple(values["settings"])
+        values["order"] = None if values["order"] is None else tuple(values["order"])
+        return cls(**values)

@@ -1,0 +1,340 @@
+"""Strategy cards: a YAML file with everything that defines a recipe, resolved into typed values.
+
+Order of precedence, later wins: what the card ``extends``, the card itself, its ``per_dataset`` and
+``per_protocol`` overrides, the preset, ``--set``. The resolved card is written into the run directory;
+its hash identifies the recipe in tables.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from iufbench.cards.registry import MOVED, find_card
+from iufbench.support.errors import InputError
+from iufbench.support.fields import build, number, suggest
+
+PRESETS = ("paper", "quick")
+CARD_BYTES, CARD_VALUES = 1 << 20, 100_000  # a card is a page or two; YAML of megabytes takes minutes to read
+WEIGHT_SOURCES = ("package", "pretrained", "random")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The frozen network in front of every learner.
+
+    ``weights``: ``package`` (from an installed Python package), ``pretrained`` (timm's own download),
+    ``random`` (labelled as such in every result) or a file. ``padding``: ``timm``, or ``released`` for
+    the one layer in which the released IUF/UniAD code pads differently at 224. ``precision``: what the
+    features are rounded to before any learner sees them.
+    """
+
+    name: str
+    weights: str = "pretrained"
+    layers: tuple[int, ...] = (0, 1, 2, 3)
+    padding: Literal["timm", "released"] = "timm"
+    precision: Literal["float16", "float32"] = "float16"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values."""
+
+    hidden: int = number(256, at_least=4, at_most=16384)
+    heads: int = number(8, at_least=1, at_most=1024)
+    feedforward: int = number(1024, at_least=1, at_most=65536)
+    encoder_layers: int = number(4, at_least=1, at_most=256)
+    decoder_layers: int = number(4, at_least=1, at_most=256)
+    dropout: float = number(0.1, at_least=0, below=1)
+    neighbour_mask: int | None = number(None, at_least=1)
+    jitter_scale: float = number(20.0, at_least=0)
+    jitter_probability: float = number(1.0, at_least=0, at_most=1)
+    standardise: bool = False
+
+
+@dataclass(frozen=True)
+class Training:
+    """How one experience is trained. ``epochs`` may list one number per increment."""
+
+    epochs: int | list[int] = number(at_least=1, at_most=1_000_000)
+    batch_size: int = number(at_least=1, at_most=1_000_000)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = number(1e-4, above=0)
+    weight_decay: float = number(1e-4, at_least=0)
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    step_epochs: int = number(800, at_least=1)
+    step_gamma: float = number(0.1, above=0)
+    warmup_iterations: int = number(0, at_least=0)
+    clip_norm: float | None = number(None, above=0)
+
+    def epochs_of(self, increment: int) -> int:
+        """Epochs of the base (0) or of the n-th increment (1, 2, ...); a list's last value repeats."""
+        if isinstance(self.epochs, int):
+            return self.epochs
+        return self.epochs[min(max(increment - 1, 0), len(self.epochs) - 1)]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run asks of a cluster: logical CPUs, GPUs, MiB; no score depends on it. None: what is usual.
+
+    The options of ``iufbench sweep`` go over what a card says, and the memory that finished runs took too.
+    """
+
+    cpus: float | None = number(None, above=0)
+    gpus: float | None = number(None, at_least=0)
+    memory_mb: float | None = number(None, above=0)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A resolved strategy card. ``options`` holds the learner's own blocks, checked by its ``Options``."""
+
+    title: str
+    learner: str
+    backbone: Backbone
+    base: Training
+    increment: Training
+    version: int = number(1, at_least=1)
+    network: Network = field(default_factory=Network)
+    description: str = ""
+    stream: Literal["incremental", "joint"] = "incremental"
+    image_size: int = number(224, at_least=32, at_most=1024, multiple=16)
+    evaluation_batch_size: int = number(32, at_least=1)
+    resources: Resources = field(default_factory=Resources)
+    options: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain JSON-able values."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    def fingerprint(self) -> str:
+        """8 hex digits over all that can change a score (not words, not resources)."""
+        content = self.as_dict()
+        for words in ("title", "description", "provenance", "evaluation_batch_size", "resources"):
+            content.pop(words)
+        # A learner that moved keeps the identity of the runs it made under its first name.
+        first_names = {new: old for old, new in MOVED.items()}
+        content["learner"] = first_names.get(self.learner, self.learner)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True)
+class StrategyCard:
+    """A strategy card as written, with what it extends merged in, before presets and overrides."""
+
+    name: str
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        return str(self.content.get("title", self.name))
+
+
+_SECTIONS = ("presets", "per_dataset", "per_protocol")
+
+
+_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as JSON could say it: every key once, no dates (2024-10-01 stays text), no tags."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
+        first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+        for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
+        if kind not in _PLAIN:
+            problem = f"the tag {node.tag} is not understood: only plain values are"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:  # an integer of thousands of digits, a text that is called one
+            problem = f"{str(node.value)[:20]}... is no {kind} that can be read"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        names = [key.value for key in keys]
+        for place, key in enumerate(keys):
+            if key.value in names[:place]:
+                problem = f"the key '{key.value}' stands here a second time"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _expanded(node: Any, known: dict[int, int]) -> int:
+    """How many values a node stands for, with all that its aliases (``*name``) refer to.
+
+    A few lines of aliases of aliases stand for billions of values, or, in a circle, for endlessly many:
+    YAMLError, before anybody writes them out.
+    """
+    if id(node) not in known:
+        known[id(node)] = CARD_VALUES  # until it is known: who meets it meanwhile stands in itself
+        parts = node.value if isinstance(node.value, list) else []
+        flat = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
+        known[id(node)] = 1 + sum(_expanded(part, known) for part in flat)
+        if known[id(node)] > CARD_VALUES:
+            problem = f"with its aliases this stands for more than {CARD_VALUES} values"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return known[id(node)]
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value that YAML text stands for. Raises InputError with ``where`` and the line."""
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _expanded(node, {})
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "is not valid YAML"
+        raise InputError(f"{where}{line}: {problem}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: brackets in brackets without end") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping from a file. Raises InputError with file and line."""
+    try:
+        size = path.stat().st_size
+        if size > CARD_BYTES:
+            raise InputError(f"{path}: has {size} bytes; a card has at most {CARD_BYTES}")
+        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a mapping of keys")
+    for key in content:
+        if not isinstance(key, str):
+            raise InputError(f"{path}: the key {key!r} must be text")
+    return content
+
+
+def load_strategy(name: str) -> StrategyCard:
+    """The card of a strategy by name, or from a path to a ``.yaml`` file."""
+    path = find_card("strategy", name)
+    return StrategyCard(name=path.stem, path=path, content=_extended(path, ()))
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise InputError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
+    content = read_yaml(path)
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    if not isinstance(parent, str):
+        raise InputError(f"{path}: extends must be the name of a card, not {parent!r}")
+    beside = path.parent / f"{parent}.yaml"
+    try:
+        parent_path = beside if beside.is_file() else find_card("strategy", parent)
+    except InputError as error:
+        raise InputError(f"{path}: extends: {error}") from error
+    return merge(_extended(parent_path, (*seen, path.resolve())), content)
+
+
+def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    """``top`` over ``base``, mapping by mapping; lists and values are replaced whole."""
+    result = copy.deepcopy(dict(base))
+    for key, value in top.items():
+        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
+            result[key] = merge(result[key], value)
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def resolve(
+    card: StrategyCard,
+    dataset: str,
+    protocol: str,
+    preset: str,
+    settings: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> Recipe:
+    """The recipe of a card on a data set and protocol.
+
+    ``settings`` are ``key=value`` texts as given to ``--set``; ``overrides`` is a mapping that other
+    options stand for (``--backbone``). Raises InputError naming the file or ``--set`` and the key.
+    """
+    content = {k: v for k, v in card.content.items() if k not in _SECTIONS}
+    for section, key in (("per_dataset", dataset), ("per_protocol", protocol), ("presets", preset)):
+        block = card.content.get(section, {})
+        if not isinstance(block, Mapping):
+            raise InputError(f"{card.path}: {section} must be a mapping")
+        if section == "presets" and (unknown := set(block) - set(PRESETS)):
+            raise InputError(f"{card.path}: unknown preset '{min(unknown)}' (allowed: {', '.join(PRESETS)})")
+        part = {} if block.get(key) is None else block[key]
+        if not isinstance(part, Mapping):
+            raise InputError(f"{card.path}: {section}.{key} must be a mapping of keys, not {part!r}")
+        content = merge(content, part)
+    _build(content, str(card.path))  # the card alone is checked first, so that errors name the right source
+    if overrides:
+        content = merge(content, overrides)
+    for text in settings:
+        content = merge(content, _setting(text, content))
+    return _build(content, "--set" if settings else str(card.path))
+
+
+def _build(content: dict[str, Any], where: str) -> Recipe:
+    known = {f.name for f in dataclasses.fields(Recipe)}
+    common = {k: v for k, v in content.items() if k in known and k != "options"}
+    common["options"] = {k: v for k, v in content.items() if k not in known}
+    return build(Recipe, common, where)
+
+
+def _setting(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    key, sign, raw = text.partition("=")
+    if not sign or not key:
+        raise InputError(f"--set {text}: must be key=value, for example --set base.epochs=10")
+    shown = text if len(text) <= 80 else text[:77] + "..."
+    try:
+        value = parse_yaml(raw, "")
+    except InputError as error:
+        raise InputError(
+            f"--set {shown}: the value is not valid YAML ({str(error).lstrip(', :')})"
+        ) from error
+    *parents, last = key.split(".")
+    level: Any = content
+    for depth, name in enumerate(parents):
+        if not isinstance(level, Mapping) or name not in level:
+            known = list(level) if isinstance(level, Mapping) else []
+            prefix = ".".join(parents[: depth + 1])
+            raise InputError(f"--set {text}: unknown key '{prefix}'{suggest(name, known)}")
+        level = level[name]
+    result: dict[str, Any] = {last: value}
+    for name in reversed(parents):
+        result = {name: result}
+    return result
+
+
+def options_of(recipe: Recipe, learner: Any, where: str) -> Any:
+    """The learner's own card blocks as its ``Options`` dataclass; unknown keys are errors."""
+    known_blocks = [f.name for f in dataclasses.fields(learner.Options)]
+    for name in recipe.options:
+        if name not in known_blocks:
+            common = [f.name for f in dataclasses.fields(Recipe)]
+            hint = suggest(name, [*known_blocks, *common])
+            allowed = ", ".join(sorted({*known_blocks, *common} - {"options"}))
+            raise InputError(f"{where}: unknown key '{name}'{hint} (allowed: {allowed})")
+    return build(learner.Options, recipe.options, where)

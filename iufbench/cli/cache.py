@@ -1,0 +1,58 @@
+"""``iufbench data cache``."""
+
+from __future__ import annotations
+
+import click
+
+from iufbench.cli.options import json_option
+from iufbench.support.errors import InputError
+from iufbench.support.files import json_text
+
+
+@click.command()
+@click.option("--info", "action", flag_value="info", help="What is cached, how large, and where (default).")
+@click.option("--verify", "action", flag_value="verify", help="Read everything; exit code 1 when damaged.")
+@click.option("--clear", "action", flag_value="clear", help="Remove everything that no process is making.")
+@json_option
+def cache(action: str | None, as_json: bool) -> None:
+    """Look at, check or empty the caches of decoded images and backbone features.
+
+    They lie in $IUFBENCH_CACHE [default: ~/.cache/iufbench], are filled by `iufbench run` and can be removed
+    at any time: the next run makes them anew and ends with the same numbers. Synthetic data sets, which are
+    kept in the same folder, are left alone.
+
+    \b
+    iufbench data cache --info --json
+    iufbench data cache --clear
+    """
+    from iufbench.data.cache.contents import clear, entries, verify
+    from iufbench.engine.describe import columns
+    from iufbench.support.bytebar import readable
+    from iufbench.support.folders import cache_folder
+
+    folder, action = cache_folder(), action or "info"
+    if as_json and action != "info":
+        raise InputError(f"--json goes with --info, not with --{action}")
+    if action == "info":
+        found = entries(folder)
+        total = sum(e["bytes"] for e in found)
+        if as_json:
+            click.echo(json_text({"folder": folder, "bytes": total, "entries": found}))
+            return
+        shown = [{**e, "bytes": readable(e["bytes"])} for e in found]
+        if shown:
+            click.echo(columns(shown))
+        click.echo(f"{len(found)} entries, {readable(total)} in {folder}")
+    elif action == "verify":
+        problems = verify(folder)
+        for place, problem in problems:
+            click.echo(f"{place}: {problem}")
+        click.echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
+        if problems:
+            click.echo("the next run makes them anew, or remove them all with --clear", err=True)
+            raise SystemExit(1)
+    else:
+        freed, kept = clear(folder)
+        for place in kept:
+            click.echo(f"kept {place}: a process is making it", err=True)
+        click.echo(f"{readable(freed)} freed in {folder}")

@@ -1,0 +1,88 @@
+"""``iufbench data``: make, download, check, cache and look at data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iufbench.cli.cache import cache
+from iufbench.cli.download import download
+from iufbench.cli.options import FOLDER, SEED, json_option
+from iufbench.support.errors import InputError
+from iufbench.support.files import json_text
+
+
+@click.group()
+def data() -> None:
+    """Make, download, check and look at data sets."""
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--dataset", default="visa", show_default=True, help="visa or mvtec: names and layout.")
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--train", "n_train", type=click.IntRange(1), default=40, show_default=True)
+@click.option("--good", "n_good", type=click.IntRange(1), default=15, show_default=True)
+@click.option("--defective", "n_defective", type=click.IntRange(1), default=24, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@click.option("-q", "--quiet", is_flag=True)
+def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts: Any) -> None:
+    """Make a synthetic data set in FOLDER, which must not exist or be empty.
+
+    \b
+    iufbench data make /tmp/visa-synthetic --dataset visa
+    iufbench run --protocol visa_8_1x4 --strategy iuf --data-root /tmp/visa-synthetic
+    """
+    from iufbench.data.synthetic import make as make_synthetic
+    from iufbench.engine.plan import split_names
+
+    images = make_synthetic(
+        folder, dataset=dataset, objects=split_names(objects), progress=not quiet, **counts
+    )
+    click.echo(f"{images} synthetic images in {folder}")
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours)."
+)
+@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@json_option
+def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> None:
+    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults.
+
+    \b
+    iufbench data check ~/data/visa --dataset visa
+    """
+    from iufbench.data.check import check_folder
+
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: name the data set's root")
+    report = check_folder(folder, dataset, workers, progress=not as_json)
+    click.echo(json_text(report.as_dict()) if as_json else report.as_text())
+    if report.errors:
+        raise SystemExit(1)
+
+
+@data.command()
+@click.argument("picture", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--dataset", default="visa", show_default=True, help="visa or mvtec.")
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--seed", type=SEED, default=0, show_default=True)
+def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None:
+    """Draw a contact sheet of the synthetic objects and their defects into PICTURE (a .png file)."""
+    from iufbench.data.synthetic import preview as draw
+    from iufbench.engine.plan import split_names
+
+    if picture.suffix.lower() != ".png":
+        raise InputError(f"{picture}: the contact sheet is a PNG picture; give a name that ends in .png")
+    draw(picture, dataset=dataset, objects=split_names(objects), seed=seed)
+    click.echo(str(picture))
+
+
+data.add_command(download)
+data.add_command(cache)

@@ -1,0 +1,127 @@
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iufbench.cli.bench import bench
+from iufbench.cli.data import data
+from iufbench.cli.options import FOLDER, json_option, results_option
+from iufbench.cli.results import compare, export, figures, report, tables
+from iufbench.cli.run import evaluate, run
+from iufbench.cli.sweep import sweep
+from iufbench.cli.trust import rerun, verify
+from iufbench.support.errors import InputError, RunError, one_line
+from iufbench.support.files import json_text
+from iufbench.support.version import __version__
+
+
+class Commands(click.Group):
+    """Turns what can go wrong without a bug into one line and an exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):  # file names need not be text, and are shown all the same
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return super().invoke(context)
+        except InputError as error:
+            click.echo(f"error: {one_line(error)}", err=True)
+            context.exit(2)
+        except RunError as error:
+            click.echo(f"error: {one_line(error)}", err=True)
+            context.exit(1)
+        except (KeyboardInterrupt, click.Abort):
+            is_run = context.invoked_subcommand in ("run", "sweep")
+            hint = ": the same command goes on from the last checkpoint" if is_run else ""
+            click.echo(f"\ninterrupted{hint}", err=True)
+            context.exit(130)
+        except BrokenPipeError:
+            # Whoever read our output (head, less) has left: not an error.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(0)
+        except OSError as error:  # a full disk under redirected output, a folder that vanished
+            place = f" ({error.filename})" if error.filename else ""
+            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            context.exit(1)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="iufbench")
+def main() -> None:
+    """Benchmark harness for incremental unified industrial anomaly detection.
+
+    A run is one protocol x one strategy x one seed on one data set; it leaves one run directory. Tables
+    and figures are made from run directories and published numbers.
+
+    \b
+    First steps, without any download:
+      iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
+      iufbench list strategies
+      iufbench tables
+    """
+
+
+@main.command("list")
+@click.argument(
+    "what", type=click.Choice(["protocols", "strategies", "datasets", "runs"]), default="protocols"
+)
+@results_option
+@json_option
+def list_(what: str, results: Path, as_json: bool) -> None:
+    """List protocols, strategies, data sets or finished runs."""
+    from iufbench.engine import describe
+
+    rows = {
+        "protocols": describe.protocol_rows,
+        "strategies": describe.strategy_rows,
+        "datasets": describe.dataset_rows,
+        "runs": lambda: describe.run_rows(results),
+    }[what]()
+    click.echo(json_text(rows) if as_json else describe.columns(rows))
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["protocol", "strategy", "dataset", "run"]))
+@click.argument("name")
+@json_option
+def show(kind: str, name: str, as_json: bool) -> None:
+    """Show one card or one run directory.
+
+    \b
+    iufbench show strategy iuf
+    iufbench show protocol "8-1 with 4 Steps"
+    iufbench show run results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    """
+    from iufbench.engine import describe
+
+    content = describe.content_of(kind, name)
+    click.echo(json_text(content) if as_json else describe.as_text(kind, name, content))
+
+
+@main.command()
+@click.argument("metric")
+@click.argument("path", metavar="[RUN]", type=FOLDER, required=False)
+def explain(metric: str, path: Path | None) -> None:
+    """What a number means: definition, formula, who uses it, and its value on a run directory.
+
+    \b
+    iufbench explain fm
+    iufbench explain fm_final results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    """
+    from iufbench.engine.describe import explain_metric
+
+    click.echo(explain_metric(metric, path))
+
+
+for command in (run, evaluate, data, sweep, tables, figures, report, compare, export, verify, rerun, bench):
+    main.add_command(command)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The commands that read results: tables, figures, report, compare, export. None of them trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from iufbench.cli.options import FILE, FOLDER, results_option, strict_option
+from iufbench.support.errors import InputError
+
+FORMATS = click.Choice(["md", "tex", "csv", "html"])
+
+
+@click.command()
+@results_option
+@click.option("--out", type=FOLDER, help="Where to write [default: <results>/tables].")
+@click.option("--format", "formats", multiple=True, type=FORMATS, default=("md",), show_default=True)
+@strict_option
+def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bool) -> None:
+    """Build the tables of all finished runs, beside the published numbers.
+
+    \b
+    iufbench tables
+    iufbench tables --format md --format tex --out paper/tables
+    """
+    from iufbench.reporting.tables.build import write_tables
+
+    for path in write_tables(results, out or results / "tables", formats, strict):
+        click.echo(str(path))
+
+
+@click.command()
+@results_option
+@click.option("--out", type=FOLDER, help="Where to write [default: <results>/figures].")
+@click.option("--qualitative", is_flag=True, help="Only images with anomaly maps, from kept maps.")
+@click.option("--objects", help="With --qualitative, only these: a,b,c.")
+@click.option("--strategies", help="With --qualitative, only these: a,b,c.")
+@strict_option
+def figures(
+    results: Path,
+    out: Path | None,
+    qualitative: bool,
+    objects: str | None,
+    strategies: str | None,
+    strict: bool,
+) -> None:
+    """Draw the figures of all finished runs: matrices, curves, forgetting, costs, anomaly maps.
+
+    Anomaly maps are drawn where they were kept, which needs no training:
+
+    \b
+    iufbench evaluate results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0 --save-maps
+    iufbench figures --qualitative --objects candle,pcb1 --strategies iuf,finetune
+    """
+    from iufbench.engine.plan import split_names
+    from iufbench.reporting.figures.build import write_figures, write_qualitative
+
+    folder = out or results / "figures"
+    if not qualitative and (objects is not None or strategies is not None):
+        raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
+    if qualitative:
+        paths = write_qualitative(results, folder, split_names(objects), split_names(strategies), strict)
+    else:
+        paths = write_figures(results, folder, strict)
+    for path in paths:
+        click.echo(str(path))
+
+
+@click.command()
+@results_option
+@click.option("--out", type=FILE, help="Which file to write [default: <results>/report.html].")
+@strict_option
+def report(results: Path, out: Path | None, strict: bool) -> None:
+    """Write all results into one HTML file that needs no network."""
+    from iufbench.reporting.report.build import write_report
+
+    click.echo(str(write_report(results, out or results / "report.html", strict)))
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--metric", default="auroc", show_default=True, help="As in metrics.csv, such as ap.")
+@click.option("--format", "fmt", type=FORMATS, default="md", show_default=True)
+@results_option
+@strict_option
+def compare(first: str, second: str, metric: str, fmt: str, results: Path, strict: bool) -> None:
+    """Compare two strategies over the seeds they share.
+
+    Prints differences seed by seed, a bootstrap interval, effect size and p-value. A and B are names of
+    strategies, run ids with or without the seed, or run directories.
+
+    \b
+    iufbench compare iuf finetune
+    iufbench compare visa/visa_8_1x4/iuf/1a2b3c4d visa/visa_8_1x4/iuf/5e6f7a8b --metric ap
+    """
+    from iufbench.reporting.compare import compare as compare_runs
+    from iufbench.reporting.tables.render import render
+
+    click.echo(render(compare_runs(results, first, second, metric, strict), fmt), nl=False)
+
+
+@click.command()
+@results_option
+@click.option("--out", type=FOLDER, help="Where to write [default: <results>/export].")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice(["csv", "parquet"]),
+    default=("csv",),
+    show_default=True,
+    help="Repeatable; parquet needs pyarrow.",
+)
+@strict_option
+def export(results: Path, out: Path | None, formats: tuple[str, ...], strict: bool) -> None:
+    """Write all finished runs for other tools: one tidy table and pyCLAD-style matrices.
+
+    The columns of the table name run, data, protocol, strategy, recipe, seed, experience, object, level,
+    metric and value; the value is exact.
+    """
+    from iufbench.reporting.export import export as export_runs
+
+    for path in export_runs(results, out or results / "export", formats, strict):
+        click.echo(str(path))

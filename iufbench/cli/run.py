@@ -1,0 +1,191 @@
+"""``iufbench run`` and ``evaluate``: one run, and its maps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iufbench.cli.options import FILE, FOLDER, SEED, results_option
+from iufbench.cli.trust import conclude
+from iufbench.engine.stopping import terminated_as_interrupted
+from iufbench.support.errors import InputError
+
+
+@click.command()
+@click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
+@click.option("--strategy", required=True, help="Name of a strategy, or a path to your own card.yaml.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
+@click.option(
+    "--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so)."
+)
+@click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
+@click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
+@click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
+@click.option(
+    "--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic)."
+)
+@click.option("--backbone", help="Any timm model instead of the card's.")
+@click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice]."
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    show_default=True,
+    help="Of the learner's matrix products; bf16 changes scores and is a recipe of its own.",
+)
+@click.option("--compile", is_flag=True, help="Train with torch.compile: pays on a GPU, not on a CPU.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
+)
+@click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
+@click.option("--order-seed", type=SEED, help="Objects in a reproducibly shuffled order.")
+@click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
+@click.option(
+    "--diagnose-selection",
+    is_flag=True,
+    help="Also tell what the best epoch on test images would have reported; changes no result.",
+)
+@click.option(
+    "--diagnose-every",
+    type=click.IntRange(1),
+    help="With --diagnose-selection, look at every k-th epoch only [default: 1].",
+)
+@click.option(
+    "--resume/--restart",
+    default=True,
+    help="Go on with an unfinished run (default), or replace what exists.",
+)
+@click.option(
+    "--checkpoint-epochs",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Save inside an experience every N epochs [default: about once a minute].",
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
+@click.option(
+    "--cache/--no-cache",
+    default=True,
+    show_default=True,
+    help="Keep decoded images and backbone features on disk for the next run (same results either way).",
+)
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Do the first experience twice, compare every bit, and stop; writes nothing.",
+)
+@click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
+@results_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="A line per epoch.")
+def run(
+    quiet: bool,
+    verbose: bool,
+    resume: bool,
+    checkpoint_epochs: int | None,
+    dry_run: bool,
+    verify: bool,
+    **options: Any,
+) -> None:
+    """Train and evaluate one strategy on one protocol.
+
+    \b
+    iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
+    iufbench run --protocol elpv_1_1 --strategy iuf
+    iufbench run --protocol mvtec_10_1x5 --strategy finetune --data-root ~/mvtec --preset quick
+    iufbench run --protocol visa_2_2x5 --strategy ./mine.yaml --synthetic --set base.epochs=10
+
+    The same command again goes on with a run that was stopped, to the same numbers as if it had never been,
+    and does nothing when the run is finished; --restart runs it anew. Ctrl-C and SIGTERM save first. Exit
+    code 0 done, 2 wrong input, 1 failure (with --verify: a difference), 130 interrupted.
+    """
+    from iufbench.cards.request import Request
+    from iufbench.engine.plan import prepare, split_names
+
+    if (options["train_list"] is None) != (options["test_list"] is None):
+        raise InputError("--train-list and --test-list belong together")
+    lists = (options.pop("train_list"), options.pop("test_list"))
+    options["lists"] = None if lists[0] is None else lists
+    options["order"] = split_names(options["order"])
+    diagnose, every = options.pop("diagnose_selection"), options["diagnose_every"]
+    if every is not None and not diagnose:
+        raise InputError("--diagnose-every belongs to --diagnose-selection")
+    options["diagnose_every"] = (every or 1) if diagnose else None
+    verbosity = -1 if quiet else int(verbose)
+    with terminated_as_interrupted():
+        plan = prepare(Request(**options), progress=not quiet)
+        if dry_run:
+            from iufbench.engine.describe import describe_plan
+
+            click.echo(describe_plan(plan))
+            return
+        from iufbench.engine.runner import execute, is_complete
+        from iufbench.support.progress import Progress
+
+        progress = Progress(verbosity)
+        if verify:
+            _do_twice(plan, progress)
+            return
+        if resume and is_complete(plan):
+            progress.say(f"complete already: {plan.path} (--restart runs it anew)")
+        else:
+            progress.say(f"run {plan.id}")
+            execute(plan, progress, not resume, checkpoint_epochs)
+        _show_results(plan.path, progress)
+        if diagnose:
+            from iufbench.engine.selection import describe_optimism
+
+            click.echo(describe_optimism(plan.path), err=True)
+
+
+def _do_twice(plan: Any, progress: Any) -> None:
+    from iufbench.trust.repeat import do_twice
+
+    differences, compared = do_twice(plan, progress)
+    for line in differences:
+        click.echo(line)
+    if differences:
+        click.echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
+        raise SystemExit(1)
+    click.echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
+
+
+def _show_results(path: Path, progress: Any) -> None:
+    from iufbench.engine.describe import describe_results
+    from iufbench.reporting.figures.build import write_run_figures
+    from iufbench.reporting.store import load_run
+
+    figures = write_run_figures(path)
+    click.echo(describe_results(load_run(path)))
+    progress.say(f"run directory: {path}")
+    for figure in figures:
+        if figure.suffix == ".png":
+            progress.say(f"figure: {figure}")
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.option(
+    "--save-maps", is_flag=True, help="Keep the anomaly maps (float16, 98 KiB an image) in RUN/maps."
+)
+@click.option("--objects", help="Only these: a,b,c.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def evaluate(path: Path, save_maps: bool, objects: str | None, device: str, quiet: bool) -> None:
+    """Evaluate a run directory again from its checkpoints, to keep its anomaly maps.
+
+    What comes out is compared with the stored metrics and scores: exit code 1 when a number differs. To
+    check a run completely, use `iufbench verify`.
+    """
+    from iufbench.engine.plan import split_names
+    from iufbench.support.progress import Progress
+    from iufbench.trust.reevaluate import evaluate_run
+
+    differences = evaluate_run(path, Progress(-1 if quiet else 0), save_maps, split_names(objects), device)
+    conclude(list(map(str, differences)))

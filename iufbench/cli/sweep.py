@@ -1,0 +1,167 @@
+"""``iufbench sweep``: many runs at once, and how they stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from iufbench.cli.options import FOLDER, json_option, results_option
+from iufbench.support.errors import RunError
+from iufbench.support.files import json_text
+
+ENGINES = click.Choice(["local", "ray", "slurm"])
+
+
+class SweepGroup(click.Group):
+    """``iufbench sweep GRID`` means ``iufbench sweep run GRID``."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
+            args = ["run", *args]
+        return super().parse_args(context, args)
+
+
+@click.group(cls=SweepGroup)
+def sweep() -> None:
+    """Do many runs: a grid of strategies, protocols, seeds and orders.
+
+    \b
+    iufbench sweep paper --dry-run
+    iufbench sweep my_grid.yaml --jobs 2
+    iufbench sweep --protocol visa_8_4 --strategy iuf --strategy ewc --seeds 0-4 --synthetic
+    iufbench sweep status results/sweeps/my_grid
+
+    `iufbench sweep GRID` is short for `iufbench sweep run GRID`; its options: iufbench sweep run --help
+    """
+
+
+@sweep.command("run")
+@click.argument("grid", required=False)
+@click.option("--protocol", "protocols", multiple=True, help="Repeatable; all: every one with a card.")
+@click.option("--strategy", "strategies", multiple=True, help="Repeatable; all: every registered one.")
+@click.option("--seeds", help="0-4 or 0,3,7 [default: 0].")
+@click.option("--orders", help="alphabetical, seed:1-3, or both with a comma [default: alphabetical].")
+@click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
+@click.option("--synthetic", is_flag=True, default=None, help="Use the made-up stand-in data sets.")
+@click.option("--data-seed", type=click.IntRange(0), help="Seed of --synthetic.")
+@click.option("--preset", help="paper or quick.")
+@click.option("--backbone", help="Any timm model instead of the card's.")
+@click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
+@click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto].")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each run [default: cores / jobs].")
+@click.option("--precision", help="fp32 or bf16, a recipe of its own.")
+@click.option("--compile", is_flag=True, default=None, help="Train with torch.compile.")
+@click.option("--cache/--no-cache", default=None, help="Keep decoded images and features [default: cache].")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs; repeatable.")
+@click.option("--eval-unseen", is_flag=True, default=None, help="Also evaluate objects not yet learnt.")
+@click.option("--name", help="Name of the sweep, a folder in RESULTS/sweeps [default: the grid's file name].")
+@click.option("--dry-run", is_flag=True, help="Print how many runs, hours and bytes, and stop.")
+@click.option("--list", "list_runs", is_flag=True, help="Print the command of every run, and stop.")
+@click.option("--retry-failed", is_flag=True, help="Repeat runs that failed before.")
+@click.option(
+    "--share-base", is_flag=True, help="Train a base experience once where several runs begin alike."
+)
+@click.option(
+    "--engine",
+    type=ENGINES,
+    default="local",
+    show_default=True,
+    help="This machine, a Ray cluster (iufbench[ray]), or a SLURM script to submit.",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(1), help="Runs at once [default: one per GPU, else per core]."
+)
+@click.option("--address", help="ray: host:port of the head [default: $RAY_ADDRESS, or this machine's].")
+@click.option(
+    "--cpus-per-run",
+    type=click.FloatRange(0),
+    help="ray, slurm [default: the card's, else the run's threads].",
+)
+@click.option(
+    "--gpus-per-run",
+    type=click.FloatRange(0),
+    help="ray, slurm [default: the card's, else 1 with --device cuda].",
+)
+@click.option("--shared-results", is_flag=True, help="ray: all nodes see RESULTS under the same path.")
+@results_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-v", "--verbose", is_flag=True, help="A line also when a run starts.")
+def run_sweep(
+    grid: str | None,
+    name: str | None,
+    dry_run: bool,
+    list_runs: bool,
+    retry_failed: bool,
+    share_base: bool,
+    engine: str,
+    jobs: int | None,
+    address: str | None,
+    cpus_per_run: float | None,
+    gpus_per_run: float | None,
+    shared_results: bool,
+    results: Path,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Do the runs of a grid that are not finished yet.
+
+    GRID is a YAML file or the name of a ready-made grid (paper, ablation, synthetic-smoke). Options
+    go over what it says.
+
+    \b
+    iufbench sweep paper --dry-run
+    iufbench sweep synthetic-smoke --jobs 2
+    iufbench sweep --protocol visa_8_4 --strategy iuf --strategy ewc --seeds 0-4 \\
+        --orders alphabetical,seed:1-3 --synthetic
+
+    Finished runs are skipped, interrupted ones go on. Exit code 0 when every run of the grid is complete,
+    1 when a run failed, 2 wrong input, 130 interrupted (the same command goes on).
+    """
+    from iufbench.sweeps import drive
+    from iufbench.sweeps.grid import expand, find_grid, read_grid
+    from iufbench.sweeps.runs import command, plan_runs
+    from iufbench.sweeps.screen import Screen
+    from iufbench.sweeps.summary import summary_table
+
+    file = None if grid is None else find_grid(grid)
+    given = {key: value for key, value in options.items() if value is not None and value != ()}
+    flags = {key: list(v) if isinstance(v, tuple) else _plain(v) for key, v in given.items()}
+    read = read_grid(file, flags)
+    requests = expand(read, results)
+    places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run)
+    runs = places.assigned(plan_runs(requests, places.threads))
+    plan = drive.Sweep(drive.sweep_name(name, file), read.as_dict(), runs, results, retry_failed)
+    screen = Screen(-1 if quiet else int(verbose))
+    if list_runs:
+        click.echo("\n".join(command(run.request) for run in runs))
+    elif dry_run:
+        click.echo(drive.dry_run(plan, places.jobs))
+    elif engine == "slurm":
+        click.echo("\n".join(drive.write_slurm(plan, screen)))
+    else:
+        made = drive.make_engine(engine, places, address, shared_results)
+        failures = drive.carry_out(plan, made, engine, screen, share_base)
+        click.echo(summary_table([run.path for run in runs]))
+        if failures:
+            raise RunError(drive.failure_report(plan, failures))
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+@sweep.command()
+@click.argument("folder", type=FOLDER)
+@json_option
+def status(folder: Path, as_json: bool) -> None:
+    """How the sweep in FOLDER stands, from any terminal.
+
+    \b
+    iufbench sweep status results/sweeps/paper
+    """
+    from iufbench.sweeps.status import describe_status, rows_of
+
+    click.echo(json_text(rows_of(folder)[1]) if as_json else describe_status(folder))

@@ -1,0 +1,77 @@
+"""``iufbench verify`` and ``iufbench rerun``: can the numbers be trusted?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from iufbench.cli.options import FOLDER
+
+SHOWN = 20
+data_root_option = click.option(
+    "--data-root", type=FOLDER, help="Where the data of the run lie now, if not where they did."
+)
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.option("--scores-only", is_flag=True, help="Image metrics from scores.csv.gz alone: seconds, no data.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@data_root_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, quiet: bool) -> None:
+    """Recompute every number of a run directory from its own files, and say what differs.
+
+    Summaries from metrics.csv, image metrics from scores.csv.gz, and all metrics and scores from the
+    checkpoints (which needs the data). Compared bit by bit: another device or number of threads can
+    change last digits. Exit code 1 when a number differs.
+
+    \b
+    iufbench verify results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    iufbench verify results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0 --scores-only
+    """
+    from iufbench.support.progress import Progress
+    from iufbench.trust.verify import verify_run
+
+    verdict = verify_run(path, Progress(-1 if quiet else 0), scores_only, device, data_root)
+    for line in verdict.checked:
+        click.echo(line)
+    conclude(verdict.differences)
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.option("--results", type=FOLDER, help="Where to do it again [default: <results>/reruns].")
+@click.option("--device", help="auto, cpu, cuda or cuda:N [default: the run's own].")
+@data_root_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def rerun(path: Path, results: Path | None, device: str | None, data_root: Path | None, quiet: bool) -> None:
+    """Do a run again from its run.json, in a folder of its own, and compare the numbers bit by bit.
+
+    Tells which versions, sources and hardware were different. Interrupted, the same command goes on.
+    Exit code 1 when a number differs.
+
+    \b
+    iufbench rerun results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
+    """
+    from iufbench.support.progress import Progress
+    from iufbench.trust.rerun import rerun as do_again
+
+    repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root)
+    click.echo(f"done again in {repetition.path}")
+    for line in repetition.surroundings:
+        click.echo(f"different surroundings: {line}")
+    conclude(repetition.differences)
+
+
+def conclude(differences: Sequence[str]) -> None:
+    """Print what differs, the first ones in full, and exit with 1 if anything does."""
+    for line in differences[:SHOWN]:
+        click.echo(line)
+    if len(differences) > SHOWN:
+        click.echo(f"... and {len(differences) - SHOWN} more")
+    click.echo(f"{len(differences) or 'no'} difference{'s' if len(differences) > 1 else ''}")
+    if differences:
+        raise SystemExit(1)

@@ -1,0 +1,1 @@
+"""Decoded images and frozen features, kept between runs."""

@@ -1,0 +1,134 @@
+"""Features of the frozen backbone: the one way to compute them, and their cache on disk.
+
+An image goes through the backbone alone and on one thread. So its features depend on nothing else: not on
+the images beside it, not on the number of threads or cores, not on whether a run encodes it or finds it in
+the cache. (Convolutions sum in another order for another batch size or number of threads, and what rounding
+to float16 does not hide of it changes scores.) Several images are encoded side by side, one thread each.
+"""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import Tensor
+
+from iufbench.data.cache.array_store import CHUNK, Spec, obtain
+from iufbench.data.cache.images import Files, Rows, image_spec
+from iufbench.support.errors import RunError
+from iufbench.support.progress import Progress
+
+AHEAD = 4  # images in work per thread: enough to keep it busy, too few to fill the memory
+
+
+def encode(
+    backbone: Any,
+    paths: Iterable[Any],
+    pixels: Callable[[Any], np.ndarray],
+    precision: torch.dtype,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
+
+    ``paths`` are what ``pixels`` knows the images by. As many images at a time as torch has threads, while
+    each is computed on one. Raises RunError naming the image whose features are too large for ``precision``,
+    and what ``pixels`` raises.
+    """
+
+    @torch.no_grad()
+    def one(path: Any) -> tuple[np.ndarray, Tensor]:
+        image = pixels(path)
+        found = backbone.features(torch.from_numpy(np.array(image[None])).permute(0, 3, 1, 2))[0]
+        found = found.to(precision)
+        if not torch.isfinite(found).all():
+            raise RunError(f"features of {path} do not fit {precision}: use --set backbone.precision=float32")
+        return image, found.cpu()
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    rest = iter(paths)
+    try:
+        waiting = [pool.submit(one, path) for path in itertools.islice(rest, AHEAD * threads)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(one, path) for path in itertools.islice(rest, 1)]
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+def encode_images(backbone: Any, precision: torch.dtype, images: Tensor) -> Tensor:
+    """The features [B, C, h, w] of uint8 images [B, 3, S, S] by ``encode``, on the CPU."""
+    pixels = images.permute(0, 2, 3, 1).cpu().numpy()
+    found = encode(backbone, range(len(pixels)), lambda number: pixels[number], precision)
+    return torch.stack([features for _, features in found])
+
+
+def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype) -> Spec:
+    """The cache entry with the features of ``files`` [N, C, size/16, size/16]."""
+    images, side = image_spec(files, size), size // backbone.stride
+    return Spec(
+        kind="features",
+        label=f"{images.label}-{backbone.spec.name}",
+        identity={
+            **images.identity, "image_size": size, "backbone": backbone.spec.name,
+            "weights": backbone.weights_sha256, "layers": list(backbone.spec.layers),
+            "padding": backbone.spec.padding, "machine": machine(backbone.device),
+            "torch": torch.__version__, "timm": timm.__version__,
+        },
+        version=images.version,
+        rows=images.rows,
+        shape=(backbone.channels, side, side),
+        dtype=str(precision).removeprefix("torch."),
+    )  # fmt: skip
+
+
+def machine(device: torch.device) -> str:
+    """What decides in which order floating-point numbers are summed."""
+    if device.type == "cuda":
+        convolutions = "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
+        return f"{torch.cuda.get_device_name(device)}, {convolutions}"
+    return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def processor() -> str:
+    """The processor's model, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def cached_features(
+    folder: Path,
+    files: Files,
+    size: int,
+    backbone: Any,
+    precision: torch.dtype,
+    pixels: Callable[[], Callable[[Path], np.ndarray]],
+    progress: Progress,
+) -> Rows:
+    """The features of every image of ``files``, computed by ``encode`` when not there yet.
+
+    ``pixels`` is called only then, and gives what reads an image. Raises as ``encode`` and ``obtain``.
+    """
+
+    def produce(start: int) -> Iterator[np.ndarray]:
+        return _chunks(encode(backbone, files.paths[start:], pixels(), precision))
+
+    spec = feature_spec(files, size, backbone, precision)
+    return Rows(obtain(folder, spec, produce, progress), files.paths)
+
+
+def _chunks(encoded: Iterator[tuple[np.ndarray, Tensor]]) -> Iterator[np.ndarray]:
+    while chunk := [features.numpy() for _, features in itertools.islice(encoded, CHUNK)]:
+        yield np.stack(chunk)

@@ -1,0 +1,100 @@
+"""Decoded images on disk: uint8 at the size a run uses, one memory-mapped file per data set and size."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import PIL
+
+from iufbench.data.cache.array_store import CHUNK, Spec, obtain
+from iufbench.data.images import load_image
+from iufbench.data.samples import DataSet
+from iufbench.support.processes import in_processes
+from iufbench.support.progress import Progress
+
+PREPROCESSING = "rgb8 square bilinear 1"  # rises when load_image gives other pixels
+
+
+class Rows:
+    """An array with a row for each image: ``rows[path]`` [*shape], ``rows.of(paths)`` [B, *shape]."""
+
+    def __init__(self, array: np.ndarray, paths: Sequence[Path]) -> None:
+        self._array, self._number = array, {path: i for i, path in enumerate(paths)}
+
+    def __getitem__(self, path: Path) -> np.ndarray:
+        return self._array[self._number[path]]
+
+    def of(self, paths: Sequence[Path]) -> np.ndarray:
+        return self._array[[self._number[path] for path in paths]]
+
+
+class Files:
+    """The images that a run on ``dataset`` can read, sorted by path, and what tells them from others.
+
+    ``names`` is a hash of the root and the relative paths, ``state`` one of these with sizes and times of
+    modification: a file that was replaced under its name has another.
+    """
+
+    def __init__(self, dataset: DataSet) -> None:
+        self.label = dataset.name
+        self.root = dataset.root.resolve()
+        usable = {s.image for s in dataset.samples if s.split == "test" or s.label == 0}
+        self.paths = sorted(usable)
+        names, states = [], []
+        for path in self.paths:
+            name, status = path.relative_to(dataset.root).as_posix(), path.stat()
+            names.append(f"{name}\n")
+            states.append(f"{name}:{status.st_size}:{status.st_mtime_ns}\n")
+        self.names, self.state = _sha256(str(self.root), *names), _sha256(str(self.root), *states)
+
+
+def _sha256(*texts: str) -> str:
+    return hashlib.sha256("".join(texts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def image_spec(files: Files, size: int) -> Spec:
+    """The cache entry with ``files`` as uint8 [N, size, size, 3]."""
+    return Spec(
+        kind="images",
+        label=f"{files.label}-{size}",
+        # Two Pillows may decode a JPEG differently, so each has its own entry.
+        identity={
+            "root": str(files.root), "files": files.names, "preprocessing": PREPROCESSING,
+            "pillow": PIL.__version__,
+        },
+        version=files.state,
+        rows=len(files.paths),
+        shape=(size, size, 3),
+        dtype="uint8",
+    )  # fmt: skip
+
+
+def cached_images(folder: Path, files: Files, size: int, progress: Progress) -> Rows:
+    """Every image of ``files`` as uint8 [size, size, 3] RGB, decoded by all cores when not there yet.
+
+    Raises InputError naming an image that cannot be decoded, CacheUnusable as ``obtain``.
+    """
+
+    def produce(start: int) -> Iterator[np.ndarray]:
+        chunks = [files.paths[i : i + CHUNK] for i in range(start, len(files.paths), CHUNK)]
+        done = 0
+        try:
+            for pixels in in_processes(partial(decode, size=size), chunks):
+                yield pixels
+                done += 1
+        except BrokenProcessPool:
+            progress.say("a decoding process died: going on with one process")
+            for chunk in chunks[done:]:
+                yield decode(chunk, size)
+
+    return Rows(obtain(folder, image_spec(files, size), produce, progress), files.paths)
+
+
+def decode(paths: Sequence[Path], size: int) -> np.ndarray:
+    """Images as uint8 [len(paths), size, size, 3]."""
+    return np.stack([load_image(path, size) for path in paths])

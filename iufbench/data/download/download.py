@@ -1,0 +1,234 @@
+"""The official archive of a data set: fetched, verified, unpacked, and never half there.
+
+Everything happens in ``<folder>.download`` beside the folder asked for; one rename makes the folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.data.datasets import open_dataset
+from iufbench.data.download.extract import unpack
+from iufbench.data.download.fetch import fetch
+from iufbench.data.readers.reading import contents
+from iufbench.support.bytebar import ByteBar, readable, require_space
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.fields import suggest
+from iufbench.support.progress import Progress
+
+UNPACKED = 1.1  # images hardly shrink in an archive: its size and a tenth for blocks not filled
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where an archive is and how to know it: ``size`` in bytes (None: as the server says)."""
+
+    url: str
+    name: str
+    size: int | None
+    sha256: str
+
+
+def downloadable() -> dict[str, DataSetCard]:
+    """The data sets whose card names an official tar archive."""
+    cards = dataset_cards()
+    return {name: card for name, card in cards.items() if ".tar" in card.download.get("archive", "")}
+
+
+def card_to_download(name: str) -> DataSetCard:
+    """The card of a data set that can be fetched; InputError telling which can."""
+    cards = downloadable()
+    if name in cards:
+        return cards[name]
+    if name == "elpv":
+        raise InputError('elpv comes as a Python package: pip install "iufbench[elpv]"')
+    raise InputError(f"'{name}' cannot be downloaded{suggest(name, cards)} (can: {', '.join(cards)})")
+
+
+def archive_of(card: DataSetCard, url: str | None = None, sha256: str | None = None) -> Archive:
+    """What to fetch. ``url`` alone is a mirror of the official archive; with ``sha256`` it is another one."""
+    official = card.download
+    if sha256 is None:
+        return Archive(url or official["url"], official["archive"], official["bytes"], official["sha256"])
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise InputError(f"--sha256 {sha256!r}: a sha256 has 64 hexadecimal digits")
+    return Archive(url or official["url"], official["archive"], None, sha256.lower())
+
+
+def complete_root(card: DataSetCard, folder: Path) -> Path | None:
+    """The data root in ``folder`` if the complete data set is there; None if nothing is there.
+
+    Raises InputError if something else is: it is never written over.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return None
+    root = _data_root(folder, card.objects) if folder.is_dir() else None
+    reason = "there is no folder for each object" if root is None else _incompleteness(card, root)
+    if root is not None and not reason:
+        return root
+    raise InputError(
+        f"{folder} exists but is not the complete {card.title} ({reason}): "
+        f"move it away or name another folder"
+    )
+
+
+def _incompleteness(card: DataSetCard, root: Path) -> str:
+    try:
+        found = open_dataset(card.name, card.objects, root)
+    except InputError as error:
+        return str(error)
+    if found.synthetic:
+        return "it is synthetic"
+    return "" if found.counts() == card.counts else "it has other numbers of images than the official ones"
+
+
+def download_dataset(
+    card: DataSetCard,
+    folder: Path,
+    archive: Archive,
+    progress: Progress,
+    wait: Callable[[float], None] = time.sleep,
+) -> Path:
+    """Fetch ``archive``, verify it, unpack it to ``folder``; returns the data root in it.
+
+    ``folder`` must not exist or be empty; it appears complete or not at all. The archive stays in
+    ``<folder>.download``; one that was put there by hand is used if its sha256 is right. A download
+    that was interrupted goes on where it was.
+
+    Raises InputError (address, disk too small, an archive that is not what it should be), RunError
+    (network, another process at the same work) and KeyboardInterrupt with a text that says how to go on.
+    """
+    folder = folder.resolve() if folder.is_symlink() else Path(os.path.abspath(folder))
+    if folder.is_mount():
+        raise InputError(f"{folder} is the root of a disk: name a folder in it, which will be made")
+    work = folder.with_name(f"{folder.name}.download")
+    try:
+        with _locked(work):
+            complete = work / archive.name
+            _obtain(card, archive, complete, progress, wait)
+            root = _unpack(card, complete, folder, work / "unpacked", progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"what was received is kept in {work}; the same command goes on from there"
+        ) from None
+    progress.say(f"the archive stays in {work} and is no longer needed")
+    return root
+
+
+def _obtain(
+    card: DataSetCard, archive: Archive, complete: Path, progress: Progress, wait: Callable[[float], None]
+) -> None:
+    """The verified archive at ``complete``."""
+    if complete.exists():
+        _require_space_to_unpack(complete)
+        problem = _difference(complete, archive, progress)
+        if problem:
+            raise InputError(f"{complete} is not the archive wanted ({problem}): remove it and try again")
+        progress.say(f"using {complete}")
+        return
+    # The name holds the checksum, so that parts of two archives are never joined.
+    part = complete.with_name(f"{archive.name}.{archive.sha256[:8]}.part")
+    have = part.stat().st_size if part.exists() else 0
+    if archive.size is not None:
+        needed = archive.size - min(have, archive.size) + int(UNPACKED * archive.size)
+        require_space(complete.parent, needed, f"{card.title} (archive and images)")
+    size = "" if archive.size is None else f" ({readable(archive.size)})"
+    progress.say(f"{f'going on after {readable(have)} of' if have else 'downloading'} {archive.url}{size}")
+    try:
+        fetch(archive.url, part, archive.size, progress, wait)
+    except RunError as error:
+        raise RunError(
+            f"{error}. What was received is kept, the same command goes on. If the link has moved: "
+            f"start from {card.home} and give --url, or put the archive at {complete} by hand"
+        ) from error
+    problem = _difference(part, archive, progress)
+    if problem:
+        wrong = complete.with_name(f"{archive.name}.wrong")
+        os.replace(part, wrong)
+        raise RunError(
+            f"{archive.url} gave a wrong file ({problem}); it was put aside as {wrong} and is not used. "
+            f"Try again; if it stays so, start from {card.home} and give --url"
+        )
+    os.replace(part, complete)
+    _require_space_to_unpack(complete)
+
+
+def _require_space_to_unpack(archive: Path) -> None:
+    require_space(archive.parent, int(UNPACKED * archive.stat().st_size), f"unpacking {archive.name}")
+
+
+def _difference(path: Path, archive: Archive, progress: Progress) -> str:
+    """How a file differs from the archive wanted; "" when it does not."""
+    size = path.stat().st_size
+    if archive.size is not None and size != archive.size:
+        return f"{size} bytes instead of {archive.size}"
+    digest = hashlib.sha256()
+    with ByteBar(progress, "verify", size) as bar, path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            bar.advance(len(block))
+    found = digest.hexdigest()
+    return "" if found == archive.sha256 else f"sha256 {found} instead of {archive.sha256}"
+
+
+def _unpack(card: DataSetCard, archive: Path, folder: Path, temporary: Path, progress: Progress) -> Path:
+    """Unpack to ``temporary``, rename to ``folder`` when complete; the data root in it."""
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed here
+    try:
+        unpack(archive, temporary, progress)
+        root = _data_root(temporary, card.objects)
+        if root is None:
+            raise InputError(
+                f"{archive} has no folder for each object of {card.title}: is it another data set?"
+            )
+        inside = root.relative_to(temporary)
+        try:
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise RunError(f"cannot rename {temporary} to {folder}: {error.strerror}") from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return folder / inside
+
+
+def _data_root(folder: Path, objects: Sequence[str]) -> Path | None:
+    """``folder``, or the only folder in it (and so on), where every object has its folder."""
+    while not all((folder / name).is_dir() for name in objects):
+        folders = contents(folder)[1]
+        if len(folders) != 1:
+            return None
+        folder = folders[0]
+    return folder
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Make the folder and hold it alone; the lock dies with the process."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        handle = os.open(work, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(
+            f"cannot make {work}: {error.strerror}; name a folder where you may write"
+        ) from error
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"another process is downloading to {work}: wait for it to finish") from error
+        yield
+    finally:
+        with suppress(OSError):  # it stays when something is in it
+            work.rmdir()
+        os.close(handle)

@@ -1,0 +1,76 @@
+"""Unpacking an archive that is not trusted: only plain files, only below one folder, all or nothing."""
+
+from __future__ import annotations
+
+import lzma
+import tarfile
+import zlib
+from pathlib import Path
+
+from iufbench.data.readers.reading import path_below
+from iufbench.support.bytebar import ByteBar, free_space, readable
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.progress import Progress
+
+KINDS = {
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+    tarfile.FIFOTYPE: "a named pipe",
+}
+
+
+def unpack(archive: Path, folder: Path, progress: Progress) -> int:
+    """Unpack a .tar, .tar.gz, .tar.xz or .tar.bz2 into ``folder``, which is made; the number of files.
+
+    Accepted are folders, regular files, and hard links to files that came before in the same archive.
+    Anything else ends it: absolute paths, ``..``, symbolic links, devices, pipes, sparse files, one
+    file twice, more content than the disk has room for. The caller removes what was written until then.
+
+    Raises InputError naming the entry, or for a file that is no archive or a damaged one; RunError
+    when the disk refuses.
+    """
+    if not hasattr(tarfile, "data_filter"):
+        raise InputError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
+    room = free_space(folder.parent)
+    files: set[Path] = set()
+    try:
+        folder.mkdir(parents=True)
+        with (
+            archive.open("rb") as raw,
+            tarfile.open(fileobj=raw, mode="r:*") as tar,
+            ByteBar(progress, "unpack", archive.stat().st_size) as bar,
+        ):
+            position = 0
+            for member in tar:
+                _require_harmless(member, folder, files, archive)
+                room -= member.size
+                if room < 0:
+                    raise InputError(f"{archive} holds more than the disk of {folder} has room for")
+                tar.extract(member, folder, filter="data")
+                bar.advance(raw.tell() - position)
+                position = raw.tell()
+    except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists every compression it tried
+        raise InputError(f"{archive} is damaged or no tar archive ({reason})") from error
+    except OSError as error:
+        raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
+    return len(files)
+
+
+def _require_harmless(member: tarfile.TarInfo, folder: Path, files: set[Path], archive: Path) -> None:
+    """InputError unless the member may be written; a file is then remembered in ``files``."""
+    where = f"{archive} is not unpacked"
+    path = path_below(folder, member.name, where)
+    if member.isdir():
+        return
+    shown = f"{where}: {member.name!r} is"
+    if member.type in KINDS or not (member.isreg() or member.islnk()):
+        raise InputError(f"{shown} {KINDS.get(member.type, 'of an unknown kind')}, not a file or folder")
+    if member.issparse():
+        raise InputError(f"{shown} a sparse file ({readable(member.size)}), which no image is")
+    if path in files:
+        raise InputError(f"{shown} in it twice")
+    if member.islnk() and path_below(folder, member.linkname, where) not in files:
+        raise InputError(f"{shown} a link to {member.linkname!r}, which is no file that came before it")
+    files.add(path)

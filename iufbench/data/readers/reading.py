@@ -1,0 +1,163 @@
+"""What all readers share: looking into folders, choosing objects, trusting no path in a list."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PureWindowsPath
+
+from iufbench.data.samples import Sample
+from iufbench.support.errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+TEXT_SUFFIXES = frozenset({".txt", ".md"})
+LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+
+
+def require_root(root: str | os.PathLike[str], name: str) -> Path:
+    """The data root as a path; InputError that tells how to get data when it is not a folder."""
+    path = Path(root)
+    if path.is_dir():
+        return path
+    wrong = "is not a folder" if path.exists() else "does not exist"
+    raise InputError(
+        f"data root {path} {wrong}: unpack the data set {name!r} there, name another folder, "
+        f"or use --synthetic for generated images"
+    )
+
+
+def contents(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(files, folders) in a folder, each sorted by name.
+
+    Left out: hidden names (``.DS_Store``, ``._000.png``), ``Thumbs.db``, ``desktop.ini``, ``__MACOSX``,
+    and text files (``.txt``, ``.md``), which many data sets scatter among their folders.
+    """
+    files, folders = [], []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") or entry.name.lower() in LITTER:
+                    continue
+                if entry.is_dir():
+                    folders.append(folder / entry.name)
+                elif os.path.splitext(entry.name)[1].lower() not in TEXT_SUFFIXES:
+                    files.append(folder / entry.name)
+    except OSError as error:
+        raise InputError(f"cannot read folder {folder}: {error.strerror}") from error
+    return sorted(files), sorted(folders)
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; InputError naming anything that is neither image nor text."""
+    files, folders = contents(folder)
+    if folders:
+        raise InputError(f"unexpected folder {folders[0]}: only images belong in {folder}")
+    for file in files:
+        if file.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(
+                f"{file} is not an image file ({', '.join(sorted(IMAGE_SUFFIXES))}): "
+                f"remove it from the data set"
+            )
+    return files
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """Names with commas between; of many, the first and how many more there are."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in names[:20]) + more
+
+
+def require_object_name(name: str, where: str) -> None:
+    """InputError unless the name can be that of a file: every object gives its name to some."""
+    if (
+        not name
+        or name.startswith(".")
+        or len(name.encode("utf-8", "surrogatepass")) > 200
+        or any(c in "/\\" or ord(c) < 32 for c in name)
+    ):
+        shown = name if len(name) <= 60 else f"{name[:57]}..."
+        raise InputError(
+            f"{where}: {shown!r} cannot name an object: use no '/', '\\', control characters, leading '.' "
+            f"and at most 200 bytes"
+        )
+
+
+def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Path) -> tuple[str, ...]:
+    """The wanted objects in the order given, or all found ones sorted by name when None.
+
+    Raises InputError for an object that is not there (with what is, and the nearest name), for one
+    named twice and for an empty choice.
+    """
+    present = sorted(set(found))
+    if not present:
+        raise InputError(f"{where} holds no objects: is this the data set's root?")
+    for name in present if wanted is None else set(wanted) & set(present):
+        require_object_name(name, str(where))
+    if wanted is None:
+        return tuple(present)
+    if not wanted:
+        raise InputError(f"no objects asked for: {where} has {shown_names(present)}")
+    for k, name in enumerate(wanted):
+        if name in wanted[:k]:
+            raise InputError(f"object {name!r} is asked for twice")
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        near = difflib.get_close_matches(missing[0], present, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(
+            f"{where} lacks {len(missing)} of {len(wanted)} objects: {shown_names(missing)}; "
+            f"{hint}there are {len(present)}: {shown_names(present)}"
+        )
+    return tuple(wanted)
+
+
+def path_below(root: Path, text: str, where: str) -> Path:
+    """root / text for a relative path written in a list; InputError if it would leave the root."""
+    # Windows rules know both separators and drives, so lists are judged alike on every system.
+    parts = PureWindowsPath(text)
+    if not text.strip() or parts.anchor or text.startswith("~") or ".." in parts.parts:
+        shown = text if len(text) <= 200 else f"{text[:197]}..."
+        raise InputError(f"{where}: {shown!r} is no relative path below the data root")
+    if any(len(part) > 255 for part in parts.parts) or len(text) > 4000 or "\0" in text:
+        raise InputError(
+            f"{where}: {text[:60]!r}... can be no file: a name of it is too long or has a null byte"
+        )
+    return root / Path(*parts.parts)
+
+
+class FileList:
+    """Collects the files that a list names and reports those that are not on disk, all at once."""
+
+    def __init__(self) -> None:
+        self._named: dict[Path, str] = {}
+
+    def add(self, path: Path, where: str) -> Path:
+        """Remember a file; InputError when the same one was named before."""
+        if path in self._named:
+            raise InputError(f"{where}: {path} is listed before, at {self._named[path]}")
+        self._named[path] = where
+        return path
+
+    def require_all(self) -> None:
+        """InputError naming the first file that does not exist, with the count of all such files."""
+        missing = [(path, where) for path, where in self._named.items() if not os.path.isfile(path)]
+        if missing:
+            path, where = missing[0]
+            more = f" ({len(missing)} of {len(self._named)} listed files are missing)"
+            raise InputError(f"{where}: {path} does not exist{more}: is the data set unpacked completely?")
+
+
+def in_order(samples: Iterable[Sample], objects: Sequence[str]) -> tuple[Sample, ...]:
+    """Samples in the order of objects, then training before test, then file path."""
+    rank = {name: place for place, name in enumerate(objects)}
+    return tuple(sorted(samples, key=lambda s: (rank[s.object], s.split != "train", s.image.as_posix())))
+
+
+def require_both_splits(samples: Sequence[Sample], objects: Sequence[str], where: str) -> None:
+    """InputError unless every object has at least one training and one test image."""
+    present = {(s.object, s.split) for s in samples}
+    for name in objects:
+        for split in ("train", "test"):
+            if (name, split) not in present:
+                raise InputError(f"{where}: no {split} image of object {name!r}")

@@ -1,0 +1,146 @@
+"""What a plan becomes before anything is trained: inputs, streams, evaluation, strategy."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+
+from iufbench.data.cache.features import encode_images
+from iufbench.data.residency import home_for
+from iufbench.data.resident import FrozenInputs
+from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
+from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
+from iufbench.learning.context import Context
+from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.models.checkpoints import load_public_weights
+from iufbench.models.weights import read_state_dict
+from iufbench.streams import streams
+from iufbench.support.allocator import keep_freed_memory
+from iufbench.support.errors import InputError
+from iufbench.support.folders import cache_folder
+from iufbench.support.progress import Progress
+from iufbench.support.seeding import Seeds, seed_everything
+
+
+@dataclass
+class Parts:
+    """What a plan becomes once weights and images are loaded."""
+
+    streams: Any
+    strategy: Any
+    evaluation: ObjectEvaluation
+    backbone: FrozenBackbone
+
+
+def set_threads(plan: Plan) -> None:
+    """``--threads``, else one for the quick preset and torch's own choice for others.
+
+    The quick preset's network is too small to gain from a second thread, loses much when cores are
+    busy, and with one thread gives the same numbers whatever the number of cores.
+    """
+    threads = plan.request.threads or (1 if plan.preset == "quick" else None)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
+    """The plan's frozen backbone. Raises InputError for unknown names and missing or foreign weights."""
+    card = plan.recipe.backbone
+    spec = BackboneSpec(name=card.name, weights=card.weights, layers=card.layers, padding=card.padding)
+    return FrozenBackbone(spec, device)
+
+
+def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
+    """What the plan's learner is given of an image. Raises InputError as ``load_backbone``, and for a guide
+    (the image as the learner sees it) that is larger than the image."""
+    recipe = plan.recipe
+    guide = plan.learner.guide_size(plan.options, recipe.image_size)
+    if guide is not None and guide > recipe.image_size:
+        raise InputError(
+            f"the learner's image resolution {guide} is larger than image_size {recipe.image_size}"
+        )
+    precision = getattr(torch, recipe.backbone.precision)
+    return FrozenInputs(load_backbone(plan, device), recipe.image_size, guide, precision)
+
+
+def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
+    """Load weights, decode and encode every image once, read the masks, build the strategy."""
+    set_threads(plan)
+    keep_freed_memory()
+    recipe = plan.recipe
+    inputs = frozen_inputs(plan, device)
+    backbone = inputs.backbone
+    counts = image_counts(plan)
+    total = sum(sum(c.values()) for c in counts.values())
+    inputs.home = home_for(total * inputs.image_bytes, device, cache_folder())
+    if inputs.home.kind == "mapped":
+        progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
+    if plan.request.cache:
+        inputs.use_cache(cache_folder(), plan.dataset, progress)
+    with progress.bar("reading images", total) as bar:
+        built = streams.build_streams(
+            plan.dataset,
+            plan.protocol,
+            inputs,
+            joint=recipe.stream == "joint",
+            advance=bar.advance,
+            object_id_at_test=plan.learner.uses.object_id_at_test,
+        )
+    names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
+    tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
+    evaluation = ObjectEvaluation(tests)
+    strategy = build_strategy(plan, backbone, device, evaluation.maps)
+    if plan.request.init_from is not None:
+        source = plan.request.init_from
+        load_public_weights(strategy.model, read_state_dict(source), str(source))
+    return Parts(built, strategy, evaluation, backbone)
+
+
+def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *metrics: Any) -> Any:
+    """The plan's strategy with a freshly initialised network, before any training.
+
+    ``metrics``: Avalanche metric plugins that watch it.
+    """
+    size = plan.recipe.image_size
+    seeds = Seeds.of(plan.request.seed)
+    context = Context(
+        recipe=plan.recipe,
+        options=plan.options,
+        channels=backbone.channels,
+        feature_size=(size // backbone.stride, size // backbone.stride),
+        map_size=MAP_SIZE,
+        device=device,
+        seeds=seeds,
+        pixel_mean=tuple(backbone.mean),
+        pixel_std=tuple(backbone.std),
+        precision=plan.request.precision,
+        compile=plan.request.compile,
+        encode=partial(encode_images, backbone, getattr(torch, plan.recipe.backbone.precision)),
+    )
+    seed_everything(seeds.initialisation)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
+        evaluator = EvaluationPlugin(*metrics, collect_all=False)  # what it collects grows without end
+    return plan.learner(context=context, evaluator=evaluator)
+
+
+def parameter_counts(plan: Plan) -> dict[str, int]:
+    """Parameters of the network that the plan would train; needs no weights (they do not change counts)."""
+    card = plan.recipe.backbone
+    device = torch.device("cpu")
+    backbone = FrozenBackbone(BackboneSpec(name=card.name, weights="random", layers=card.layers), device)
+    return count_parameters(build_strategy(plan, backbone, device))
+
+
+def count_parameters(strategy: Any) -> dict[str, int]:
+    """``parameters_total`` and ``parameters_trainable`` of the strategy's model as it is now."""
+    parameters = list(strategy.model.parameters())
+    return {
+        "parameters_total": sum(p.numel() for p in parameters),
+        "parameters_trainable": sum(p.numel() for p in parameters if p.requires_grad),
+    }

@@ -1,0 +1,222 @@
+"""What a run needs to go on: a file per trained experience, and one from inside of the current experience.
+
+Each is written to a temporary name, flushed and renamed; then the manifest, written the same way, takes it in
+with its SHA-256. A file counts only when the manifest vouches for it, and only such a file is loaded, without
+unpickling anything but tensors and plain values. Random states between experiences are not stored, because
+every experience starts from its own derived seed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import pickle
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iufbench.engine.stopping import Stop
+from iufbench.reporting.maps import MAPS
+from iufbench.reporting.rundir import BASELINE, EPOCH_STATES, SELECTION
+from iufbench.support.errors import RunError
+from iufbench.support.files import read_json, write_bytes, write_json
+
+FOLDER, MANIFEST = "checkpoints", "manifest.json"
+EVERY = 60.0  # seconds between two files from inside an experience ...
+SHARE = 50  # ... or so many times as long as the last one took to write, when that is longer
+
+
+def checkpoint_path(run: Path, experience: int) -> Path:
+    """Where the state after training ``experience`` (from 0) is kept."""
+    return run / FOLDER / f"experience{experience}.pt"
+
+
+def trained_experiences(run: Path) -> int:
+    """How many experiences in a row, from the first, have their checkpoint."""
+    files, number = _manifest(run)["files"], 0
+    while checkpoint_path(run, number).name in files:
+        number += 1
+    return number
+
+
+def evaluated_experiences(run: Path) -> int:
+    """How many experiences in a row, from the first, have their numbers in the tables."""
+    return _manifest(run)["evaluated"]
+
+
+def save_checkpoint(run: Path, experience: int, strategy: Any) -> None:
+    """Store ``strategy.state()``: tensors, numbers, text, lists and dicts. RunError when the disk refuses.
+
+    What was kept from inside the experience is not needed any more and removed.
+    """
+    manifest = _manifest(run)
+    files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
+    path = checkpoint_path(run, experience)
+    _write(run, {**manifest, "files": files}, path.name, strategy.state())
+
+
+def record_evaluated(run: Path, experiences: int) -> None:
+    """Note that the numbers of so many experiences are in the tables."""
+    _write_manifest(run, {**_manifest(run), "evaluated": experiences})
+
+
+def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
+    """Put a strategy back to where it stood after ``experience``. RunError when the file is damaged."""
+    try:
+        _load(run, checkpoint_path(run, experience).name, strategy.device, strategy.restore)
+    except RunError as error:
+        raise RunError(f"{error}; --restart runs the stream anew") from error
+
+
+def is_finished(run: Path, experience: int) -> bool:
+    """Whether ``experience`` (from 0) was trained and evaluated and its checkpoint is there."""
+    return experience < min(trained_experiences(run), evaluated_experiences(run))
+
+
+def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
+    """Take over a finished experience's checkpoint from another run. RunError when it is damaged."""
+    name = checkpoint_path(donor, experience).name
+    data = _vouched(donor, name)
+    write_bytes(run / FOLDER / name, data)
+    files = {**_manifest(run)["files"], name: hashlib.sha256(data).hexdigest()}
+    _write_manifest(run, {"files": files, "evaluated": experience + 1})
+
+
+def save_within(run: Path, experience: int, strategy: Any, seconds: float) -> None:
+    """Store ``strategy.state_within()``; ``seconds``: what training of the experience took so far."""
+    manifest = _manifest(run)
+    epoch, iteration, _ = strategy.position
+    # Never the name of the file that counts now: a kill before the manifest is written leaves that one.
+    name = f"within{experience}_{epoch}_{iteration}.pt"
+    files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
+    _write(run, {**manifest, "files": files}, name, {"seconds": seconds, "state": strategy.state_within()})
+
+
+def load_within(run: Path, experience: int, strategy: Any) -> dict[str, Any] | None:
+    """Let ``strategy`` go on inside ``experience``; what was stored of it, None when nothing was.
+
+    Raises RunError when the file is damaged; it is not looked at again then.
+    """
+    found: dict[str, Any] = {}
+    for name in _manifest(run)["files"]:
+        if name.startswith(f"within{experience}_"):
+            try:
+                _load(run, name, strategy.device, found.update)
+            except RunError:
+                manifest = _manifest(run)
+                del manifest["files"][name]
+                _write_manifest(run, manifest)
+                raise
+            strategy.resume_within(found["state"])
+    return found or None
+
+
+def remove_state(run: Path) -> None:
+    """Forget what a run directory holds of an earlier training: checkpoints, maps, baseline, diagnosis."""
+    for folder in (FOLDER, MAPS, EPOCH_STATES):
+        if (run / folder).is_dir():
+            shutil.rmtree(run / folder)
+    (run / BASELINE).unlink(missing_ok=True)
+    (run / SELECTION).unlink(missing_ok=True)
+
+
+def tidy(run: Path) -> None:
+    """Remove what a killed process left half done. To be called only while the run is ``claimed``."""
+    for path in run.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+    vouched = _manifest(run)["files"]
+    for path in (run / FOLDER).glob("*.pt"):
+        if path.name not in vouched:
+            path.unlink()
+
+
+class Saver:
+    """Called after every iteration of an experience, it stores the state inside it when it is time.
+
+    ``epochs``: after every so many epochs; None: about once a minute, and never for more than 2% of the time.
+    It also does so when ``stop`` is asked for, and then raises KeyboardInterrupt. ``seconds``: what training
+    of the experience took in earlier processes.
+    """
+
+    def __init__(
+        self, run: Path, experience: int, strategy: Any, stop: Stop, epochs: int | None, seconds: float
+    ) -> None:
+        self._run, self._experience, self._strategy = run, experience, strategy
+        self._stop, self._epochs = stop, epochs
+        self._start = time.monotonic() - seconds
+        self._next = time.monotonic() + EVERY
+
+    def __call__(self) -> None:
+        if self._stop.asked or self._is_time():
+            clock = time.monotonic()
+            save_within(self._run, self._experience, self._strategy, clock - self._start)
+            now = time.monotonic()
+            self._next = now + max(EVERY, SHARE * (now - clock))
+        self._stop.check()
+
+    def _is_time(self) -> bool:
+        if self._epochs is None:
+            return time.monotonic() >= self._next
+        epoch, iteration, iterations = self._strategy.position
+        return iteration == iterations and (epoch + 1) % self._epochs == 0
+
+
+def _is_within(name: str) -> bool:
+    return name.startswith("within")
+
+
+def _manifest(run: Path) -> dict[str, Any]:
+    path = run / FOLDER / MANIFEST
+    if not path.exists():
+        return {"files": {}, "evaluated": 0}
+    manifest = read_json(path)
+    if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("evaluated"), int):
+        raise RunError(f"{path} is damaged; --restart runs the stream anew")
+    return manifest
+
+
+def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
+    write_json(run / FOLDER / MANIFEST, manifest)
+
+
+def _write(run: Path, manifest: dict[str, Any], name: str, content: Any) -> None:
+    """Store ``content`` and a manifest that vouches for it; then files that it does not name go."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    write_bytes(run / FOLDER / name, data)
+    files = {**manifest["files"], name: hashlib.sha256(data).hexdigest()}
+    _write_manifest(run, {**manifest, "files": files})
+    for path in (run / FOLDER).glob("within*.pt"):
+        if path.name not in files:
+            path.unlink(missing_ok=True)
+
+
+def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
+    """Hand what a file holds to ``use``. RunError when it is not what the manifest says or of no use."""
+    path, data = run / FOLDER / name, _vouched(run, name)
+    try:
+        use(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
+    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file holds
+        raise RunError(f"{path} is damaged (no checkpoint)") from error
+    except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(f"{path} is damaged ({reason})") from error
+
+
+def _vouched(run: Path, name: str) -> bytes:
+    """A file's content. RunError when it is not what the manifest says."""
+    path = run / FOLDER / name
+    expected = _manifest(run)["files"].get(name)
+    if expected is None:
+        raise RunError(f"{path}: the {MANIFEST} beside it does not vouch for it")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RunError(f"{path} is damaged ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise RunError(f"{path} is damaged (its SHA-256 is not that in {MANIFEST})")
+    return data

@@ -1,0 +1,251 @@
+"""Words for the terminal: lists, cards, plans and results. Without torch, except for a dry run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
+from iufbench.cards.registry import card_paths, find_card, load_class
+from iufbench.cards.strategies import StrategyCard, load_strategy, read_yaml
+from iufbench.data.datasets import known_objects
+from iufbench.engine.plan import Plan, image_counts, iterations
+from iufbench.metrics import continual, values
+from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
+from iufbench.reporting.summary import summaries, summary_of
+from iufbench.reporting.tables.results import METRIC_TITLES
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of equal keys as aligned text with a header line."""
+    if not rows:
+        return "(none)"
+    names = list(rows[0])
+    table = [names, *[[_cell(row[n]) for n in names] for row in rows]]
+    widths = [max(len(line[i]) for line in table) for i in range(len(names))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.3f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def protocol_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "protocol": p.id,
+            "title": p.title,
+            "objects": "+".join(str(len(e)) for e in p.experiences),
+            "aliases": list(p.aliases),
+        }
+        for p in protocol_cards().values()
+    ]
+
+
+def strategy_rows() -> list[dict[str, Any]]:
+    return [
+        {"strategy": name, "title": card.title, "description": card.content.get("description", "")}
+        for name, card in ((n, load_strategy(n)) for n in card_paths("strategy"))
+    ]
+
+
+def dataset_rows() -> list[dict[str, Any]]:
+    return [
+        {
+            "dataset": c.name,
+            "title": c.title,
+            "objects": len(c.objects),
+            "layout": c.layout,
+            "licence": c.licence,
+        }
+        for c in dataset_cards().values()
+    ]
+
+
+def run_rows(results: Path) -> list[dict[str, Any]]:
+    runs, damaged = find_runs(results, include_incomplete=True)
+    rows = []
+    for run in runs:
+        image = summaries(run).get("image", {}) if run.complete else {}
+        rows.append(
+            {
+                "run": run.id,
+                "status": run.info["status"],
+                "image ACC": image.get("acc", math.nan),
+                "image ACC-final": image.get("acc_final", math.nan),
+                "image FM": image.get("fm", math.nan),
+                "path": str(run.path),
+            }
+        )
+    nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan}
+    rows += [{"run": "?", "status": "damaged", **nothing, "path": str(path)} for path, _ in damaged]
+    return rows
+
+
+def content_of(kind: str, name: str) -> dict[str, Any]:
+    """What a card or a run directory contains.
+
+    A strategy card has what it extends merged in, and ``uses``: what its learner declares to rely on.
+    """
+    if kind == "run":
+        return load_run(name).info
+    if kind == "strategy":
+        card = load_strategy(name)
+        return {**card.content, "uses": _declared(card)}
+    if kind == "protocol":
+        dataset, protocol = find_protocol(name)
+        if protocol is None:  # only the grammar knows it
+            made = dataclasses.asdict(resolve_protocol(name, known_objects(dataset, None)))
+            return {key: list(map(list, v)) if key == "experiences" else v for key, v in made.items() if v}
+        name = protocol.id
+    return read_yaml(find_card(kind, name))
+
+
+def _declared(card: StrategyCard) -> dict[str, Any]:
+    """The learner's ``uses``; imports the learner, and so torch."""
+    target = card.content.get("learner")
+    if not isinstance(target, str):
+        raise InputError(f"{card.path}: the key 'learner' is missing")
+    learner = load_class(target, card.path)
+    if not hasattr(learner, "uses"):
+        raise InputError(f"{card.path}: learner '{target}' is not a strategy: it has no 'uses'")
+    return dict(vars(learner.uses))
+
+
+def as_text(kind: str, name: str, content: dict[str, Any]) -> str:
+    if kind == "run":
+        return describe_results(load_run(name))
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip()
+
+
+def describe_plan(plan: Plan) -> str:
+    """The resolved run: data counts, parameters, estimated iterations, recipe. For ``--dry-run``."""
+    counts = image_counts(plan)
+    train = [sum(counts[o]["train"] for o in group) for group in plan.experiences]
+    steps = iterations(plan, train) if plan.learner.uses.gradients else [0] * len(train)
+    lines = [f"run        {plan.id}", f"directory  {plan.path}", f"data       {plan.dataset.root}", ""]
+    rows = [
+        {"experience": t, "objects": group, "train images": n, "iterations": k}
+        for t, (group, n, k) in enumerate(zip(plan.experiences, train, steps))
+    ]
+    tests = sum(c["test"] for c in counts.values())
+    lines += [columns(rows), "", f"test images {tests}; training iterations {sum(steps)}"]
+    from iufbench.engine.assembly import parameter_counts
+
+    numbers = parameter_counts(plan)
+    lines.append(
+        f"parameters {numbers['parameters_total']:,} in all, {numbers['parameters_trainable']:,} trainable "
+        "(backbone not counted)"
+    )
+    recipe = {k: v for k, v in plan.recipe.as_dict().items() if k != "provenance"}
+    lines += ["", yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100).rstrip()]
+    return "\n".join(lines)
+
+
+def describe_results(run: Run) -> str:
+    """The matrix R of image and pixel AUROC and its summaries, as text."""
+    if not run.complete:
+        raise InputError(f"{run.path}: the run is {run.info['status']}, not complete")
+    blocks = [
+        run.info["protocol"]["title"] + " | " + run.info["strategy"]["title"] + f" | seed {run.info['seed']}"
+    ]
+    if run.synthetic:
+        blocks[0] += " | SYNTHETIC data"
+    for level, summary in summaries(run).items():
+        matrix = run.matrix(level)
+        rows = []
+        for t, row in enumerate(matrix.values):
+            seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(row)]
+            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": _mean(seen)})
+        shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
+        numbers = ", ".join(
+            f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan))
+        )
+        blocks += [
+            f"\n{level} AUROC of every object seen so far, after each experience",
+            columns(rows),
+            numbers,
+        ]
+    return "\n".join(blocks)
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def explain_metric(name: str, path: Path | None) -> str:
+    """Definition, formula and users of a metric or summary, with its values on a run.
+
+    ``name`` may also be the title that tables print, in any case. Raises InputError with suggestions for an
+    unknown name.
+    """
+    known = {**continual.DEFINITIONS, **values.DEFINITIONS}
+    titles = {d.title.lower(): key for key, d in known.items()}
+    name = name if name in known else titles.get(name.lower(), name.lower())
+    if name not in known:
+        raise InputError(f"unknown metric '{name}'{suggest(name, known)} (known: {', '.join(known)})")
+    d = known[name]
+    better = "higher is better" if d.higher_is_better else "lower is better"
+    lines = [f"{name}: {d.title} ({better})", "", f"  {d.formula}", "", f"used by: {d.used_by}"]
+    if name in BY_HAND:
+        lines += ["", BY_HAND[name]]
+    if path is not None:
+        run = load_run(path)
+        lines += ["", f"on {run.id}" + (" (SYNTHETIC data)" if run.synthetic else "")]
+        if name in BY_HAND:
+            lines.append("  not recorded")
+        else:
+            lines += _summary_on(run, name) if name in continual.DEFINITIONS else _values_on(run, name)
+    return "\n".join(lines)
+
+
+BY_HAND = {
+    "aupimo": (
+        "Runs do not record it. From masks and float32 maps of an object, in Python:\n"
+        '  iufbench.metrics.pixel.pixel_metrics(masks, maps, aupimo=True)["aupimo"]\n'
+        "`iufbench evaluate RUN --save-maps` keeps a run's maps, rounded to float16."
+    ),
+    "intransigence": (
+        "Runs do not record it, because it compares two of them. With R and introduced of one run and joint\n"
+        "from another that trained on all objects at once (--strategy joint), in Python:\n"
+        "  iufbench.metrics.continual.intransigence(R, introduced, joint)"
+    ),
+}
+"""What ``metrics.csv`` does not hold, and how to get it."""
+UNDEFINED = "undefined: it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
+
+
+def _summary_on(run: Run, name: str) -> list[str]:
+    """A continual summary at each level, of every metric that was recorded."""
+    lines = []
+    for level in LEVELS:
+        found = {m: summary_of(run, level, m).get(name, math.nan) for m in run.names(level)}
+        known = {m: v for m, v in found.items() if not math.isnan(v)}
+        text = ", ".join(f"{_cell(v)} ({METRIC_TITLES.get(m, m)})" for m, v in known.items())
+        if found:
+            lines.append(f"  {level}: {text or UNDEFINED}")
+    return lines
+
+
+def _values_on(run: Run, metric: str) -> list[str]:
+    """A metric of every object after the last experience."""
+    lines = []
+    for level in LEVELS:
+        if metric in run.names(level):
+            last = run.matrix(level, metric).values[-1]
+            text = ", ".join(f"{o} {_cell(float(v)) or 'undefined'}" for o, v in zip(run.objects, last))
+            lines.append(f"  {level}, after the last experience: {text}")
+    return lines or ["  not measured"]

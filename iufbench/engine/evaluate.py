@@ -1,0 +1,35 @@
+"""Evaluate the objects of a run's test stream, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iufbench.engine.assembly import Parts
+from iufbench.engine.sealing import untouched
+from iufbench.engine.stopping import Stop
+from iufbench.evaluation.objects import EvaluationResult
+from iufbench.support.progress import Progress
+
+
+def evaluate_objects(
+    parts: Parts,
+    experience: int,
+    seen: int,
+    objects: Sequence[int],
+    progress: Progress,
+    label: str,
+    stop: Stop | None = None,
+) -> EvaluationResult:
+    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt.
+
+    Ends with KeyboardInterrupt between two objects when ``stop`` is asked for.
+    """
+    parts.evaluation.start(experience, seen)
+    with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
+        for number in objects:
+            if stop is not None:
+                stop.check()
+            parts.strategy.eval([parts.streams.test[number]])
+            parts.evaluation.judge(number)
+            bar.advance()
+    return parts.evaluation.result()

@@ -1,0 +1,263 @@
+"""From what the user typed to a checked plan: every mistake is found here, before anything is written."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
+from iufbench.cards.registry import load_class
+from iufbench.cards.request import Request
+from iufbench.cards.strategies import (
+    PRESETS,
+    WEIGHT_SOURCES,
+    Backbone,
+    Recipe,
+    StrategyCard,
+    load_strategy,
+    options_of,
+    resolve,
+)
+from iufbench.data.datasets import known_objects, open_dataset, synthetic_root
+from iufbench.data.samples import DataSet
+from iufbench.reporting.rundir import run_id, run_path
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+
+NEEDED_BYTES = 64 * 2**20  # metrics, scores, log and figures of a long run take a few MiB
+MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and IUF do
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with everything resolved. ``learner`` is the strategy class, ``options`` its card blocks."""
+
+    request: Request
+    protocol: Protocol
+    dataset: DataSet
+    dataset_card: DataSetCard | None
+    card: StrategyCard
+    recipe: Recipe
+    recipe_hash: str
+    preset: str
+    learner: Any
+    options: Any
+
+    @property
+    def id(self) -> str:
+        return run_id(
+            self.dataset.name, self.protocol.id, self.card.name, self.recipe_hash, self.request.seed
+        )
+
+    @property
+    def path(self) -> Path:
+        return run_path(
+            self.request.results,
+            self.dataset.name,
+            self.protocol.id,
+            self.card.name,
+            self.recipe_hash,
+            self.request.seed,
+        )
+
+    @property
+    def experiences(self) -> tuple[tuple[str, ...], ...]:
+        """What is trained together: the protocol's experiences, or all objects at once for ``joint``."""
+        return (self.protocol.objects,) if self.recipe.stream == "joint" else self.protocol.experiences
+
+
+def prepare(request: Request, progress: bool = True) -> Plan:
+    """Resolve and check a request. Raises InputError for every mistake a user can make in one.
+
+    Writes nothing, except that ``--synthetic`` makes its images in the cache folder on first use.
+    """
+    dataset_name, _ = find_protocol(request.protocol)
+    card = load_strategy(request.strategy)
+    dataset_card = dataset_cards().get(dataset_name)
+    if request.synthetic and request.data_root is not None:
+        raise InputError("--synthetic and --data-root cannot be given together")
+    if request.preset is not None and request.preset not in PRESETS:
+        raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
+    check_results_folder(request.results)
+    root = request.data_root
+    objects = known_objects(dataset_name, root, request.lists)
+    protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed)
+
+    def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
+        recipe = resolve(
+            card, dataset_name, _card_id(protocol), preset, request.settings, _overrides(request)
+        )
+        learner = load_class(recipe.learner, card.path)
+        _check_learner(learner, recipe, card)
+        _check_arithmetic(request, learner)
+        _check_weights(recipe.backbone.weights)
+        options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
+        return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
+
+    # The recipe is checked before data are made or read: a typing error must not cost a minute.
+    first_guess = request.preset or ("quick" if request.synthetic else "paper")
+    recipe_for(first_guess)
+    if request.synthetic:
+        root = synthetic_root(dataset_name, request.data_seed, progress=progress)
+    dataset = open_dataset(dataset_name, protocol.objects, root, request.lists)
+    _check_data(dataset, protocol)
+    if dataset_card is None and request.lists is None:
+        _check_results_outside(request.results, dataset.root)
+    usual = "quick" if dataset.synthetic else (dataset_card.preset if dataset_card else "paper")
+    preset = request.preset or usual
+    recipe, learner, options = recipe_for(preset)
+    return Plan(
+        request=request,
+        protocol=protocol,
+        dataset=dataset,
+        dataset_card=dataset_card,
+        card=card,
+        recipe=recipe,
+        recipe_hash=_identity(recipe, request),
+        preset=preset,
+        learner=learner,
+        options=options,
+    )
+
+
+def check_results_folder(results: Path) -> None:
+    """Raise InputError when a run could not be written there: found before an hour is spent on it."""
+    folder = results.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"--results {results}: {folder} is a file, not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"--results {results}: no permission to write in {folder}")
+    free = shutil.disk_usage(folder).free
+    if free < NEEDED_BYTES:
+        raise InputError(
+            f"--results {results}: only {free / 2**20:.0f} MiB free in {folder}, "
+            f"a run needs {NEEDED_BYTES >> 20} MiB"
+        )
+
+
+def _check_results_outside(results: Path, root: Path) -> None:
+    """In a folder without a card every folder is an object: results there would be taken for one."""
+    if results.resolve().is_relative_to(root.resolve()):
+        raise InputError(
+            f"--results {results} lies inside of the data root {root}, where every folder is an object: "
+            "choose a folder outside"
+        )
+
+
+def _check_data(dataset: DataSet, protocol: Protocol) -> None:
+    """An object with test images of one kind has undefined metrics; if all have, a run measures nothing."""
+    kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
+    if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
+        raise InputError(
+            f"{dataset.root}: no object has both good and defective test images, so nothing can be measured"
+        )
+
+
+def _card_id(protocol: Protocol) -> str:
+    """The id without the order: schedules belong to a protocol in whatever order its objects come."""
+    return protocol.id.partition("+")[0]
+
+
+def _overrides(request: Request) -> dict[str, Any]:
+    backbone = {}
+    if request.backbone is not None:
+        # A backbone given by name comes with its own weights and layers, not with the card's.
+        backbone = dataclasses.asdict(Backbone(name=request.backbone))
+        if request.backbone == "tf_efficientnet_lite0":
+            backbone["weights"] = "package"
+    if request.weights is not None:
+        backbone["weights"] = request.weights
+    return {"backbone": backbone} if backbone else {}
+
+
+def _check_weights(weights: str) -> None:
+    if weights not in WEIGHT_SOURCES and not Path(weights).is_file():
+        hint = suggest(weights, WEIGHT_SOURCES)
+        raise InputError(
+            f"backbone.weights '{weights}': there is no such file{hint} "
+            f"(a file, or {', '.join(WEIGHT_SOURCES)})"
+        )
+
+
+def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
+    from avalanche.training.templates.base import BaseTemplate
+
+    if not (isinstance(learner, type) and issubclass(learner, BaseTemplate)):
+        raise InputError(f"{card.path}: learner '{recipe.learner}' is not an Avalanche strategy class")
+    missing = [n for n in ("Options", "uses", "guide_size", "anomaly_maps") if not hasattr(learner, n)]
+    if missing:
+        raise InputError(
+            f"{card.path}: learner '{recipe.learner}' has no '{missing[0]}'; derive it from "
+            "iufbench.learning.base:ReconstructionStrategy"
+        )
+
+
+def _check_arithmetic(request: Request, learner: Any) -> None:
+    """A learner without a trained network has nothing to compile and no products to round."""
+    asked = [("--precision bf16", request.precision != "fp32"), ("--compile", request.compile)]
+    for option, given in asked:
+        if given and not learner.uses.gradients:
+            raise InputError(f"{option}: {request.strategy} trains no network; leave the option out")
+
+
+def _identity(recipe: Recipe, request: Request) -> str:
+    """The recipe's hash; files of weights count by their content, not by where they lie.
+
+    What changes scores without being in a card counts where it is not the default.
+    """
+    weights = Path(recipe.backbone.weights)
+    if weights.is_file():
+        backbone = dataclasses.replace(recipe.backbone, weights=_content_hash(weights))
+        recipe = dataclasses.replace(recipe, backbone=backbone)
+    beside: dict[str, Any] = {}
+    if request.init_from is not None:
+        beside["init_from"] = _content_hash(request.init_from)
+    if request.precision != "fp32":
+        beside["precision"] = request.precision
+    if request.compile:
+        beside["compile"] = True
+    return dataclasses.replace(recipe, options={**recipe.options, **beside}).fingerprint()
+
+
+def _content_hash(path: Path) -> str:
+    try:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """``a,b,c`` as a tuple, None when not given. Raises InputError for a text without any name."""
+    if text is None:
+        return None
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    if not names:
+        raise InputError(f"'{text}' names nothing: give names with commas between, such as a,b,c")
+    return names
+
+
+def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
+    """Per object: how many training and test images the run uses."""
+
+    def count(split: str, name: str) -> int:
+        return len(plan.dataset.select(split, (name,)))
+
+    return {o: {"train": count("train", o), "test": count("test", o)} for o in plan.protocol.objects}
+
+
+def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:
+    """Training iterations of every experience, from its number of images."""
+    result = []
+    for number, images in enumerate(train_counts):
+        training = plan.recipe.base if number == 0 else plan.recipe.increment
+        result.append(training.epochs_of(number) * -(-images // training.batch_size))
+    return result

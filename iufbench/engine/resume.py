@@ -1,0 +1,156 @@
+"""Where a run goes on, and what must not have changed since it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iufbench.engine.checkpoint import (
+    evaluated_experiences,
+    load_checkpoint,
+    load_within,
+    remove_state,
+    tidy,
+    trained_experiences,
+)
+from iufbench.engine.plan import Plan
+from iufbench.reporting.rundir import INFO, is_claimed
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import read_json
+from iufbench.support.progress import Progress
+
+PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")
+SECONDS = ("features", "train", "evaluate")
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``inside``: training goes on
+    inside the next one, in ``epoch`` (from 0), and took ``seconds`` so far."""
+
+    trained: int = 0
+    evaluated: int = 0
+    inside: bool = False
+    epoch: int = 0
+    seconds: float = 0.0
+
+    @property
+    def is_beginning(self) -> bool:
+        return self.trained == 0 and not self.inside
+
+
+def starting_point(
+    plan: Plan, strategy: Any, info: dict[str, Any], restart: bool, progress: Progress
+) -> Start:
+    """Restore ``strategy`` and the measured costs in ``info`` from what a run directory holds.
+
+    Raises InputError when the run was begun in another way than ``info`` says, RunError when a checkpoint is
+    damaged.
+    """
+    run = plan.path
+    if restart or not (run / INFO).is_file():
+        remove_state(run)
+    tidy(run)
+    trained = trained_experiences(run)
+    try:
+        inside = load_within(run, trained, strategy)
+    except RunError as error:
+        progress.say(f"{error}: going on without it")
+        inside = None
+    if trained == 0 and inside is None:
+        return Start()
+    before = read_json(run / INFO)
+    _refuse_changes(run, before, info)
+    if trained:
+        load_checkpoint(run, trained - 1, strategy)
+    seconds = {part: before["seconds"][part] for part in SECONDS}
+    info["seconds"] = {**seconds, "total": sum(seconds.values())}
+    info["resumed"] = [*before.get("resumed", []), trained]
+    if "shared_base" in before:  # where a sweep took the base experience from
+        info["shared_base"] = before["shared_base"]
+    info["costs"] = {**before["costs"], **{k: before["costs"][k][:trained] for k in PER_EXPERIENCE}}
+    place = f"after experience {trained}/{len(plan.experiences)}"
+    start = Start(trained, evaluated_experiences(run))
+    if inside is not None:
+        epoch, iteration, iterations = inside["state"]["position"]
+        start = Start(trained, start.evaluated, True, epoch, inside["seconds"])
+        place = (
+            f"inside experience {trained + 1}/{len(plan.experiences)}, epoch {epoch + 1}, "
+            f"after iteration {iteration}/{iterations}"
+        )
+    progress.say(f"going on {place} (--restart begins anew)")
+    for difference in _differences(_machine(before), _machine(info)):
+        progress.say(f"note: {difference}; the last digits may differ from those of an uninterrupted run")
+    return start
+
+
+def _refuse_changes(run: Path, before: dict[str, Any], info: dict[str, Any]) -> None:
+    changed = _differences(_made_of(before), _made_of(info))
+    if changed:
+        raise InputError(
+            f"{run} holds an unfinished run of something else ({'; '.join(changed)}): undo the change to go "
+            "on, or use --restart to begin anew"
+        )
+
+
+def _made_of(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What changes the numbers of a run and is not in its directory's name."""
+    return {
+        "experiences of the protocol": info["protocol"]["experiences"],
+        "backbone weights, SHA-256": info["backbone"]["weights_sha256"],
+        "--eval-unseen": info["request"]["eval_unseen"],
+    }
+
+
+def _machine(info: Mapping[str, Any]) -> dict[str, Any]:
+    packages = info["environment"]["packages"]
+    return {
+        "device": info["environment"]["device"],
+        "threads": info["environment"]["threads"],
+        "torch": packages.get("torch"),
+    }
+
+
+def other_recipe(plan: Plan) -> str | None:
+    """A line on an unfinished run of the same strategy, protocol and seed whose recipe is another one.
+
+    That is what a card edited under a stopped run leaves: the new recipe has a directory of its own. None
+    when there is no such run, or when it is at work just now.
+    """
+    if (plan.path / INFO).is_file():
+        return None
+    now = _flat(plan.recipe.as_dict())
+    for path in sorted(plan.path.parent.parent.glob(f"*/{plan.path.name}/{INFO}")):
+        try:
+            info = read_json(path)
+        except RunError:
+            continue
+        if info.get("status") == "complete" or is_claimed(path.parent):
+            continue
+        changed = _differences(_flat(info["recipe"]), now)
+        return (
+            f"note: {path.parent} is an unfinished run with another recipe ({'; '.join(changed)}); "
+            "this begins a new run beside it"
+        )
+    return None
+
+
+_WORDS = ("title", "description", "provenance", "resources")
+
+
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"base.lr": 1e-4, ...}`` as on a card, without what no number depends on."""
+    result: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            result |= _flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}".removeprefix("options.")] = value
+    return {k: v for k, v in result.items() if k.partition(".")[0] not in _WORDS}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys([*before, *now])
+    return [f"{k}: {before.get(k)} before, {now.get(k)} now" for k in keys if before.get(k) != now.get(k)]

@@ -1,0 +1,280 @@
+"""The one loop: for each experience train, evaluate, record."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from iufbench.engine.assembly import Parts, assemble, count_parameters
+from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
+from iufbench.engine.evaluate import evaluate_objects
+from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
+from iufbench.engine.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
+from iufbench.engine.selection import diagnose, watching
+from iufbench.engine.stopping import Stop
+from iufbench.reporting.rundir import (
+    INFO,
+    SELECTION,
+    claimed,
+    record_baseline,
+    record_experience,
+    record_hashes,
+    record_training,
+    write_info,
+)
+from iufbench.reporting.store import load_run
+from iufbench.reporting.summary import summaries
+from iufbench.support.device import choose_device
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import read_json
+from iufbench.support.progress import Progress, TrainingBar
+from iufbench.support.provenance import (
+    command_line,
+    environment,
+    file_hash,
+    now,
+    peak_memory_mb,
+    source_file_hash,
+)
+from iufbench.support.seeding import Seeds, derive, seed_everything
+from iufbench.support.version import __version__
+
+
+@dataclass
+class Work:
+    """A run at work. ``info`` becomes ``run.json``; ``checkpoint_epochs`` as in ``execute``."""
+
+    plan: Plan
+    parts: Parts
+    info: dict[str, Any]
+    progress: Progress
+    checkpoint_epochs: int | None
+    start: Start = Start()
+    stop: Stop = field(default_factory=Stop)
+
+
+def is_complete(plan: Plan) -> bool:
+    """Whether the plan's run directory already holds the finished run.
+
+    Raises InputError when it holds a run on other data, finished or not, or one without the unseen
+    objects that are asked for: nothing is overwritten or continued without ``--restart``.
+    """
+    if not (plan.path / INFO).is_file():
+        return False
+    try:
+        info = read_json(plan.path / INFO)
+    except RunError as error:
+        raise RunError(f"{error}; --restart runs it anew") from error
+    if info.get("dataset", {}).get("fingerprint") != plan.dataset.fingerprint():
+        raise InputError(
+            f"{plan.path} holds a run on other data (its file list or file sizes differ): "
+            "use --restart to replace it or --results DIR to keep both"
+        )
+    if info.get("status") != "complete":
+        return False
+    if plan.request.eval_unseen and not info.get("request", {}).get("eval_unseen"):
+        raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
+    if plan.request.diagnose_every is not None and not (plan.path / SELECTION).is_file():
+        raise InputError(f"{plan.path} was run without --diagnose-selection: use --restart to run it with it")
+    return True
+
+
+def execute(
+    plan: Plan, progress: Progress, restart: bool = False, checkpoint_epochs: int | None = None
+) -> Path:
+    """Train and evaluate a whole stream; returns the run directory.
+
+    An unfinished run goes on from its last checkpoint, and ends with the same numbers as one that was never
+    stopped; ``restart`` begins anew. Checkpoints inside an experience come every ``checkpoint_epochs``
+    epochs, None: about once a minute. The directory appears only after weights, images and masks have been
+    read without a fault, so that bad input leaves nothing behind. An interrupt or a failure is recorded in
+    ``run.json``. Raises RunError when another process is at work in the directory, and when the device's
+    memory is not enough.
+    """
+    device = choose_device(plan.request.device)
+    started, clock = now(), time.perf_counter()
+    other = other_recipe(plan)
+    if other is not None:
+        progress.say(other)
+    try:
+        parts = assemble(plan, device, progress)
+        info = _info(plan, parts, device, started)
+        with claimed(plan.path):
+            _carry_out(Work(plan, parts, info, progress, checkpoint_epochs), restart, clock)
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        raise RunError(
+            f"not enough memory on {device}: {reason} (try a smaller --set base.batch_size, "
+            "increment.batch_size or image_size)"
+        ) from error
+    return plan.path
+
+
+def _carry_out(work: Work, restart: bool, clock: float) -> None:
+    """Everything that writes into the run directory."""
+    plan, parts, info = work.plan, work.parts, work.info
+    info["seconds"] = {**dict.fromkeys(SECONDS, 0.0), "total": 0.0}
+    info["costs"] = {**count_parameters(parts.strategy), **{name: [] for name in PER_EXPERIENCE}}
+    work.start = starting_point(plan, parts.strategy, info, restart, work.progress)
+    seconds = info["seconds"]
+    seconds["features"] += time.perf_counter() - clock
+    _write(plan, info, "running")
+    try:
+        with work.stop:
+            _loop(work)
+    except KeyboardInterrupt:
+        _write(plan, info, "interrupted")
+        raise
+    except Exception as error:
+        info["error"] = f"{type(error).__name__}: {error}"
+        with suppress(RunError):  # a full disk: what filled it is said, not that this could not be written
+            _write(plan, info, "failed")
+        raise
+    images = sum(info["costs"]["trained_images"])
+    info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
+    info["costs"]["peak_memory_mb"] = peak_memory_mb()
+    device = parts.strategy.device
+    if device.type == "cuda":
+        info["costs"]["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
+    seconds["total"] += time.perf_counter() - clock
+    info["finished"] = now()
+    info["summary"] = summaries(load_run(plan.path))
+    info["records_sha256"] = record_hashes(plan.path)
+    _write(plan, info, "complete")
+
+
+def _loop(work: Work) -> None:
+    """Experiences from the start on: train, checkpoint, evaluate, record."""
+    plan, parts, progress, start, stop = work.plan, work.parts, work.progress, work.start, work.stop
+    objects_seen, steps, all_objects = 0, len(plan.experiences), range(len(plan.protocol.objects))
+    if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
+        rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training", stop)
+        record_baseline(plan.path, rows.metrics)
+    for number, names in enumerate(plan.experiences):
+        objects_seen += len(names)
+        label = f"experience {number + 1}/{steps}"
+        if number >= start.trained:
+            _train(work, number, label)
+        if number >= start.evaluated:
+            clock = time.perf_counter()
+            shown = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
+            rows = evaluate_objects(parts, number, objects_seen, shown, progress, label, stop)
+            record_experience(plan.path, number, rows.metrics, rows.scores)
+            if plan.request.diagnose_every is not None:
+                diagnose(plan, parts, number, objects_seen, rows.metrics, progress)
+            work.info["seconds"]["evaluate"] += time.perf_counter() - clock
+            _write(plan, work.info, "running")
+            record_evaluated(plan.path, number + 1)
+
+
+def _train(work: Work, number: int, label: str) -> None:
+    """Train experience ``number`` (from 0), or the rest of it, and store what it leaves."""
+    plan, info, strategy = work.plan, work.info, work.parts.strategy
+    experience = work.parts.streams.train[number]
+    inside = work.start if number == work.start.trained else Start()
+    seed_everything(derive(Seeds.of(plan.request.seed).training, number))
+    strategy.training_log = []
+    images, epochs = len(experience.resident), epochs_of(plan, number)
+    clock = time.perf_counter()
+    strategy.after_iteration = Saver(
+        plan.path, number, strategy, work.stop, work.checkpoint_epochs, inside.seconds
+    )
+    label = f"{label}: training {_short(plan.experiences[number])}"
+    with watching(strategy, plan.path, plan.request.diagnose_every, inside.epoch):
+        train_experience(work.parts, number, epochs, work.progress, label, inside.epoch)
+    info["seconds"]["train"] += inside.seconds + time.perf_counter() - clock
+    costs = info["costs"]
+    costs["trained_images"].append(images * epochs)
+    costs["bytes_kept"].append(int(strategy.bytes_kept))
+    costs["replayed_images"].append(int(strategy.replayed_images))
+    costs.update(count_parameters(strategy))
+    log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log, start=1)]
+    record_training(plan.path, number, log)
+    # The checkpoint comes last: where there is one, all else of this training has been written.
+    _write(plan, info, "running")
+    save_checkpoint(plan.path, number, strategy)
+
+
+def epochs_of(plan: Plan, number: int) -> int:
+    """Epochs of experience ``number``. A learner without gradients goes over its images once, whatever
+    schedule the card has."""
+    training = plan.recipe.base if number == 0 else plan.recipe.increment
+    return training.epochs_of(number) if plan.learner.uses.gradients else 1
+
+
+def train_experience(
+    parts: Parts, number: int, epochs: int, progress: Progress, label: str, done: int = 0
+) -> None:
+    """Train experience ``number`` (from 0) with a bar over the ``epochs`` of which ``done`` are behind."""
+    strategy, experience = parts.strategy, parts.streams.train[number]
+    with TrainingBar(progress, label, len(experience.resident) * (epochs - done), done) as bar:
+        strategy.plugins.insert(0, bar)
+        strategy.train(experience, eval_streams=[])
+        strategy.plugins.remove(bar)
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names) if len(names) <= 2 else f"{len(names)} objects"
+
+
+def _write(plan: Plan, info: dict[str, Any], status: str) -> None:
+    write_info(plan.path, {**info, "status": status})
+
+
+def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[str, Any]:
+    dataset, card, protocol = plan.dataset, plan.dataset_card, plan.protocol
+    uses = vars(plan.learner.uses)
+    return {
+        "iufbench": __version__,
+        "id": plan.id,
+        "dataset": {
+            "name": dataset.name,
+            "title": (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else ""),
+            "synthetic": dataset.synthetic,
+            "fingerprint": dataset.fingerprint(),
+            "root": str(dataset.root.absolute()),
+            "has_masks": dataset.has_masks,
+            "licence": "synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
+            "counts": image_counts(plan),
+        },
+        "protocol": {
+            "id": protocol.id,
+            "title": protocol.title,
+            "order": protocol.order,
+            "experiences": [list(e) for e in plan.experiences],
+            "version": protocol.version,
+        },
+        "strategy": {
+            "name": plan.card.name,
+            "title": plan.recipe.title,
+            "version": plan.recipe.version,
+            "uses": dict(uses),
+            "card_sha256": file_hash(plan.card.path),
+            "learner_sha256": source_file_hash(plan.learner),
+        },
+        "recipe": plan.recipe.as_dict(),
+        "recipe_hash": plan.recipe_hash,
+        "preset": plan.preset,
+        "seed": plan.request.seed,
+        "seeds": {
+            **Seeds.of(plan.request.seed).as_dict(),
+            "synthetic_data": plan.request.data_seed if plan.request.synthetic else None,
+        },
+        "backbone": {
+            "name": plan.recipe.backbone.name,
+            "weights": plan.recipe.backbone.weights,
+            "weights_sha256": parts.backbone.weights_sha256,
+            "random": parts.backbone.random,
+        },
+        "image_size": plan.recipe.image_size,
+        "map_size": MAP_SIZE,
+        "environment": environment(str(device), torch.get_num_threads()),
+        "request": plan.request.as_dict(),
+        "command": command_line(),
+        "started": started,
+    }

@@ -1,0 +1,142 @@
+"""A diagnosis, never a result: what choosing the best epoch on the test images would have reported.
+
+Runs report the state at the end of each experience. Some published code instead evaluates the test images
+after every epoch and keeps the best. ``--diagnose-selection`` measures how much that flatters: the
+*optimism gap*. States of epochs are set aside during training and evaluated afterwards by a learner of
+its own, so that neither the training nor what the strategy can reach is any different.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from iufbench.evaluation.rows import MetricRow
+from iufbench.reporting.rundir import EPOCH_STATES, SELECTION, read_rows
+from iufbench.support.errors import RunError
+from iufbench.support.files import write_bytes, write_csv
+from iufbench.support.progress import Progress
+
+COLUMNS = ("experience", "epoch", "reported", "object", "level", "auroc")
+
+
+class EpochStates:
+    """An Avalanche plugin (by its callback) that sets the state of every ``every``-th epoch aside."""
+
+    def __init__(self, run: Path, every: int, epochs_done: int) -> None:
+        self._folder, self._every, self._epoch = run / EPOCH_STATES, every, epochs_done
+
+    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+        import torch
+
+        self._epoch += 1
+        if self._epoch % self._every == 0:
+            buffer = io.BytesIO()
+            torch.save(strategy.state(), buffer)
+            write_bytes(self._folder / f"{self._epoch}.pt", buffer.getvalue())
+
+
+@contextmanager
+def watching(strategy: Any, run: Path, every: int | None, epochs_done: int = 0) -> Iterator[None]:
+    """Set states aside while the strategy trains one experience; nothing when ``every`` is None.
+
+    ``epochs_done``: of the experience when its training goes on inside it; their states are there already.
+    """
+    if every is None:
+        yield
+        return
+    if not epochs_done:
+        shutil.rmtree(run / EPOCH_STATES, ignore_errors=True)  # of an experience that was begun in vain
+    states = EpochStates(run, every, epochs_done)
+    strategy.plugins.append(states)
+    try:
+        yield
+    finally:
+        strategy.plugins.remove(states)
+
+
+def diagnose(
+    plan: Any, parts: Any, experience: int, seen: int, reported: list[MetricRow], progress: Progress
+) -> None:
+    """Evaluate the states that were set aside in ``experience`` and add them to ``selection.csv``.
+
+    ``reported``: the metrics that the run itself records. Seeds global generators; every experience does.
+    """
+    import torch
+
+    from iufbench.engine.assembly import Parts, build_strategy
+    from iufbench.engine.evaluate import evaluate_objects
+
+    device = parts.strategy.device
+    judge = build_strategy(plan, parts.backbone, device, parts.evaluation.maps)
+    apart = Parts(parts.streams, judge, parts.evaluation, parts.backbone)
+    folder = plan.path / EPOCH_STATES
+    epochs = sorted(int(path.stem) for path in folder.glob("*.pt"))
+    rows: list[tuple[Any, ...]] = [(experience, "", 1, *row) for row in _aurocs(reported)]
+    for epoch in epochs:
+        state = torch.load(folder / f"{epoch}.pt", map_location=device, weights_only=True)
+        judge.restore(state)
+        label = f"diagnosis, experience {experience + 1}, epoch {epoch}"
+        found = evaluate_objects(apart, experience, seen, range(seen), progress, label)
+        rows += [(experience, epoch, 0, *row) for row in _aurocs(found.metrics)]
+    path = plan.path / SELECTION
+    old = [list(row.values()) for row in read_rows(path, COLUMNS)] if path.exists() else []
+    write_csv(path, COLUMNS, [*(row for row in old if int(row[0]) < experience), *rows])
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _aurocs(rows: list[MetricRow]) -> list[tuple[str, str, float]]:
+    return [(row.object, row.level, row.value) for row in rows if row.metric == "auroc" and row.seen]
+
+
+class Optimism(NamedTuple):
+    """Means over experiences of the mean AUROC of the objects seen: as reported, and of the best epoch."""
+
+    reported: float
+    best: float
+    experiences: int
+
+    @property
+    def gap(self) -> float:
+        """How much better the best epoch on test images looks; never negative."""
+        return self.best - self.reported
+
+
+def optimism(run: Path) -> dict[str, Optimism]:
+    """level -> optimism of a run that was diagnosed.
+
+    In every experience the best of its epochs and of the reported state counts, chosen for each level on
+    its own; training always went on from the last one. Raises RunError when there is no diagnosis.
+    """
+    path = run / SELECTION
+    if not path.exists():
+        raise RunError(f"{run} has no {SELECTION}: run it with --diagnose-selection")
+    values: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for row in read_rows(path, COLUMNS):
+        state = "reported" if row["reported"] == "1" else row["epoch"]
+        by_state = values.setdefault(row["level"], {}).setdefault(int(row["experience"]), {})
+        by_state.setdefault(state, []).append(float(row["auroc"] or "nan"))
+    result = {}
+    for level, experiences in values.items():
+        means = [{s: float(np.nanmean(v)) for s, v in states.items()} for states in experiences.values()]
+        reported = float(np.mean([m["reported"] for m in means]))
+        best = float(np.mean([max(m.values()) for m in means]))
+        result[level] = Optimism(reported, best, len(means))
+    return result
+
+
+def describe_optimism(run: Path) -> str:
+    """The diagnosis for people, marked as what it is."""
+    lines = ["DIAGNOSIS, not a result: the best epoch on the test images would have been reported as"]
+    for level, found in optimism(run).items():
+        lines.append(
+            f"  {level} AUROC, mean over {found.experiences} experiences: {found.best:.4f} instead of "
+            f"{found.reported:.4f} (optimism gap {found.gap:.4f})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,125 @@
+"""Anomaly maps of one object at a time become exact metrics.
+
+The truth (labels, masks, names) and the strategy never meet: the strategy's evaluator holds a plugin that
+collects the strategy's own maps, and nothing else; they are judged after the strategy has let them go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from avalanche.evaluation import PluginMetric
+
+from iufbench.data.images import load_mask
+from iufbench.data.samples import Sample
+from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.metrics.image import image_metrics, image_score
+from iufbench.metrics.pixel import pixel_metrics
+
+
+@dataclass(frozen=True)
+class ObjectTest:
+    """What is known about the test images of one object: labels [N], masks [N, S, S] or None, names."""
+
+    object: str
+    labels: np.ndarray
+    masks: np.ndarray | None
+    names: list[str]
+
+    @classmethod
+    def of(
+        cls, name: str, samples: Sequence[Sample], root: Any, map_size: int, has_masks: bool
+    ) -> ObjectTest:
+        """Labels come from the file list; masks are resized to ``map_size`` by nearest neighbour."""
+        return cls(
+            object=name,
+            labels=np.array([s.label for s in samples], dtype=bool),
+            masks=np.stack([load_mask(s, map_size) for s in samples]) if has_masks else None,
+            names=[s.image.relative_to(root).as_posix() for s in samples],
+        )
+
+
+@dataclass
+class EvaluationResult:
+    """Rows for ``metrics.csv`` and ``scores.csv.gz`` of one evaluation."""
+
+    metrics: list[MetricRow] = field(default_factory=list)
+    scores: list[ScoreRow] = field(default_factory=list)
+
+
+class AnomalyMaps(PluginMetric):
+    """Collects the maps [N, S, S] float32 of a test experience, and knows nothing else.
+
+    It publishes no values: what a strategy scored on test images is no feedback for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parts: list[np.ndarray] = []
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        self._parts = []
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        self._parts.append(strategy.anomaly_maps().float().cpu().numpy())
+
+    def take(self) -> np.ndarray:
+        """The maps of the experience that was evaluated last; they are kept no longer."""
+        maps, self._parts = np.concatenate(self._parts), []
+        return maps
+
+    def reset(self) -> None:
+        self._parts = []
+
+    def result(self) -> None:
+        return None
+
+    def __str__(self) -> str:
+        return "AnomalyMaps"
+
+
+class ObjectEvaluation:
+    """Judges the maps of every test experience (one object each) exactly, after its last batch.
+
+    ``maps`` is the plugin for the strategy's evaluator. Memory: the maps of one object at a time. Image
+    scores are the maximum of the 16x16 average-pooled map (UniAD, IUF). A NaN or infinite score raises
+    RunError naming the image.
+    """
+
+    def __init__(self, tests: Sequence[ObjectTest]) -> None:
+        self.tests = tests
+        self.maps = AnomalyMaps()
+        self.experience = 0
+        self.seen = 0
+        # Called with (object test, maps [N, S, S]) when somebody wants more of them than numbers.
+        self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
+        self._rows = EvaluationResult()
+
+    def start(self, experience: int, seen: int) -> None:
+        """Begin the evaluation after ``experience``; the first ``seen`` objects have been learnt."""
+        self.experience, self.seen = experience, seen
+        self._rows = EvaluationResult()
+
+    def judge(self, number: int) -> None:
+        """Turn the collected maps of the object with this number into rows."""
+        test, maps = self.tests[number], self.maps.take()
+        if self.on_maps is not None:
+            self.on_maps(test, maps)
+        scores = image_score(maps)
+        values = {"image": image_metrics(test.labels, scores, names=test.names, object=test.object)}
+        if test.masks is not None:
+            values["pixel"] = pixel_metrics(test.masks, maps, names=test.names, object=test.object)
+        rows = [
+            ScoreRow(test.object, *row) for row in zip(test.names, map(int, test.labels), map(float, scores))
+        ]
+        self._rows.scores += sorted(rows, key=lambda row: row.image)  # the stream's order is a shuffled one
+        for level, metrics in values.items():
+            for metric, value in metrics.items():
+                row = MetricRow(test.object, level, metric, float(value), number < self.seen)
+                self._rows.metrics.append(row)
+
+    def result(self) -> EvaluationResult:
+        return self._rows

@@ -1,0 +1,1 @@
+"""What a method derives from: the base strategy, memories, rehearsal, penalties, resumable state."""

@@ -1,0 +1,179 @@
+"""Methods that remember features instead of training a network: one pass, no optimiser, no gradients.
+
+A learner fills in what it does with the patches it sees (``see``, ``settle``) and how far a patch is from
+what it remembers (``distances``). What it declares in ``uses`` decides how its memory is organised:
+
+- nothing: one memory for all objects;
+- ``object_id_at_training``: a memory per object; a test image is judged by the memory that it is nearest
+  to (smallest median distance of its patches: defects cover few patches);
+- ``object_id_at_test`` as well (an oracle): a test image is judged by the memory of its own object. An
+  object that has not been learnt yet is judged by the nearest memory.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from avalanche.training.utils import trigger_plugins
+from torch import Tensor, nn
+
+from iufbench.data.resident import UNKNOWN_OBJECT
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.context import Uses
+from iufbench.support.fields import number
+
+SHARED = UNKNOWN_OBJECT  # the key of a memory that belongs to no object in particular
+
+
+@dataclass(frozen=True)
+class Patches:
+    """``neighbourhood``: side of the window of tokens that is averaged into one patch feature;
+    ``smoothing``: standard deviation, in pixels of the 224x224 anomaly map, of the final Gaussian blur."""
+
+    neighbourhood: Literal[1, 3, 5, 7] = 3
+    smoothing: float = number(4.0, at_least=0)
+
+
+class PatchEmbedding(nn.Module):
+    """Patch features from frozen features; has no parameters.
+
+    Standardises per channel once ``fit_standardisation`` was called, then averages over a window of
+    ``neighbourhood`` x ``neighbourhood`` tokens; at the border, over the tokens that exist.
+    """
+
+    feature_mean: Tensor
+    feature_std: Tensor
+
+    def __init__(self, channels: int, neighbourhood: int) -> None:
+        super().__init__()
+        self.neighbourhood = neighbourhood
+        self.register_buffer("feature_mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("feature_std", torch.ones(channels, 1, 1))
+
+    def fit_standardisation(self, features: Tensor) -> None:
+        """Take mean and standard deviation of every channel from features [N, C, h, w]."""
+        std, mean = torch.std_mean(features.float(), dim=(0, 2, 3), correction=0)
+        # A channel that never varies keeps scale 1, so that it cannot blow up on other images.
+        std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+        self.feature_mean.copy_(mean[:, None, None])
+        self.feature_std.copy_(std[:, None, None])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[B, C, h, w] of features [B, C, h, w]."""
+        window = self.neighbourhood
+        return F.avg_pool2d(
+            (features - self.feature_mean) / self.feature_std,
+            window,
+            stride=1,
+            padding=window // 2,
+            count_include_pad=False,
+        )
+
+
+class MemoryBank(ReconstructionStrategy):
+    """``memory``: what is remembered, tensors by name, for every object or under ``SHARED``."""
+
+    @dataclass(frozen=True)
+    class Options:
+        patches: Patches = field(default_factory=Patches)
+
+    uses: ClassVar[Uses] = Uses(gradients=False)
+    carried: ClassVar[tuple[str, ...]] = ("memory",)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.memory: dict[int, dict[str, Tensor]] = {}
+
+    # What a method fills in ------------------------------------------------------------------------
+
+    @abstractmethod
+    def see(self, key: int, patches: Tensor) -> None:
+        """Take in patches [B, C, h, w] of training images that belong to the memory ``key``."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Bring ``memory`` up to date, after all images of an experience were seen once."""
+
+    @abstractmethod
+    def distances(self, key: int, patches: Tensor) -> Tensor:
+        """[B, h, w] >= 0: how far patches [B, C, h, w] are from the memory ``key``."""
+
+    # Training ----------------------------------------------------------------------------------------
+
+    def build_network(self) -> nn.Module:
+        return PatchEmbedding(self.context.channels, self.options.patches.neighbourhood)
+
+    def check_model_and_optimizer(self, **kwargs: Any) -> None:
+        self.model.to(self.device)
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        super()._before_training_exp(**kwargs)
+        self.train_epochs = 1
+
+    @torch.no_grad()
+    def training_epoch(self, **kwargs: Any) -> None:
+        for batch in self.dataloader:
+            self.mbatch = batch
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self.mb_output = self.forward()
+            objects = self.mbatch.objects
+            keys = objects if self.uses.object_id_at_training else torch.full_like(objects, SHARED)
+            for key in keys.unique().tolist():
+                self.see(key, self.mb_output[keys == key])
+            trigger_plugins(self, "after_training_iteration", **kwargs)
+        self.settle()
+
+    def _after_training_epoch(self, **kwargs: Any) -> None:
+        images = len(self.experience.resident)
+        self.training_log.append({"images": images, "bytes_kept": self.bytes_kept})
+        trigger_plugins(self, "after_training_epoch", **kwargs)
+
+    @property
+    def bytes_kept(self) -> int:
+        return sum(tensor.nbytes for parts in self.memory.values() for tensor in parts.values())
+
+    # Evaluation --------------------------------------------------------------------------------------
+
+    def forward(self) -> Tensor:
+        return self.model(self.mbatch.x)
+
+    def anomaly_maps(self) -> Tensor:
+        judge = self._judged_by_own if self.uses.object_id_at_test else self._judged_by_nearest
+        distances = judge(self.mb_output)
+        maps = F.interpolate(
+            distances[:, None], size=(self.context.map_size,) * 2, mode="bilinear", align_corners=True
+        )
+        return blur(maps[:, 0], self.options.patches.smoothing)
+
+    def _judged_by_nearest(self, patches: Tensor) -> Tensor:
+        """[B, h, w]: distances to the one memory that explains most of an image best."""
+        distances = torch.stack([self.distances(key, patches) for key in self.memory])
+        nearest = distances.flatten(2).median(dim=2).values.argmin(dim=0)
+        return distances[nearest, torch.arange(len(patches), device=patches.device)]
+
+    def _judged_by_own(self, patches: Tensor) -> Tensor:
+        """[B, h, w]: distances to the memory of each image's object."""
+        objects = self.mbatch.objects
+        result = patches.new_empty(len(patches), *patches.shape[2:])
+        for key in objects.unique().tolist():
+            own = objects == key
+            part = patches[own]
+            result[own] = self.distances(key, part) if key in self.memory else self._judged_by_nearest(part)
+        return result
+
+
+def blur(maps: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of maps [B, S, S], cut off at four standard deviations, mirrored at the border."""
+    if sigma == 0:
+        return maps
+    radius = min(int(4 * sigma + 0.5), maps.shape[-1] - 1)
+    grid = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-0.5 * (grid / sigma).square())
+    kernel = (kernel / kernel.sum())[None, None]
+    padded = F.pad(maps[:, None], (radius,) * 4, mode="reflect")
+    return F.conv2d(F.conv2d(padded, kernel[..., None, :]), kernel[..., None])[:, 0]

@@ -1,0 +1,143 @@
+"""What all learners with a rehearsal memory share: a memory that is filled after every experience."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from iufbench.learning.base import ReconstructionStrategy
+from iufbench.learning.buffer import Memory, first_of_each, joined, nbytes, rows, selected, shares
+from iufbench.learning.context import Uses
+from iufbench.models.uniad import Reconstruction
+from iufbench.support.seeding import derive
+
+OBJECT_BYTES = 8  # an object id is int64
+
+
+class Rehearsal(ReconstructionStrategy):
+    """Keeps images of every object, equally many of each, within ``options.memory`` (a BalancedBudget).
+
+    ``replayed_images`` counts showings: an old image that is shown five times counts as five.
+    """
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, stored_images=True)
+    carried: ClassVar[tuple[str, ...]] = ("memory",)
+    within: ClassVar[tuple[str, ...]] = ("draws",)
+    maps_per_image: ClassVar[int] = 0  # tensors of the features' shape stored beside an image
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.memory: Memory = {}
+        self.capacity: int | None = self.options.memory.capacity(self.image_bytes)
+        self._generator = torch.Generator()
+
+    @classmethod
+    def guide_size(cls, options: Any, image_size: int) -> int | None:
+        return image_size if options.memory.store == "images" else None
+
+    @property
+    def precision(self) -> torch.dtype:
+        return getattr(torch, self.options.memory.precision)
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes that one remembered image takes."""
+        features = self.context.channels * math.prod(self.context.feature_size) * self.precision.itemsize
+        image = 3 * self.recipe.image_size**2 if self.options.memory.store == "images" else features
+        label = OBJECT_BYTES if self.uses.object_id_at_training else 0
+        return image + self.maps_per_image * features + label
+
+    @property
+    def bytes_kept(self) -> int:
+        return super().bytes_kept + nbytes(self.memory)
+
+    def _before_training_exp(self, **kwargs: Any) -> None:
+        self.limits()  # too small a budget must not cost an experience's training
+        seed = derive(self.context.seeds.memory, "draw", self.experience.current_experience)
+        self._generator = torch.Generator().manual_seed(seed)
+        super()._before_training_exp(**kwargs)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self.remember()
+        super()._after_training_exp(**kwargs)
+
+    # What is kept ----------------------------------------------------------------------------------
+
+    def limits(self) -> dict[int, int | None]:
+        """Images that each object seen so far may have, those of this experience included."""
+        new = self.experience.resident.objects.unique().tolist()
+        old = self.memory["objects"].unique().tolist() if self.memory else []
+        objects = sorted({*old, *new})
+        return shares(objects, self.capacity, self.options.memory.per_object)
+
+    def remember(self) -> None:
+        """Shrink the old objects' shares to the new limits and add the new objects' images."""
+        limits, data = self.limits(), self.experience.resident
+        order = self.preference()
+        chosen = order[first_of_each(data.objects[order], limits)]
+        memory = joined(self.memory, self.columns(chosen))
+        self.memory = selected(memory, first_of_each(memory["objects"], limits))
+
+    def preference(self) -> Tensor:
+        """The experience's images [N], those to keep first at the front; here in random order."""
+        seed = derive(self.context.seeds.memory, "keep", self.experience.current_experience)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.experience.resident), generator=generator)
+
+    def columns(self, chosen: Tensor) -> Memory:
+        """What is stored of the images with indices ``chosen`` [n]."""
+        data = self.experience.resident
+        if self.options.memory.store == "images":
+            stored = {"images": data.guide[chosen]}
+        else:
+            stored = {"features": data.features[chosen].to(self.precision)}
+        return {**stored, "objects": data.objects[chosen]} if self.uses.object_id_at_training else stored
+
+    @torch.no_grad()
+    def outputs(self, chosen: Tensor) -> list[Reconstruction]:
+        """The network's outputs for images of this experience, in evaluation mode, batch by batch."""
+        self.model.eval()
+        batches = [self.experience.resident.batch(part) for part in chosen.split(self.eval_mb_size)]
+        found = [self.model(batch.to(self.device).x) for batch in batches]
+        self.model.train()
+        return found
+
+    # What is shown again ---------------------------------------------------------------------------
+
+    @property
+    def draws(self) -> Tensor:
+        """The state of the generator that old images are drawn with, for checkpoints."""
+        return self._generator.get_state()
+
+    @draws.setter
+    def draws(self, state: Tensor) -> None:
+        self._generator.set_state(state.cpu())
+
+    def draw(self, new_images: int) -> Memory:
+        """Random different rows for one iteration with ``new_images`` new ones, float32 on the device.
+
+        They have ``features`` whatever is stored.
+        """
+        count = self.options.memory.batch or new_images
+        index = torch.randperm(rows(self.memory), generator=self._generator)[:count]
+        self.replayed_images += len(index)
+        drawn = selected(self.memory, index)
+        if "images" in drawn:
+            drawn["features"] = self.context.encode(drawn.pop("images"))
+        return {n: (t.float() if t.is_floating_point() else t).to(self.device) for n, t in drawn.items()}
+
+
+class JointRehearsal(Rehearsal):
+    """Appends old images to every mini-batch of new ones; the mean loss is over both."""
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.drawn: Memory = {}
+
+    def forward(self) -> Reconstruction:
+        x = self.mbatch.x
+        self.drawn = self.draw(len(x)) if self.is_training and self.memory else {}
+        return self.network(torch.cat([x, self.drawn["features"]]) if self.drawn else x)

@@ -1,0 +1,123 @@
+"""All runs of a results folder, recomputed from their raw records, with all that is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from iufbench.reporting.rundir import record_hashes
+from iufbench.reporting.store import SCORES, Run, find_runs
+from iufbench.reporting.summary import image_metrics_from_scores, summaries
+from iufbench.support.errors import InputError, RunError
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Collection:
+    """``runs`` are complete; ``notes`` are disagreements by run id; ``damaged`` could not be read."""
+
+    runs: list[Run]
+    incomplete: list[Run] = field(default_factory=list)
+    damaged: list[tuple[Path, str]] = field(default_factory=list)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def warnings(self) -> list[str]:
+        """One line for everything a reader of the results should know."""
+        lines = [f"skipped {path}: {reason}" for path, reason in self.damaged]
+        lines += [f"{run}: {note}" for run, notes in self.notes.items() for note in notes]
+        return lines + [f"not counted: {run.id} is {run.info['status']}" for run in self.incomplete]
+
+
+def collect(results: Path | str, strict: bool = False) -> Collection:
+    """Read every run below ``results``.
+
+    Raises InputError when there is none to show, and with ``strict`` RunError for anything damaged or
+    inconsistent, which otherwise becomes a warning.
+    """
+    found, damaged = find_runs(results, include_incomplete=True)
+    runs, notes = [], {}
+    for run in found:
+        if not run.complete:
+            continue
+        try:
+            run, problems = recompute(run)
+        except RunError as error:
+            damaged.append((run.path, str(error)))
+            continue
+        runs.append(run)
+        if problems:
+            notes[run.id] = problems
+    collection = Collection(runs, [r for r in found if not r.complete], damaged, notes)
+    if strict and (damaged or notes):
+        raise RunError("; ".join(Collection([], [], damaged, notes).warnings()))
+    if not runs:
+        reason = (
+            f" ({len(damaged)} damaged, {len(collection.incomplete)} incomplete)" if found or damaged else ""
+        )
+        raise InputError(
+            f"no complete run below {Path(results) / 'runs'}{reason}; "
+            "make one: iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic"
+        )
+    return collection
+
+
+def recompute(run: Run) -> tuple[Run, list[str]]:
+    """The run with its image metrics computed again from the scores of its images, and what disagreed.
+
+    A changed summary or image metric thus cannot change a table: image metrics come from
+    ``scores.csv.gz``, summaries from the matrix, and ``run.json``'s own summary is only compared. Pixel
+    metrics cannot be computed again without maps: that a file of results is not the one the run left is
+    seen by its hash in ``run.json`` (runs of versions that kept none are not checked).
+    Raises RunError when the scores are damaged.
+    """
+    notes = _changed_files(run)
+    if (run.path / SCORES).exists():
+        run, changed = _from_scores(run)
+        if changed:
+            notes.append(f"metrics.csv disagrees with scores.csv.gz ({changed[0]}; {len(changed)} in all)")
+    stored = run.info.get("summary") or {}
+    wrong = []
+    for level, values in summaries(run).items():
+        for name, value in values.items():
+            told = (stored.get(level) or {}).get(name)
+            if told is None:  # not recorded by the version that wrote it, or undefined
+                continue
+            if not isinstance(told, (int, float)) or not abs(told - value) <= TOLERANCE:
+                wrong.append(f"{level} {name} {told!r} instead of {value!r}")
+    if wrong:
+        notes.append(f"run.json's summary disagrees with metrics.csv ({wrong[0]}; {len(wrong)} in all)")
+    return run, notes
+
+
+def _changed_files(run: Run) -> list[str]:
+    told, found = run.info.get("records_sha256") or {}, record_hashes(run.path)
+    return [
+        f"{name} {'was changed' if name in found else 'was removed'} after the run ended"
+        for name, digest in told.items()
+        if found.get(name) != digest
+    ]
+
+
+def _from_scores(run: Run) -> tuple[Run, list[str]]:
+    computed = {
+        (experience, name, metric): value
+        for experience, name, values in image_metrics_from_scores(run)
+        for metric, value in values.items()
+    }
+    metrics = run.metrics.copy()
+    values, changed = metrics["value"].to_numpy(copy=True), []
+    for i, row in enumerate(metrics.itertuples()):
+        value = computed.get((row.experience, row.object, row.metric)) if row.level == "image" else None
+        if value is None:
+            continue
+        same = abs(value - row.value) <= TOLERANCE or (math.isnan(value) and math.isnan(row.value))
+        if not same:
+            changed.append(f"{row.metric} of {row.object} after experience {row.experience}")
+        values[i] = value
+    metrics["value"] = np.asarray(values, dtype=float)
+    return dataclasses.replace(run, metrics=metrics), changed

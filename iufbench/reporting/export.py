@@ -1,0 +1,164 @@
+"""All runs for other tools: one tidy table (CSV, Parquet), and each run's matrix as pyCLAD writes it."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from iufbench.metrics.continual import DEFINITIONS
+from iufbench.reporting.collect import collect
+from iufbench.reporting.store import LEVELS, Run
+from iufbench.reporting.tables.build import warn_on_stderr
+from iufbench.support.errors import InputError
+from iufbench.support.files import write_bytes, write_csv, write_json
+
+INSTALL = 'pip install "iufbench[parquet]"'
+COLUMNS = (
+    "run",
+    "dataset",
+    "synthetic",
+    "fingerprint",
+    "protocol",
+    "strategy",
+    "strategy_version",
+    "preset",
+    "recipe_hash",
+    "seed",
+    "backbone",
+    "image_size",
+    "experience",
+    "object",
+    "introduced",
+    "seen",
+    "level",
+    "metric",
+    "value",
+)
+PYCLAD_NAMES = {"auroc": "ROC-AUC", "ap": "Average-Precision", "f1_max": "F1-max"}
+PYCLAD_SUMMARIES = {
+    "ContinualAverage": "pyclad_average",
+    "BackwardTransfer": "pyclad_bwt",
+    "ForwardTransfer": "pyclad_fwt",
+    "ForgettingMeasure": "pyclad_fm",
+}
+
+
+def export(
+    results_dir: Path | str,
+    out_dir: Path | str,
+    formats: Sequence[str] = ("csv",),
+    strict: bool = False,
+    warn: Callable[[str], None] = warn_on_stderr,
+) -> list[Path]:
+    """Write ``runs.csv`` or ``runs.parquet`` (one line a value) and ``pyclad/<run>.json``; returns the files.
+
+    Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow, and
+    RunError with ``strict`` when a run is damaged or inconsistent.
+    """
+    if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
+        raise InputError(f"Parquet files need the package pyarrow, which is not installed: {INSTALL}")
+    collection = collect(results_dir, strict)
+    for line in collection.warnings():
+        warn(line)
+    out = Path(out_dir)
+    rows = [row for run in collection.runs for row in tidy_rows(run)]
+    paths = []
+    if "csv" in formats:
+        paths.append(write_csv(out / "runs.csv", COLUMNS, rows))
+    if "parquet" in formats:
+        data = io.BytesIO()
+        pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(data, engine="pyarrow", index=False)
+        paths.append(write_bytes(out / "runs.parquet", data.getvalue()))
+    for run in collection.runs:
+        name = run.id.replace("/", "_")
+        paths.append(write_json(out / "pyclad" / f"{name}.json", pyclad(run)))
+    return paths
+
+
+def tidy_rows(run: Run) -> list[tuple[Any, ...]]:
+    """One row for every value of a run, with all that identifies it; columns as in ``COLUMNS``."""
+    info = run.info
+    introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
+    shared = (
+        run.id,
+        info["dataset"]["name"],
+        info["dataset"]["synthetic"],
+        info["dataset"]["fingerprint"],
+        info["protocol"]["id"],
+        info["strategy"]["name"],
+        info["strategy"].get("version"),
+        info.get("preset"),
+        info["recipe_hash"],
+        info["seed"],
+        (info.get("backbone") or {}).get("name"),
+        info.get("image_size"),
+    )
+    return [
+        (
+            *shared,
+            row.experience,
+            row.object,
+            introduced[row.object],
+            row.seen,
+            row.level,
+            row.metric,
+            row.value,
+        )
+        for row in run.metrics.itertuples()
+    ]
+
+
+def pyclad(run: Run) -> dict[str, Any]:
+    """A run in the layout of pyCLAD's ``JsonOutputWriter`` with ``ConceptMetricCallback`` (2026).
+
+    Rows of ``metric_matrix`` are learnt experiences, columns evaluated objects; an experience of several
+    objects is named by all of them. pyCLAD evaluates unseen objects too; where they were not evaluated
+    here (see ``--eval-unseen``) the entry is absent, and summaries that need it are null.
+    """
+    info = run.info
+    order = ["+".join(objects) for objects in run.experiences]
+    result: dict[str, Any] = {
+        "dataset": {"name": info["dataset"]["name"], "train_concepts_no": len(order)},
+        "strategy": {
+            "name": info["strategy"]["name"],
+            "recipe_hash": info["recipe_hash"],
+            "seed": info["seed"],
+        },
+        "iufbench_run": run.id,
+    }
+    for level in LEVELS:
+        for metric in run.names(level):
+            matrix = run.matrix(level, metric)
+            known = ~np.isnan(matrix.values)
+            present = run.metrics[(run.metrics["level"] == level) & (run.metrics["metric"] == metric)]
+            measured = set(zip(present["experience"], present["object"]))
+            name = f"{level}-{PYCLAD_NAMES.get(metric, metric)}"
+            result[f"concept_metric_callback_{name}"] = {
+                "base_metric_name": name,
+                "metrics": {
+                    title: DEFINITIONS[summary].function(matrix.values, matrix.introduced)
+                    for title, summary in PYCLAD_SUMMARIES.items()
+                },
+                "concepts_order": order,
+                "test_order": list(matrix.objects),
+                "metric_matrix": {
+                    order[t]: {
+                        o: matrix.values[t, i] for i, o in enumerate(matrix.objects) if (t, o) in measured
+                    }
+                    for t in range(len(order))
+                },
+                "undefined_concepts": [
+                    o
+                    for i, o in enumerate(matrix.objects)
+                    if any((t, o) in measured and not known[t, i] for t in range(len(order)))
+                ],
+                "first_seen_step": dict(zip(matrix.objects, matrix.introduced.tolist())),
+            }
+    seconds = info.get("seconds") or {}
+    return {**result, "train_time": seconds.get("train"), "eval_time": seconds.get("evaluate")}

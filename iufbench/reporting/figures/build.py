@@ -1,0 +1,140 @@
+"""Every figure of a results folder and of one run: pure functions of runs and published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from iufbench.reporting.collect import collect
+from iufbench.reporting.figures.bars import cost_figure, forgetting_figure
+from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream_figure
+from iufbench.reporting.figures.drawing import save, styles
+from iufbench.reporting.figures.matrix import matrix_figure
+from iufbench.reporting.figures.qualitative import qualitative_figures
+from iufbench.reporting.groups import Group, group_runs
+from iufbench.reporting.literature import published
+from iufbench.reporting.maps import how_to_keep
+from iufbench.reporting.store import LEVELS, load_run
+from iufbench.reporting.tables.build import warn_on_stderr
+from iufbench.support.errors import InputError, RunError
+
+__all__ = [
+    "curve_figure",
+    "matrix_figure",
+    "paper_figure",
+    "write_figures",
+    "write_qualitative",
+    "write_run_figures",
+]
+
+
+def write_run_figures(run_path: Path | str) -> list[Path]:
+    """Write ``matrix_image``, ``matrix_pixel`` and ``curve`` (PNG and PDF) into a run directory.
+
+    Levels without metrics have no figure. Raises RunError when the run is damaged.
+    """
+    run = load_run(run_path)
+    levels = [level for level in LEVELS if "auroc" in run.names(level)]
+    paths = []
+    for level in levels:
+        paths += save(matrix_figure(run, level), run.path / f"matrix_{level}")
+    if levels:
+        paths += save(stream_figure(group_runs([run]), published(), levels), run.path / "curve")
+    return paths
+
+
+def write_figures(
+    results_dir: Path | str,
+    out_dir: Path | str,
+    strict: bool = False,
+    warn: Callable[[str], None] = warn_on_stderr,
+) -> list[Path]:
+    """Write all figures of the complete runs below ``results_dir``; returns the files written.
+
+    ``figure1_mvtec`` and ``figure2_visa`` repeat the paper's figures where there are real runs; for every
+    data set and protocol there are ``curves_``, ``forgetting_`` and (from two strategies or recipes on)
+    ``costs_`` figures, a ``matrix_`` of the first seed of every group, and ``qualitative_`` figures of the
+    objects whose anomaly maps were kept. Damaged and incomplete runs are handled as by ``write_tables``.
+    """
+    collection = collect(results_dir, strict)
+    for line in collection.warnings():
+        warn(line)
+    groups, out, numbers = group_runs(collection.runs), Path(out_dir), published()
+    look = styles([g.strategy for g in groups], numbers)
+    paths: list[Path] = []
+    titles = list(dict.fromkeys(title for title, _ in numbers.protocols.values()))
+    for number, title in enumerate(titles, start=1):
+        protocols = {p for p, (dataset, _) in numbers.protocols.items() if dataset == title}
+        members = [g for g in groups if g.protocol in protocols and not g.info["dataset"]["synthetic"]]
+        if members:
+            family = members[0].protocol.partition("_")[0]
+            paths += save(paper_figure(members, numbers, title, look), out / f"figure{number}_{family}")
+    for (dataset, protocol), members in _streams(groups).items():
+        levels = [level for level in LEVELS if any("auroc" in g.runs[0].names(level) for g in members)]
+        stem = f"{dataset}_{protocol}"
+        if levels:
+            paths += save(stream_figure(members, numbers, levels, look), out / f"curves_{stem}")
+        for level in levels:
+            if any(not g.joint and "auroc" in g.runs[0].names(level) for g in members):
+                figure = forgetting_figure(members, numbers, level, look)
+                paths += save(figure, out / f"forgetting_{stem}_{level}")
+            if len(members) > 1:
+                paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
+        for group in members:
+            for level in levels:
+                heat_map = _matrix(group, level)
+                if heat_map is not None:
+                    name = group.runs[0].id.replace("/", "_")
+                    paths += save(heat_map, out / f"matrix_{name}_{level}")
+    for wanted in qualitative_figures(groups):
+        try:
+            paths += save(wanted.figure(numbers), out / wanted.stem)
+        except (InputError, RunError) as error:
+            warn(f"no {wanted.stem}: {error}")
+    return paths
+
+
+def write_qualitative(
+    results_dir: Path | str,
+    out_dir: Path | str,
+    objects: Sequence[str] | None = None,
+    strategies: Sequence[str] | None = None,
+    strict: bool = False,
+    warn: Callable[[str], None] = warn_on_stderr,
+) -> list[Path]:
+    """Write ``qualitative_<data set>_<protocol>_<object>`` from kept anomaly maps; returns the files.
+
+    ``objects`` and ``strategies`` restrict them. Raises InputError for unknown names, and naming the command
+    that keeps maps when there are none, or none of what was asked for by name.
+    """
+    collection = collect(results_dir, strict)
+    for line in collection.warnings():
+        warn(line)
+    groups, numbers = group_runs(collection.runs), published()
+    paths: list[Path] = []
+    found = qualitative_figures(groups, objects, strategies)
+    if not found:
+        run = collection.runs[0]
+        raise InputError(f"no run has kept its anomaly maps; {how_to_keep(run)}")
+    for wanted in found:
+        for group in wanted.missing:
+            run = group.runs[0]
+            warn(f"{wanted.stem} is without {run.id}; {how_to_keep(run, [wanted.object])}")
+        paths += save(wanted.figure(numbers), Path(out_dir) / wanted.stem)
+    return paths
+
+
+def _matrix(group: Group, level: str) -> Figure | None:
+    try:
+        return matrix_figure(group.runs[0], level)
+    except InputError:  # this run was evaluated without this level
+        return None
+
+
+def _streams(groups: list[Group]) -> dict[tuple[str, str], list[Group]]:
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        found.setdefault((group.info["dataset"]["name"], group.protocol), []).append(group)
+    return found

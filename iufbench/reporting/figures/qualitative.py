@@ -1,0 +1,205 @@
+"""Figure 3: what strategies see on one image of an object, as the stream goes on."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from iufbench.reporting.examples import RULE, Example, Line, make_example, run_with_maps
+from iufbench.reporting.figures.drawing import head, new_figure, plain, style_context
+from iufbench.reporting.figures.matrix import step_label
+from iufbench.reporting.groups import Group
+from iufbench.reporting.literature import Published
+from iufbench.reporting.maps import how_to_keep
+from iufbench.reporting.tables.results import protocol_title
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+
+PANEL = 1.3  # inches
+BOX = (0, 1, 1, 0)
+
+
+def caption(example: Example) -> str:
+    """What the figure shows, and by which rule its image was chosen."""
+    several = len(example.lines) > 1
+    parts = [
+        f"Image {example.image}: {RULE}" + (" (ranks averaged over the strategies)." if several else "."),
+        "Below each map: image score and threshold (best F1 on the object's test images at that time), "
+        "whether the score reaches it, and the object's image AUROC in percent.",
+        "Colours, the same in all panels: 0 is the median pixel of normal test images, 1 the threshold, both "
+        "right after the object was learnt.",
+        "Line: annotated defect." if example.mask is not None else "Without pixel annotation.",
+        "Runs: " + ", ".join(line.run.id for line in example.lines) + ".",
+    ]
+    return " ".join(parts)
+
+
+def qualitative_figure(example: Example, published: Published) -> Figure:
+    """A row a strategy, a column an experience; picture and annotated defect on the left."""
+    lines = example.lines
+    streams = [line for line in lines if not line.group.joint] or list(lines)
+    steps = sorted({panel.experience for line in streams for panel in line.panels})
+    lead = 2 if len(lines) == 1 else 1
+    columns = lead + len(steps)
+    width = 0.55 + (PANEL + 0.08) * columns + 0.6
+    text = textwrap.wrap(caption(example), int(width * 19))
+    foot = 0.1 + 0.125 * len(text)
+    height = 0.75 + len(lines) * (PANEL + 0.42) + foot
+    with style_context():
+        figure = new_figure(width, height)
+        grid = figure.subplots(len(lines), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+        _pictures(grid, example, lead)
+        peaks = [np.percentile(p.map, 99.8) for line in lines for p in line.panels]
+        highest = max(1.5, float(np.percentile(peaks, 90)))  # one panel far off must not darken the others
+        scale = ScalarMappable(Normalize(0, highest), "cividis")
+        for row, line in zip(grid[:, lead:], lines):
+            _row(row, line, steps, scale, example.mask)
+            row[0].set_ylabel(_name(line, lines), fontsize=8.5)
+        for axes, t in zip(grid[0, lead:], steps):
+            axes.set_title(_after(streams, t), fontsize=7.5)
+        bar = figure.colorbar(scale, cax=grid[0, -1].inset_axes((1.07, 0, 0.06, 1)))
+        above = _ticks(highest)
+        bar.set_ticks([0, 1, *above], labels=["0: normal", "1: threshold", *map(str, above)])
+        figure.text(
+            0.1 / width, 0.05 / height, plain("\n".join(text)), fontsize=6.5, color="#444444", va="bottom"
+        )
+        title = f"{_place(lines[0].group, published)}: {example.object.replace('_', ' ')}"
+        head(figure, title, lines[0].run.synthetic, foot)
+    return figure
+
+
+def _place(group: Group, published: Published) -> str:
+    dataset = group.info["dataset"]
+    title = protocol_title(group.protocol, [group], published)
+    return f"{dataset.get('title') or dataset['name']}, {title}"
+
+
+def _ticks(highest: float) -> list[int]:
+    """Whole numbers above one, few of them."""
+    step = max(1, int(np.ceil((highest - 1) / 4)))
+    return list(range(1 + step, int(highest) + 1, step))
+
+
+def _pictures(grid: np.ndarray, example: Example, lead: int) -> None:
+    """The picture alone and with the outline of the defect, beside each other or one below the other."""
+    places = [grid[0, 0], grid[0, 1]] if lead == 2 else [grid[0, 0], grid[1, 0]]
+    titles = ["test image", "annotated defect"] if example.mask is not None else ["test image"]
+    for k, (axes, title) in enumerate(zip(places, titles)):
+        axes.imshow(example.picture, extent=BOX)
+        axes.set_title(title, fontsize=7.5)
+        if k == 1:
+            _outline(axes, example.mask, "#ff2d00")
+
+
+def _outline(axes: Axes, mask: np.ndarray | None, colour: str) -> None:
+    if mask is None or not mask.any():
+        return
+    size = len(mask)
+    centres = (np.arange(-1, size + 1) + 0.5) / size  # a border, so that a defect at the edge is closed
+    lines = axes.contour(
+        centres, centres, np.pad(mask, 1).astype(float), [0.5], colors=colour, linewidths=0.7
+    )
+    lines.set_path_effects([withStroke(linewidth=1.5, foreground="black")])
+    axes.set_xlim(0, 1)
+    axes.set_ylim(1, 0)
+
+
+def _row(
+    row: np.ndarray, line: Line, steps: Sequence[int], scale: ScalarMappable, mask: np.ndarray | None
+) -> None:
+    for panel in line.panels:
+        axes = row[-1] if line.group.joint else row[list(steps).index(panel.experience)]
+        axes.imshow(panel.map, cmap=scale.cmap, norm=scale.norm, extent=BOX)
+        _outline(axes, mask, "white")
+        words = f"score {panel.score:.3g}, threshold {panel.threshold:.3g}\n"
+        words += "found" if panel.found else "missed"
+        if not np.isnan(panel.auroc):
+            words += f"; AUROC {100 * panel.auroc:.1f}"
+        axes.set_xlabel(words, fontsize=6.5, labelpad=2)
+        if line.group.joint and len(steps) > 1:
+            axes.set_title("all objects at once", fontsize=7.5)
+
+
+def _name(line: Line, lines: Sequence[Line]) -> str:
+    twice = sum(other.group.title == line.group.title for other in lines) > 1
+    name = f"{line.group.title}\n{line.group.preset} {line.group.recipe_hash}" if twice else line.group.title
+    return plain("\n".join(part for text in name.split("\n") for part in textwrap.wrap(text, 22)))
+
+
+def _after(lines: Sequence[Line], t: int) -> str:
+    return "after " + step_label(lines[0].run, t)
+
+
+# ---- which figures a results folder gives ------------------------------------------------------------
+
+
+class Wanted(NamedTuple):
+    """One figure: its file's stem, the object, the groups that kept its maps, and those that did not."""
+
+    stem: str
+    object: str
+    groups: list[Group]
+    missing: list[Group]
+
+    def title(self, published: Published) -> str:
+        """Data set, protocol and object for readers."""
+        return f"{_place(self.groups[0], published)}: {self.object.replace('_', ' ')}"
+
+    def figure(self, published: Published) -> Figure:
+        """Read and draw. Raises RunError or InputError when maps or images are not what they should be."""
+        return qualitative_figure(make_example(self.groups, self.object), published)
+
+
+def qualitative_figures(
+    groups: Sequence[Group], objects: Sequence[str] | None = None, strategies: Sequence[str] | None = None
+) -> list[Wanted]:
+    """The figures that kept maps allow: one per data set, protocol and object, empty without any maps.
+
+    ``objects`` and ``strategies`` restrict them. Raises InputError, with suggestions, for a name that no
+    run has, and with the command that keeps the maps for a name that would be in no figure.
+    """
+    _known(objects, [o for g in groups for o in g.runs[0].objects], "object")
+    _known(strategies, [g.strategy for g in groups], "strategy")
+    streams: dict[tuple[str, str, str], list[Group]] = {}
+    for group in groups:
+        if strategies is None or group.strategy in strategies:
+            data = group.info["dataset"]
+            streams.setdefault((data["name"], group.protocol, data["fingerprint"]), []).append(group)
+    found = []
+    for (dataset, protocol, fingerprint), members in streams.items():
+        twice = sum(key[:2] == (dataset, protocol) for key in streams) > 1
+        stem = f"qualitative_{dataset}_{protocol}" + (f"_{fingerprint[:8]}" if twice else "")
+        for name in dict.fromkeys(o for g in members for o in g.runs[0].objects):
+            ready = [g for g in members if run_with_maps(g, name) is not None]
+            if ready and (objects is None or name in objects):
+                missing = [g for g in members if g not in ready]
+                found.append(Wanted(f"{stem}_{name}", name, ready, missing))
+    for name in objects or ():
+        if name not in {w.object for w in found}:
+            run = next(r for g in groups for r in g.runs if name in r.objects)
+            raise InputError(f"no run has kept its anomaly maps of {name}; {how_to_keep(run, [name])}")
+    for name in strategies or ():
+        if name not in {g.strategy for w in found for g in w.groups}:
+            run = next(g.runs[0] for g in groups if g.strategy == name)
+            raise InputError(f"no run of {name} has kept its anomaly maps; {how_to_keep(run, objects or ())}")
+    return found
+
+
+def _known(names: Sequence[str] | None, known: Sequence[str], kind: str) -> None:
+    for name in names or ():
+        if name not in known:
+            options = list(dict.fromkeys(known))
+            hint = suggest(name, options) or f"; there are: {', '.join(options)}"
+            raise InputError(f"no {kind} '{name}' in these runs{hint}")

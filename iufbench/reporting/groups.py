@@ -1,0 +1,95 @@
+"""Which runs may be averaged: those that differ in nothing but the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from iufbench.reporting.store import Run
+from iufbench.reporting.summary import summary_of
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Runs of one recipe on the same data and protocol, one a seed, in the order of their seeds."""
+
+    runs: tuple[Run, ...]
+    _cache: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict, repr=False)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What the runs share, as in the first run's ``run.json``."""
+        return self.runs[0].info
+
+    @property
+    def protocol(self) -> str:
+        return self.info["protocol"]["id"]
+
+    @property
+    def strategy(self) -> str:
+        return self.info["strategy"]["name"]
+
+    @property
+    def title(self) -> str:
+        return str(self.info["strategy"].get("title") or self.strategy)
+
+    @property
+    def preset(self) -> str:
+        return str(self.info.get("preset") or "")
+
+    @property
+    def recipe_hash(self) -> str:
+        return self.info["recipe_hash"]
+
+    @property
+    def joint(self) -> bool:
+        """All objects were trained at once: there is a single evaluation and nothing to forget."""
+        return len(self.runs[0].experiences) == 1
+
+    @property
+    def ids(self) -> str:
+        """The ids of the runs, short: ``visa/visa_8_1x4/iuf/0a1b2c3d/seed{0,1,2}``."""
+        place = self.runs[0].id.rpartition("/seed")[0]
+        seeds = [str(run.info["seed"]) for run in self.runs]
+        return f"{place}/seed{seeds[0]}" if len(seeds) == 1 else f"{place}/seed{{{','.join(seeds)}}}"
+
+    def values(self, level: str, metric: str, summary: str) -> np.ndarray:
+        """One continual summary per seed, float64 [n] in the metric's own unit.
+
+        NaN where a value that the summary needs is missing: a mean over the others is another quantity.
+        Empty when the runs do not have the metric at all.
+        """
+        if metric not in self.runs[0].names(level):
+            return np.array([])
+        if (level, metric) not in self._cache:
+            self._cache[level, metric] = [summary_of(run, level, metric) for run in self.runs]
+        return np.array([s.get(summary, np.nan) for s in self._cache[level, metric]])
+
+
+def setting(run: Run) -> tuple[Any, ...]:
+    """What must agree for results to stand in one row: strategy, preset, sizes, backbone."""
+    info, backbone = run.info, run.info.get("backbone") or {}
+    return (
+        info["strategy"]["name"],
+        info["strategy"].get("version"),
+        info.get("preset"),
+        info.get("image_size"),
+        info.get("map_size"),
+        backbone.get("name"),
+        backbone.get("weights_sha256"),
+        backbone.get("random"),
+    )
+
+
+def group_runs(runs: Iterable[Run]) -> list[Group]:
+    """Groups in the order of data set, protocol, strategy and recipe; runs differ in their seed only."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.info["seed"])):
+        experiences = tuple(map(tuple, run.experiences))
+        place = run.id.rpartition("/seed")[0]
+        key = (place, run.info["dataset"]["fingerprint"], experiences, *setting(run))
+        found.setdefault(key, []).append(run)
+    return [Group(tuple(members)) for members in found.values()]

@@ -1,0 +1,73 @@
+"""Kept anomaly maps of a run, and the images they belong to. Without torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from iufbench.cards.protocols import find_protocol
+from iufbench.cards.request import Request
+from iufbench.data.datasets import open_dataset, synthetic_root
+from iufbench.data.samples import DataSet
+from iufbench.reporting.store import Run
+from iufbench.support.errors import RunError
+from iufbench.support.files import write_bytes
+
+MAPS = "maps"
+
+
+def maps_path(run: Path, experience: int, object_name: str) -> Path:
+    """Where the maps of one object after one experience are kept."""
+    return run / MAPS / f"experience{experience}" / f"{object_name}.npz"
+
+
+def write_maps(path: Path, maps: np.ndarray, images: Sequence[str]) -> Path:
+    """Keep maps [N, S, S] as float16 with the names of their images [N], compressed."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, maps=maps.astype(np.float16), images=np.array(images))
+    return write_bytes(path, buffer.getvalue())
+
+
+def read_maps(run: Run, experience: int, object_name: str) -> dict[str, np.ndarray]:
+    """Image name -> map [S, S] float32 of one object after one experience.
+
+    Raises RunError, with the command that keeps them, when they cannot be read.
+    """
+    path = maps_path(run.path, experience, object_name)
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            maps, images = stored["maps"].astype(np.float32), stored["images"]
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} is damaged ({reason}); {how_to_keep(run, [object_name])}") from error
+    if maps.ndim != 3 or images.shape != maps.shape[:1]:
+        raise RunError(f"{path} is damaged (its arrays do not fit); {how_to_keep(run, [object_name])}")
+    return dict(zip(map(str, images), maps))
+
+
+def how_to_keep(run: Run, objects: Sequence[str] = ()) -> str:
+    """The command that makes the maps of a run without training."""
+    some = f" --objects {','.join(objects)}" if objects else ""
+    return f"keep them with: iufbench evaluate {run.path} --save-maps{some}"
+
+
+def images_of(run: Run) -> DataSet:
+    """The data set a run was made from, opened again where ``run.json`` says it lies.
+
+    Raises InputError when it is not there, RunError when it is not the same any more.
+    """
+    if "request" not in run.info:
+        raise RunError(f"{run.path}: run.json does not say where its images lie; run it anew")
+    request = Request.from_dict(run.info["request"])
+    name, _ = find_protocol(request.protocol)
+    root = request.data_root
+    if request.synthetic:
+        root = synthetic_root(name, request.data_seed, progress=False)
+    dataset = open_dataset(name, run.objects, root, request.lists)
+    if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+        raise RunError(f"{run.path} was made from other data than {dataset.root} holds now")
+    return dataset

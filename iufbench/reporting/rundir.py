@@ -1,0 +1,188 @@
+"""The layout of a run directory, and writing into it.
+
+A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>/`` with ``run.json``
+(what was run), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image) and
+``train_log.csv``. A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import read_text, write_csv, write_json
+
+FORMAT = 1
+INFO, METRICS, SCORES, TRAIN_LOG = "run.json", "metrics.csv", "scores.csv.gz", "train_log.csv"
+BASELINE = "baseline.csv"
+SELECTION = "selection.csv"
+EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
+RECORDS = (METRICS, SCORES, BASELINE)
+LEVELS = ("image", "pixel")
+METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
+SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
+BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
+
+
+def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
+    """The identity of a run, which is also its place below ``<results>/runs``.
+
+    Raises InputError when a name cannot be one folder name.
+    """
+    for what, name in (
+        ("data set", dataset),
+        ("protocol", protocol),
+        ("strategy", strategy),
+        ("recipe hash", recipe_hash),
+    ):
+        if not name or name.startswith(".") or any(c in "/\\\0" or ord(c) < 32 for c in name):
+            raise InputError(
+                f"{what} name {name!r} cannot be a folder name: "
+                "use no '/', '\\', control characters or leading '.'"
+            )
+        if len(name.encode("utf-8", "surrogatepass")) > 200:
+            raise InputError(
+                f"{what} name {name[:40]!r}... is too long for a folder name (200 bytes at most)"
+            )
+    return f"{dataset}/{protocol}/{strategy}/{recipe_hash}/seed{seed}"
+
+
+def run_path(
+    results: Path | str, dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int
+) -> Path:
+    """Where a run lives; creates nothing."""
+    return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
+
+
+@contextmanager
+def claimed(run: Path) -> Iterator[None]:
+    """Hold a run directory, made if need be, so that no second process writes into it meanwhile.
+
+    The lock is the system's own on the folder: it leaves no file and ends with the process, however that
+    dies. Raises RunError when another process holds it.
+    """
+    import fcntl  # not on Windows, where results can still be read
+
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        folder = os.open(run, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
+    try:
+        try:
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.2)  # it may only have been looked at (``is_claimed``)
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"{run}: another process is doing this run; wait for it, or use --results DIR to do it twice"
+            ) from error
+        except OSError:  # a file system without locks: the user must take care
+            pass
+        yield
+    finally:
+        os.close(folder)
+
+
+def is_claimed(run: Path) -> bool:
+    """Whether a process is at work in a run directory just now."""
+    try:
+        with claimed(run):
+            return False
+    except RunError:
+        return True
+
+
+def write_info(run: Path | str, info: Mapping[str, Any]) -> Path:
+    """Write ``run.json``; the format number is set here."""
+    return write_json(
+        Path(run) / INFO, {"format": FORMAT, **{k: v for k, v in info.items() if k != "format"}}
+    )
+
+
+def record_experience(
+    run: Path | str,
+    experience: int,
+    metrics_rows: Iterable[MetricRow | tuple[str, str, str, float, bool]],
+    score_rows: Iterable[ScoreRow | tuple[str, str, int, float]],
+) -> None:
+    """Store what evaluation after ``experience`` (from 0) gave.
+
+    Rows of this and of later experiences are replaced, so that a run resumed at this experience ends
+    with the same bytes as one that was never stopped. Scores go first: where there are metrics there
+    are scores.
+    """
+    run = Path(run)
+    scores = [(experience, obj, image, int(label), float(score)) for obj, image, label, score in score_rows]
+    metrics = [
+        (experience, obj, level, metric, float(value), int(seen))
+        for obj, level, metric, value, seen in metrics_rows
+    ]
+    for name, columns, rows in ((SCORES, SCORE_COLUMNS, scores), (METRICS, METRIC_COLUMNS, metrics)):
+        kept = _rows_before(run / name, columns, experience)
+        write_csv(run / name, columns, [*kept, *rows])
+
+
+def record_baseline(run: Path | str, rows: Iterable[MetricRow]) -> None:
+    """Store what the untrained learner scores: the baseline of forward transfer. Experience 0 is next."""
+    values = [(0, row.object, row.level, row.metric, float(row.value)) for row in rows]
+    write_csv(Path(run) / BASELINE, BASELINE_COLUMNS, values)
+
+
+def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Store the training log of one experience: one mapping per epoch (``epoch``, ``loss``, ``lr``, ...).
+
+    Like :func:`record_experience` it replaces this and later experiences. Experiences may log different
+    terms: a term that was not logged stays empty.
+    """
+    path = Path(run) / TRAIN_LOG
+    old = [row for row in read_rows(path) if int(row["experience"]) < experience] if path.exists() else []
+    new = [{"experience": experience, **row} for row in rows]
+    columns = list(dict.fromkeys(key for row in [*old, *new] for key in row)) or ["experience"]
+    write_csv(path, columns, [[row.get(column) for column in columns] for row in [*old, *new]])
+
+
+def record_hashes(run: Path) -> dict[str, str]:
+    """SHA-256 of every file of results in a run directory, by name: what a later change is noticed by."""
+    there = [run / name for name in RECORDS if (run / name).exists()]
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
+
+
+def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:
+    if not path.exists():
+        return []
+    rows = read_rows(path, columns)
+    return [list(row.values()) for row in rows if int(row["experience"]) < experience]
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """All rows of a CSV file as text, each with a whole ``experience`` number; RunError when damaged."""
+    reader = csv.reader(io.StringIO(read_text(path), newline=""))
+    header = next(reader, [])
+    if "experience" not in header or (columns is not None and header != list(columns)):
+        raise RunError(
+            f"{path}: columns are {','.join(header) or 'missing'}, "
+            f"expected {','.join(columns or ['experience'])}"
+        )
+    rows = []
+    for row in reader:
+        if len(row) != len(header):
+            raise RunError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}")
+        named = dict(zip(header, row))
+        if not named["experience"].isdecimal():
+            raise RunError(
+                f"{path}, line {reader.line_num}: experience is {named['experience']!r}, not a whole number"
+            )
+        rows.append(named)
+    return rows

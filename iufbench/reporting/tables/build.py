@@ -1,0 +1,68 @@
+"""Every table of a results folder: pure functions of run directories and published numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from iufbench.reporting.collect import collect
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import Published
+from iufbench.reporting.literature import published as published_numbers
+from iufbench.reporting.store import Run
+from iufbench.reporting.tables.details import detail_tables
+from iufbench.reporting.tables.render import FORMATS, render
+from iufbench.reporting.tables.results import ablation_tables, one_by_one_tables, result_tables
+from iufbench.reporting.tables.spread import spread_tables
+from iufbench.reporting.tables.table import Table
+from iufbench.support.files import write_text
+
+__all__ = ["build_tables", "render", "write_tables"]
+
+
+def warn_on_stderr(text: str) -> None:
+    """What is wrong with single runs goes to stderr; the tables of the others are still made."""
+    print(f"warning: {text}", file=sys.stderr)
+
+
+def build_tables(
+    runs: Sequence[Run], published: Published, notes: Mapping[str, Sequence[str]] | None = None
+) -> list[Table]:
+    """All tables of complete runs: results beside published values, ablations, details, costs, spread.
+
+    ``notes`` (run id -> texts) go into the footnotes of the tables a run is in.
+    """
+    groups = group_runs(run for run in runs if run.complete)
+    notes = notes or {}
+    return [
+        *result_tables(groups, published, notes),
+        *ablation_tables(groups, published, notes),
+        *one_by_one_tables(groups, published, notes),
+        *detail_tables(groups, published, notes),
+        *spread_tables(groups, published, notes),
+    ]
+
+
+def write_tables(
+    results_dir: Path | str,
+    out_dir: Path | str,
+    formats: Sequence[str] = ("md",),
+    strict: bool = False,
+    warn: Callable[[str], None] = warn_on_stderr,
+) -> list[Path]:
+    """Write the tables of all complete runs below ``results_dir``; returns the files written.
+
+    Damaged, inconsistent and incomplete runs are passed to ``warn``, one line each. Raises InputError
+    when there is no run, RunError with ``strict`` when a run is damaged or inconsistent.
+    """
+    collection = collect(results_dir, strict)
+    for line in collection.warnings():
+        warn(line)
+    tables = build_tables(collection.runs, published_numbers(), collection.notes)
+    formats = [fmt for fmt in FORMATS if fmt in formats] or list(formats)
+    return [
+        write_text(Path(out_dir) / f"{table.name}.{fmt}", render(table, fmt))
+        for fmt in formats
+        for table in tables
+    ]

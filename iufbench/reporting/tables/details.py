@@ -1,0 +1,227 @@
+"""Tables of one protocol in depth: every continual summary, every metric, every object, and the costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from iufbench.metrics.continual import DEFINITIONS
+from iufbench.reporting.groups import Group
+from iufbench.reporting.literature import Published
+from iufbench.reporting.store import Run
+from iufbench.reporting.tables.results import (
+    LEVEL_TITLES,
+    METRIC_TITLES,
+    Notes,
+    definitions,
+    heading,
+    protocol_title,
+)
+from iufbench.reporting.tables.table import Cell, Column, Row, Table, footnote_marks, mark_best, measured
+
+
+def detail_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
+    """For every data set and protocol: continual summaries, all metrics, objects; per data set the costs."""
+    tables = []
+    datasets: dict[str, dict[str, list[Group]]] = {}
+    for group in groups:
+        protocols = datasets.setdefault(group.info["dataset"]["name"], {})
+        protocols.setdefault(group.protocol, []).append(group)
+    for dataset, protocols in datasets.items():
+        for protocol, members in protocols.items():
+            info = members[0].info["dataset"]
+            where = f"{info.get('title') or dataset}, {protocol_title(protocol, members, published)}"
+            stem = f"{dataset}_{protocol}"
+            tables.append(_continual(f"continual_{stem}", where, members, notes))
+            tables.append(_metrics(f"metrics_{stem}", where, members, notes))
+            for level in ("image", "pixel"):
+                if any("auroc" in g.runs[0].names(level) for g in members):
+                    tables.append(_objects(f"objects_{stem}_{level}", where, members, level, notes))
+        tables.append(
+            _costs(f"costs_{dataset}", [g for m in protocols.values() for g in m], published, notes)
+        )
+    return tables
+
+
+def _table(
+    name: str,
+    title: str,
+    caption: str,
+    labels: tuple[str, ...],
+    columns: Sequence[Column],
+    rows: Sequence[tuple[Group, Row]],
+    notes: Notes,
+    summaries: Sequence[str] = (),
+    spread: bool = True,
+) -> Table:
+    """Number the footnotes, one a group; rows with the same first label are compared for the best value."""
+    groups = list(dict.fromkeys(group for group, _ in rows))
+    marks = dict(zip(groups, footnote_marks(len(groups))))
+    noted = [Row(r.labels, r.cells, r.kind, not g.joint, marks[g]) for g, r in rows]
+    synthetic = bool(groups[0].info["dataset"]["synthetic"])
+    if synthetic:
+        caption += " Synthetic data: not comparable with any published value."
+    footnotes = []
+    for group, mark in marks.items():
+        parts = [f"runs {group.ids}"]
+        if group.joint:
+            parts.append("trained on all objects at once, so there is one evaluation and no forgetting")
+        parts += [f"{run.id}: {note}" for run in group.runs for note in notes.get(run.id, ())]
+        footnotes.append((mark, ". ".join(parts)))
+    return Table(
+        name=name,
+        title=title,
+        caption=caption,
+        definitions=definitions(summaries),
+        label_columns=labels,
+        columns=tuple(columns),
+        rows=mark_best(columns, noted, by_first_label=True),
+        footnotes=tuple(footnotes),
+        synthetic=synthetic,
+        spread=spread,
+    )
+
+
+def _labels(group: Group) -> tuple[str, str]:
+    return group.title, f"{group.preset} {group.recipe_hash}".strip()
+
+
+def _continual(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Table:
+    places = [(level, g) for level in ("image", "pixel") for g in groups if "auroc" in g.runs[0].names(level)]
+    cells = {s: [measured(g.values(level, "auroc", s), 100) for level, g in places] for s in DEFINITIONS}
+    summaries = [s for s, column in cells.items() if any(cell.value is not None for cell in column)]
+    columns = [Column(heading(s), higher_is_better=DEFINITIONS[s].higher_is_better) for s in summaries]
+    rows = [
+        (group, Row((level, *_labels(group)), tuple(cells[s][k] for s in summaries)))
+        for k, (level, group) in enumerate(places)
+    ]
+    caption = (
+        "AUROC in percent: mean ± sample standard deviation over seeds (number of seeds). "
+        "Incomplete results stay empty, and a summary that no run can give has no column. "
+        "Best value of a column and level in bold."
+    )
+    labels = ("Level", "Strategy", "Recipe")
+    return _table(name, f"{where}: continual summaries", caption, labels, columns, rows, notes, summaries)
+
+
+def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Table:
+    names = dict.fromkeys(
+        (level, metric) for level in ("image", "pixel") for g in groups for metric in g.runs[0].names(level)
+    )
+    columns = [Column(METRIC_TITLES.get(m, m), LEVEL_TITLES[level], True) for level, m in names]
+    rows = []
+    summaries = ("acc", "acc_final")
+    for summary in summaries:
+        for group in groups:
+            cells = tuple(measured(group.values(level, m, summary), 100) for level, m in names)
+            rows.append((group, Row((DEFINITIONS[summary].title, *_labels(group)), cells)))
+    caption = (
+        "In percent: mean ± sample standard deviation over seeds (number of seeds). "
+        "Incomplete results stay empty. Best value of a column and summary in bold."
+    )
+    labels = ("Summary", "Strategy", "Recipe")
+    return _table(name, f"{where}: all metrics", caption, labels, columns, rows, notes, summaries)
+
+
+def _objects(name: str, where: str, groups: Sequence[Group], level: str, notes: Notes) -> Table:
+    objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
+    columns = [Column(o.replace("_", " "), higher_is_better=True) for o in objects]
+    columns.append(Column("mean", higher_is_better=True))
+    rows = []
+    for when in ("learnt", "last"):
+        for group in groups:
+            if "auroc" not in group.runs[0].names(level):
+                continue
+            values = np.array([_of_objects(run, level, when, objects) for run in group.runs])
+            cells = [measured(column, 100) for column in values.T]
+            cells.append(measured(values.mean(axis=1), 100))
+            seeds = f"{_labels(group)[1]} (n={len(group.runs)})"
+            rows.append((group, Row((WHEN[when], group.title, seeds), tuple(cells))))
+    caption = (
+        f"{level.capitalize()}-level AUROC in percent, mean over n seeds: right after the experience that "
+        "introduced the object, and after the last experience. Best value of a column in bold."
+    )
+    labels = ("Measured", "Strategy", "Recipe")
+    title = f"{where}: objects, {LEVEL_TITLES[level]}"
+    return _table(name, title, caption, labels, columns, rows, notes, spread=False)
+
+
+WHEN = {"learnt": "when introduced", "last": "after the last"}
+
+
+def _of_objects(run: Run, level: str, when: str, objects: Sequence[str]) -> np.ndarray:
+    if "auroc" not in run.names(level):
+        return np.full(len(objects), np.nan)
+    matrix = run.matrix(level)
+    rows = matrix.introduced if when == "learnt" else np.full(len(matrix.objects), len(matrix.values) - 1)
+    values = dict(zip(matrix.objects, matrix.values[rows, np.arange(len(matrix.objects))]))
+    return np.array([values[o] for o in objects])
+
+
+# ---- costs -----------------------------------------------------------------------------------------
+
+
+def cost(*keys: str) -> Callable[[Run], float]:
+    """A reader of one number of ``run.json``: the largest of a list, NaN when it was not recorded."""
+
+    def value(run: Run) -> float:
+        found: Any = run.info
+        for key in keys:
+            found = found.get(key) if isinstance(found, dict) else None
+        if isinstance(found, list):
+            found = max(found, default=None)
+        return float(found) if isinstance(found, (int, float)) else np.nan
+
+    return value
+
+
+def test_images_per_second(run: Run) -> float:
+    """Test images scored per second of evaluation, over all experiences; NaN when not recorded."""
+    counts = run.info["dataset"].get("counts") or {}
+    evaluated = run.metrics[["experience", "object"]].drop_duplicates()["object"]
+    images = sum(counts.get(obj, {}).get("test", np.nan) for obj in evaluated)
+    seconds = cost("seconds", "evaluate")(run)
+    return images / seconds if seconds else np.nan
+
+
+COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
+    ("parameters", "total (M)", cost("costs", "parameters_total"), 1e-6, 2),
+    ("parameters", "trainable (M)", cost("costs", "parameters_trainable"), 1e-6, 2),
+    ("kept for later", "bytes (MB)", cost("costs", "bytes_kept"), 1e-6, 2),
+    ("kept for later", "images", cost("costs", "replayed_images"), 1, 0),
+    ("seconds", "features", cost("seconds", "features"), 1, 1),
+    ("seconds", "training", cost("seconds", "train"), 1, 1),
+    ("seconds", "evaluation", cost("seconds", "evaluate"), 1, 1),
+    ("images/s", "training", cost("costs", "train_images_per_s"), 1, 1),
+    ("images/s", "evaluation", test_images_per_second, 1, 1),
+    ("peak memory (MB)", "main", cost("costs", "peak_memory_mb"), 1, 0),
+    ("peak memory (MB)", "GPU", cost("costs", "peak_device_memory_mb"), 1, 0),
+]
+
+
+def _costs(name: str, groups: Sequence[Group], published: Published, notes: Notes) -> Table:
+    columns = [Column(title, above) for above, title, *_ in COSTS]
+    columns += [Column("at training", "object id"), Column("at test", "object id"), Column("device", "")]
+    rows = []
+    for group in groups:
+        cells = [measured([read(r) for r in group.runs], scale, d) for _, _, read, scale, d in COSTS]
+        cells = [replace(c, sd=c.sd or None) for c in cells]  # a count that never varies has no spread
+        uses = group.info["strategy"].get("uses") or {}
+        for key in ("object_id_at_training", "object_id_at_test"):
+            cells.append(Cell(text="" if uses.get(key) is None else "yes" if uses[key] else "no"))
+        devices = {str((r.info.get("environment") or {}).get("device") or "") for r in group.runs}
+        cells.append(Cell(text=", ".join(sorted(devices))))
+        labels = (protocol_title(group.protocol, groups, published), *_labels(group))
+        rows.append((group, Row(labels, tuple(cells))))
+    caption = (
+        "Mean ± sample standard deviation over seeds (number of seeds). Parameters: of the learner, without "
+        "the frozen backbone. Kept for later: the most that is carried from one experience into the next, "
+        "in bytes, and old training images among it. Seconds: wall time of a whole run; features: reading "
+        "images and the frozen backbone. "
+        "Times of different devices do not compare."
+    )
+    title = f"{groups[0].info['dataset'].get('title') or name}: costs"
+    return _table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)

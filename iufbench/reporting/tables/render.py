@@ -1,0 +1,282 @@
+"""Tables as Markdown, LaTeX (booktabs), CSV and HTML. Whatever a user typed is escaped."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from iufbench.reporting.tables.table import Cell, Row, Table
+from iufbench.support.errors import InputError
+
+MINUS = "−"
+SYNTHETIC = "SYNTHETIC DATA"
+
+
+def cell_text(cell: Cell, spread: bool) -> str:
+    """A cell as plain text: ``≈96.0``, ``95.8 ± 0.3 (5)``, ``+0.4``; empty when there is nothing."""
+    if cell.value is None:
+        return cell.text
+    number = f"{cell.value:{'+' if cell.signed else ''}.{cell.decimals}f}"
+    number = number.replace("-", MINUS)
+    if float(number.replace(MINUS, "-")) == 0:
+        number = number.lstrip(f"+{MINUS}")  # rounding left no sign to show
+    text = cell.sign + number
+    if spread and cell.raw:
+        text += f" ± {cell.sd:.{cell.decimals}f}" if cell.sd is not None else ""
+        text += f" ({len(cell.raw)})"
+    return text
+
+
+def render(table: Table, fmt: str) -> str:
+    """The table as text in ``md``, ``tex``, ``csv`` or ``html``. Raises InputError for another format."""
+    if fmt not in FORMATS:
+        raise InputError(f"unknown table format {fmt!r}: use one of {', '.join(FORMATS)}")
+    return FORMATS[fmt](table)
+
+
+def _title(table: Table) -> str:
+    return f"{SYNTHETIC}: {table.title}" if table.synthetic else table.title
+
+
+def _repeats(rows: tuple[Row, ...]) -> list[bool]:
+    """Whether a row's first label only repeats the one above."""
+    return [k > 0 and row.labels[0] == rows[k - 1].labels[0] for k, row in enumerate(rows)]
+
+
+# ---- Markdown --------------------------------------------------------------------------------------
+
+
+_MD = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;", **{c: "\\" + c for c in "\\|*_`[]~"}})
+
+
+def _md_escape(text: str) -> str:
+    return " ".join(text.split()).translate(_MD)
+
+
+def _markdown(table: Table) -> str:
+    heads = [*table.label_columns]
+    heads += [f"{c.group}: {c.title}" if c.group else c.title for c in table.columns]
+    lines = [f"### {_md_escape(_title(table))}", ""]
+    lines.append("| " + " | ".join(map(_md_escape, heads)) + " |")
+    lines.append("|" + " --- |" * len(table.label_columns) + " ---: |" * len(table.columns))
+    for row in table.rows:
+        labels = [_md_escape(label) for label in row.labels]
+        if row.note:
+            labels[-1] += f" <sup>{row.note}</sup>"
+        cells = []
+        for cell in row.cells:
+            text = _md_escape(cell_text(cell, table.spread))
+            cells.append(f"**{text}**" if cell.best else text)
+        lines.append("| " + " | ".join([*labels, *cells]) + " |")
+    lines += ["", _md_escape(table.caption), *([""] if table.definitions else [])]
+    lines += [f"- {_md_escape(title)}: {_md_escape(text)}" for title, text in table.definitions]
+    for mark, text in table.footnotes:
+        lines += ["", (f"<sup>{mark}</sup> " if mark else "") + _md_escape(text)]
+    return "\n".join(lines) + "\n"
+
+
+# ---- LaTeX -----------------------------------------------------------------------------------------
+
+_TEX = {
+    "\\": r"\textbackslash{}",
+    **{c: "\\" + c for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+    "≈": r"$\approx$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "−": "$-$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "†": r"\dag{}",
+    "Σ": r"$\Sigma$",
+    "…": r"\ldots{}",
+    "–": "--",
+    "“": "``",
+    "”": "''",
+}
+
+
+def _tex_escape(text: str) -> str:
+    """LaTeX for any text; what pdflatex has no letter for becomes a question mark, never an error."""
+    return "".join(_tex_letter(c) for c in " ".join(text.split()))
+
+
+def _tex_letter(character: str) -> str:
+    if character in _TEX:
+        return _TEX[character]
+    return character if character.isascii() or 0xC0 <= ord(character) <= 0xFF else "?"
+
+
+WIDE = 11
+"""More columns than this, labels included, stand sideways on a page of their own."""
+PAGE_ROWS = {"table": 40, "sidewaystable": 24}
+
+
+SIDEWAYS_LETTERS = 225
+"""About as many letters side by side can be read on a page that stands sideways."""
+
+
+def _latex(table: Table) -> str:
+    """As many floats as rows and columns need pages: nothing is cut off below or shrunk past reading."""
+    place = "sidewaystable" if len(table.label_columns) + len(table.columns) > WIDE else "table"
+    size = PAGE_ROWS[place]
+    parts = [
+        replace(part, rows=part.rows[start : start + size])
+        for part in (_column_parts(table) if place == "sidewaystable" else [table])
+        for start in range(0, max(1, len(table.rows)), size)
+    ]
+    floats = [_latex_part(part, place, k == 0, k == len(parts) - 1) for k, part in enumerate(parts)]
+    return "\n".join(["% Needs \\usepackage{booktabs,graphicx,rotating}", *floats]) + "\n"
+
+
+def _column_parts(table: Table) -> Iterator[Table]:
+    """The table cut between columns, each part with all rows and their labels, and legible on one page."""
+    gap = 2
+    fixed = sum(
+        max(map(len, texts)) + gap for texts in zip(table.label_columns, *(r.labels for r in table.rows))
+    )
+    start, width = 0, fixed
+    for i, column in enumerate(table.columns):
+        texts = [column.title, *(cell_text(row.cells[i], table.spread) for row in table.rows)]
+        own = max(map(len, texts)) + gap
+        if i > start and width + own > SIDEWAYS_LETTERS:
+            yield _columns(table, start, i)
+            start, width = i, fixed
+        width += own
+    yield _columns(table, start, len(table.columns))
+
+
+def _columns(table: Table, start: int, end: int) -> Table:
+    rows = tuple(replace(row, cells=row.cells[start:end]) for row in table.rows)
+    return replace(table, columns=table.columns[start:end], rows=rows)
+
+
+def _latex_part(table: Table, place: str, first: bool, last: bool) -> str:
+    labels, count = len(table.label_columns), len(table.columns)
+    top, rules, column = [""] * labels, [], labels + 1
+    for group, members in itertools.groupby(table.columns, key=lambda c: c.group):
+        size = len(list(members))
+        top.append(rf"\multicolumn{{{size}}}{{c}}{{{_tex_escape(group)}}}")
+        if group:
+            rules.append(rf"\cmidrule(lr){{{column}-{column + size - 1}}}")
+        column += size
+    caption = rf"\textbf{{{_tex_escape(_title(table))}{'' if first else ', continued'}.}}"
+    if first:
+        caption += rf" {_tex_escape(table.caption)}"
+        words = " ".join(f"{title}: {text}." for title, text in table.definitions)
+        caption += rf" {{\footnotesize {_tex_escape(words)}}}" if words else ""
+    lines = [
+        rf"\begin{{{place}}}",
+        "" if first else r"\addtocounter{table}{-1}",
+        r"\centering\small\setlength{\tabcolsep}{4pt}",
+        rf"\caption{{{caption}}}",
+        r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+        rf"\begin{{tabular}}{{{'l' * labels}{'r' * count}}}",
+        r"\toprule",
+    ]
+    if any(c.group for c in table.columns):
+        lines += [" & ".join(top) + r" \\", " ".join(rules)]
+    heads = [*table.label_columns, *(c.title for c in table.columns)]
+    lines += [" & ".join(map(_tex_escape, heads)) + r" \\", r"\midrule"]
+    for row, repeated in zip(table.rows, _repeats(table.rows)):
+        names = [_tex_escape(label) for label in row.labels]
+        if repeated:
+            names[0] = ""
+        if row.note:
+            names[-1] += rf"\textsuperscript{{{row.note}}}"
+        cells = []
+        for cell in row.cells:
+            text = _tex_escape(cell_text(cell, table.spread))
+            cells.append(rf"\textbf{{{text}}}" if cell.best else text)
+        lines.append(" & ".join([*names, *cells]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}}", ""]
+    for mark, text in table.footnotes if last else ():
+        lead = rf"\textsuperscript{{{mark}}} " if mark else ""
+        lines.append(rf"\par{{\footnotesize\raggedright {lead}{_tex_escape(text)}\par}}")
+    return "\n".join([line for line in lines if line] + [rf"\end{{{place}}}"])
+
+
+# ---- CSV -------------------------------------------------------------------------------------------
+
+
+def _csv(table: Table) -> str:
+    """One line a cell, full precision, every seed's value: for programs rather than for eyes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    labels = [label.lower() for label in table.label_columns]
+    head = ["group", "column", "kind", "value", "sd", "n", "sign", "best", "values", "note", "synthetic"]
+    writer.writerow(["table", *labels, *head])
+    notes = dict(table.footnotes)
+    for row in table.rows:
+        for column, cell in zip(table.columns, row.cells):
+            value: str | float | None = cell.value if cell.value is not None else cell.text
+            raw = " ".join(map(repr, cell.raw))
+            count = len(cell.raw) or ""
+            line = [
+                column.group,
+                column.title,
+                row.kind,
+                value,
+                cell.sd,
+                count,
+                cell.sign,
+                int(cell.best),
+                raw,
+            ]
+            note = notes.get(row.note, "") if row.note else ""
+            writer.writerow([table.name, *row.labels, *line, note, int(table.synthetic)])
+    return text.getvalue()
+
+
+# ---- HTML ------------------------------------------------------------------------------------------
+
+
+def _html(table: Table) -> str:
+    """A ``<table>`` fragment with head, caption and footnotes; fits into any page."""
+    escape = html.escape
+    lines = [f'<table class="results" id="{escape(table.name)}">']
+    caption = f"<strong>{escape(_title(table))}.</strong> {escape(table.caption)}"
+    lines.append(f"<caption><div>{caption}</div></caption>")
+    lines.append("<thead>")
+    if any(c.group for c in table.columns):
+        cells = "".join(
+            f'<th colspan="{len(list(members))}" scope="colgroup">{escape(group)}</th>'
+            for group, members in itertools.groupby(table.columns, key=lambda c: c.group)
+        )
+        lines.append(f'<tr><td colspan="{len(table.label_columns)}"></td>{cells}</tr>')
+    heads = [*table.label_columns, *(c.title for c in table.columns)]
+    lines.append("<tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in heads) + "</tr>")
+    lines.append("</thead>\n<tbody>")
+    for row in table.rows:
+        note = f"<sup>{escape(row.note)}</sup>" if row.note else ""
+        names = [escape(label) for label in row.labels]
+        names[-1] += note
+        cells = f'<th scope="row">{names[0]}</th>' + "".join(f"<td>{name}</td>" for name in names[1:])
+        for cell in row.cells:
+            text = escape(cell_text(cell, table.spread))
+            cells += f'<td class="number">{f"<strong>{text}</strong>" if cell.best else text}</td>'
+        lines.append(f'<tr class="{escape(row.kind)}">{cells}</tr>')
+    lines.append("</tbody>\n</table>")
+    if table.definitions:
+        items = "".join(
+            f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in table.definitions
+        )
+        lines.append(f'<dl class="definitions">{items}</dl>')
+    for mark, text in table.footnotes:
+        lines.append(f'<p class="footnote">{f"<sup>{escape(mark)}</sup> " if mark else ""}{escape(text)}</p>')
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: dict[str, Callable[[Table], str]] = {"md": _markdown, "tex": _latex, "csv": _csv, "html": _html}

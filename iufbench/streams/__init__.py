@@ -1,0 +1,1 @@
+"""Protocols on data sets as Avalanche streams."""

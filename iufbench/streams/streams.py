@@ -1,0 +1,130 @@
+"""A protocol on a data set as Avalanche streams.
+
+The train stream has one experience per step with the normal images of the objects it introduces; the
+test stream has one experience per object. Every experience is sealed: from the one that a strategy is
+handed, no other can be reached. Test experiences are benchmarks of their own, so that none has a number
+that tells the object, and their images come in a shuffled order, because in that of their files the good
+ones lie together; they carry object ids only for a strategy that declares to use them.
+
+This holds against everything that a strategy is handed, not against one that breaks in: Python cannot
+keep code of the same process from the garbage collector, the call stack, or the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from avalanche.benchmarks.scenarios.dataset_scenario import DatasetExperience, benchmark_from_datasets
+from avalanche.benchmarks.utils.data import AvalancheDataset
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
+
+from iufbench.cards.protocols import Protocol
+from iufbench.data.resident import FrozenInputs, ResidentData
+from iufbench.data.samples import DataSet, Sample
+from iufbench.support.errors import RunError
+from iufbench.support.seeding import derive
+
+
+class PeekingError(RunError):
+    """A strategy tried to reach data beyond the experience that it was handed."""
+
+
+class SealedStream:
+    """Stands in for ``experience.origin_stream``: has a name for the loggers, and refuses the rest."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        raise PeekingError(
+            f"a strategy may not look beyond its experience (asked for '{attribute}' of the "
+            f"{self.name} stream)"
+        )
+
+    def __iter__(self) -> Any:
+        raise PeekingError(f"a strategy may not walk through the {self.name} stream")
+
+    def __len__(self) -> int:
+        raise PeekingError(f"a strategy may not count the {self.name} stream")
+
+    def __getitem__(self, index: int) -> Any:
+        raise PeekingError(f"a strategy may not pick from the {self.name} stream")
+
+
+@dataclass(frozen=True)
+class Streams:
+    """``train[t]`` and ``test[o]`` are Avalanche experiences, ``tests[o]`` the samples behind ``test[o]``
+    (labels and masks: for the evaluation, never for a strategy)."""
+
+    train: list[DatasetExperience]
+    test: list[DatasetExperience]
+    tests: list[list[Sample]]
+
+
+def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> list[list[Sample]]:
+    """The normal training images of every experience; with ``joint``, all objects in one experience."""
+    groups = [protocol.objects] if joint else protocol.experiences
+    return [[s for o in group for s in dataset.select("train", (o,)) if s.label == 0] for group in groups]
+
+
+def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
+    """The test images of every object, in the order in which the protocol introduces them.
+
+    Those of one object are shuffled, always in the same way: a place must not tell good from defective.
+    """
+    groups = [dataset.select("test", (o,)) for o in protocol.objects]
+    return [[group[i] for i in _shuffled(len(group), name)] for name, group in zip(protocol.objects, groups)]
+
+
+def _shuffled(n: int, name: str) -> list[int]:
+    return torch.randperm(n, generator=torch.Generator().manual_seed(derive(0, "test order", name))).tolist()
+
+
+def build_streams(
+    dataset: DataSet,
+    protocol: Protocol,
+    inputs: FrozenInputs,
+    joint: bool = False,
+    advance: Any = None,
+    object_id_at_test: bool = False,
+) -> Streams:
+    """Decode and encode everything once and wrap it as Avalanche streams.
+
+    Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``.
+    Raises InputError naming the file when an image is unreadable.
+    """
+    ids = {name: number for number, name in enumerate(protocol.objects)}
+
+    def resident(samples: Sequence[Sample]) -> ResidentData:
+        return inputs.load(samples, [ids[s.object] for s in samples], advance)
+
+    train = [resident(group) for group in train_samples(dataset, protocol, joint)]
+    tests = test_samples(dataset, protocol)
+    test = [resident(group) for group in tests]
+    if not object_id_at_test:
+        test = [data.without_objects() for data in test]
+    return Streams(_stream("train", train), [_stream("test", [data])[0] for data in test], tests)
+
+
+def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:
+    benchmark = benchmark_from_datasets(**{name: [_avalanche_dataset(p) for p in parts]})
+    experiences = list(benchmark.streams[name])
+    for experience, data in zip(experiences, parts):
+        experience._origin_stream = SealedStream(name)
+        # Batches are index-selects from these tensors; Avalanche's dataset hands out single samples.
+        experience.resident = data
+    return experiences
+
+
+def _avalanche_dataset(data: ResidentData) -> AvalancheDataset:
+    zeros = torch.zeros_like(data.objects)
+    attributes = [
+        DataAttribute(data.objects.tolist(), "targets", use_in_getitem=False),
+        DataAttribute(zeros.tolist(), "targets_task_labels", use_in_getitem=True),
+    ]
+    return AvalancheDataset([data], data_attributes=attributes)

@@ -1,0 +1,129 @@
+"""Files written atomically and read with errors a user can act on.
+
+A kill at any moment leaves the old file or the new one, never half of one.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from iufbench.support.errors import RunError
+
+
+def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
+    """Write atomically: temporary file in the same folder, flushed to disk, then renamed over ``path``.
+
+    Raises RunError naming the path when the disk is full or writing is not allowed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; check free space and permissions"
+        ) from error
+    return path
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write text atomically as UTF-8; file names that are not UTF-8 keep their bytes."""
+    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write ``json_text`` atomically."""
+    return write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any) -> str:
+    """``value`` as JSON. NaN and infinity, which JSON does not have, become null."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False)
+
+
+def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Write a table atomically; gzip (with no time stamp: same rows, same bytes) when the name ends in .gz.
+
+    Floats are written so that reading gives the same float64 back; NaN and None become empty.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(value) for value in row] for row in rows)
+    data = text.getvalue().encode("utf-8", "surrogateescape")
+    if str(path).endswith(".gz"):
+        data = gzip.compress(data, compresslevel=6, mtime=0)
+    return write_bytes(path, data)
+
+
+def _cell(value: Any) -> Any:
+    if hasattr(value, "item"):  # numpy and torch scalars
+        value = value.item()
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return repr(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """``value`` in types JSON knows: paths as text, numpy scalars and arrays as numbers and lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_text(path: Path | str) -> str:
+    """The text of a file, unpacked when its name ends in .gz; RunError when it cannot be read."""
+    try:
+        data = Path(path).read_bytes()
+        if str(path).endswith(".gz"):
+            data = gzip.decompress(data)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(f"cannot read {path}: {reason}") from error
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """A JSON object; RunError naming file and line when it is damaged or something else."""
+    try:
+        value = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: expected an object, found {type(value).__name__}")
+    return value

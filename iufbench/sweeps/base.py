@@ -1,0 +1,108 @@
+"""One base experience for several runs: protocols of a strategy that begin alike need not train it twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from iufbench.engine.plan import Plan
+from iufbench.reporting.rundir import (
+    INFO,
+    METRIC_COLUMNS,
+    METRICS,
+    SCORE_COLUMNS,
+    SCORES,
+    TRAIN_LOG,
+    claimed,
+    read_rows,
+    write_info,
+)
+from iufbench.support.errors import RunError
+from iufbench.support.files import read_json, write_csv
+from iufbench.support.progress import Progress
+from iufbench.support.provenance import environment
+from iufbench.support.version import __version__
+
+
+def has_base(run: Path) -> bool:
+    """Whether the base experience of a run is finished and its state is there."""
+    from iufbench.engine.checkpoint import is_finished
+
+    return (run / INFO).is_file() and is_finished(run, 0)
+
+
+def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path | None:
+    """Begin the plan's run with the finished base experience of one of ``donors``, if it has not begun.
+
+    The caller has seen to it that the base experiences are the same (``runs.base_key``); here donors made by
+    other versions, devices or numbers of threads are passed over, whose last bits may differ. What is
+    copied is what the run would have written itself, so that it goes on as a run that was stopped after its
+    base would. Returns the donor's run directory, None when nothing was taken.
+    """
+    from iufbench.engine.checkpoint import copy_checkpoint, remove_state, trained_experiences
+
+    if (plan.path / INFO).is_file() and trained_experiences(plan.path):
+        return None
+    here = _environment(plan)
+    donor = next((path for path in donors if has_base(path) and _made_in(path) == here), None)
+    if donor is None:
+        return None
+    info = read_json(donor / INFO)
+    with claimed(plan.path):
+        (plan.path / INFO).unlink(missing_ok=True)
+        remove_state(plan.path)
+        for name, columns in ((METRICS, METRIC_COLUMNS), (SCORES, SCORE_COLUMNS), (TRAIN_LOG, None)):
+            _copy_base_rows(donor / name, plan.path / name, columns)
+        copy_checkpoint(donor, plan.path, 0)
+        # Last: where run.json is, all else of the base is there.
+        write_info(plan.path, _after_base(plan, info))
+    progress.say(f"base experience taken over from {info['id']}")
+    return donor
+
+
+def _environment(plan: Plan) -> dict[str, Any]:
+    """Version, packages, device and threads as the plan's run would record them."""
+    import torch
+
+    from iufbench.engine.assembly import set_threads
+    from iufbench.support.device import choose_device
+
+    set_threads(plan)
+    device = choose_device(plan.request.device)
+    return {"iufbench": __version__, **environment(str(device), torch.get_num_threads())}
+
+
+def _made_in(run: Path) -> dict[str, Any]:
+    info = read_json(run / INFO)
+    return {"iufbench": info.get("iufbench"), **info.get("environment", {})}
+
+
+def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -> None:
+    rows = [row for row in read_rows(source, columns) if row["experience"] == "0"]
+    if not rows:
+        raise RunError(f"{source} has no row of experience 0")
+    # Terms that only increments log have a column there, empty in the base.
+    names = [n for n in rows[0] if columns is not None or any(row[n] for row in rows)]
+    write_csv(target, names, [[row[name] for name in names] for row in rows])
+
+
+def _after_base(plan: Plan, donor: dict[str, Any]) -> dict[str, Any]:
+    """``run.json`` of a run that stands after its base experience and has spent no time on it itself."""
+    costs = {k: v[:1] if isinstance(v, list) else v for k, v in donor["costs"].items()}
+    return {
+        "id": plan.id,
+        "seed": plan.request.seed,
+        "recipe_hash": plan.recipe_hash,
+        "dataset": donor["dataset"],
+        "strategy": donor["strategy"],
+        "backbone": donor["backbone"],
+        "environment": donor["environment"],
+        "recipe": plan.recipe.as_dict(),
+        "protocol": {"id": plan.protocol.id, "experiences": [list(e) for e in plan.experiences]},
+        "request": plan.request.as_dict(),
+        "seconds": dict.fromkeys(("features", "train", "evaluate", "total"), 0.0),
+        "costs": costs,
+        "shared_base": {"run": donor["id"], "environment": donor["environment"]},
+        "status": "interrupted",
+    }

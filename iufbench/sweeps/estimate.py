@@ -1,0 +1,147 @@
+"""What a sweep will cost: hours, memory and disk, from runs that are finished."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from iufbench.reporting.rundir import INFO
+from iufbench.support.errors import RunError
+from iufbench.support.files import read_json
+from iufbench.sweeps.runs import PlannedRun
+
+DEFAULT_MEMORY_MB = 2048.0  # a run of the quick preset takes 1 GB; used where neither a run nor a card tells
+MEASURED = ("the same run with other seeds or orders", "the same strategy", "other strategies")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What one finished run took: seconds in all, peak MiB, bytes on disk."""
+
+    kind: tuple[str, str, str, str]
+    preset: str
+    seconds: float
+    trained_images: int
+    memory_mb: float
+    bytes: int
+
+
+@dataclass
+class Estimate:
+    """``seconds`` None where no finished run is near enough; ``basis`` says what it rests on."""
+
+    seconds: float | None = None
+    basis: str = "nothing measured"
+    memory_mb: float = DEFAULT_MEMORY_MB
+    bytes: int | None = None
+
+
+@dataclass
+class Costs:
+    """Everything measured so far, looked up from the nearest to the farthest."""
+
+    finished: list[Finished] = field(default_factory=list)
+    _known: dict[tuple[Any, ...], list[Finished]] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        for one in self.finished:
+            for key in _keys(one.kind, one.preset):
+                self._known.setdefault(key, []).append(one)
+
+    def of(self, run: PlannedRun) -> Estimate:
+        """Same recipe on the same protocol: the mean. Further off: in proportion to the images trained on."""
+        for rank, (key, basis) in enumerate(zip(_keys(run.kind, run.preset), MEASURED)):
+            known = self._known.get(key, [])
+            scalable = known if rank == 0 else [f for f in known if f.trained_images]
+            if not scalable:
+                continue
+            if rank == 0:
+                seconds = mean(f.seconds for f in scalable)
+            else:
+                shown = sum(f.trained_images for f in scalable)
+                seconds = run.trained_images * sum(f.seconds for f in scalable) / shown
+            memory = max(f.memory_mb for f in scalable) or DEFAULT_MEMORY_MB
+            return Estimate(seconds, basis, memory, round(mean(f.bytes for f in scalable)))
+        return Estimate(memory_mb=run.resources.memory_mb or DEFAULT_MEMORY_MB)
+
+
+def _keys(kind: tuple[str, str, str, str], preset: str) -> list[tuple[Any, ...]]:
+    dataset, _, strategy, _ = kind
+    return [kind, (dataset, strategy, preset), (dataset, preset)]
+
+
+def measured_costs(results: Path) -> Costs:
+    """The costs of all finished runs below ``results``; what cannot be read is left out."""
+    found = []
+    for folder, folders, files in os.walk(results / "runs"):
+        if INFO not in files:
+            continue
+        folders.clear()
+        path = Path(folder)
+        try:
+            info = read_json(path / INFO)
+            if info.get("status") != "complete" or info.get("shared_base"):
+                continue  # a run that began with somebody else's base took less than a whole one
+            found.append(_finished(path, info))
+        except (RunError, KeyError, TypeError):
+            continue
+    return Costs(found)
+
+
+def _finished(path: Path, info: dict[str, Any]) -> Finished:
+    costs = info["costs"]
+    return Finished(
+        kind=(
+            info["dataset"]["name"],
+            info["protocol"]["id"].partition("+")[0],
+            info["strategy"]["name"],
+            info["recipe_hash"],
+        ),
+        preset=info["preset"],
+        seconds=float(info["seconds"]["total"]),
+        trained_images=sum(costs["trained_images"]),
+        memory_mb=float(costs.get("peak_memory_mb") or 0.0),
+        bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
+    )
+
+
+def describe(runs: Sequence[PlannedRun], costs: Costs, jobs: int, free_bytes: int) -> str:
+    """Hours and disk of ``runs`` (those still to be done) as lines for people."""
+    estimates = [costs.of(run) for run in runs]
+    known = [e for e in estimates if e.seconds is not None]
+    lines = []
+    if known:
+        hours = sum(e.seconds for e in known if e.seconds is not None) / 3600
+        lines.append(f"time        about {hours:.2g} h of work, {hours / jobs:.2g} h with {jobs} at once")
+        for basis in MEASURED:
+            count = sum(e.basis == basis for e in known)
+            if count:
+                lines.append(f"            {count} estimated from {basis}")
+    unknown = len(runs) - len(known)
+    if unknown:
+        lines.append(
+            f"{'            ' if known else 'time        '}{unknown} cannot be estimated: no finished run "
+            "of this data set and preset"
+        )
+    sizes = [e.bytes for e in estimates if e.bytes is not None]
+    if sizes:
+        need = sum(sizes) * len(runs) / len(sizes)
+        lines.append(f"disk        about {size(need)}, {size(free_bytes)} free")
+        if need > free_bytes:
+            lines.append("            NOT ENOUGH: give --results a folder with more room")
+    else:
+        lines.append(f"disk        not measured yet, {size(free_bytes)} free")
+    return "\n".join(lines)
+
+
+def size(number: float) -> str:
+    """Bytes for people."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"

@@ -1,0 +1,55 @@
+"""Decoded images and backbone features, made once before runs that need the same start side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from iufbench.cards.request import Request
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.progress import Progress
+from iufbench.sweeps.runs import PlannedRun
+
+
+def prepare_inputs(
+    runs: Sequence[PlannedRun],
+    progress: Progress,
+    fill: Callable[[Request, Progress], None] | None = None,
+) -> int:
+    """Fill the caches for inputs that two or more of ``runs`` share; returns how many inputs those are.
+
+    What cannot be made is said and left to the runs, each of which will report it as its own failure.
+    """
+    counts = Counter(run.inputs for run in runs if run.inputs)
+    first = {run.inputs: run for run in reversed(runs)}
+    shared = [first[inputs] for inputs, count in counts.items() if count > 1]
+    for number, run in enumerate(shared, start=1):
+        progress.say(f"inputs {number}/{len(shared)}: {run.kind[0]}, shared by {counts[run.inputs]} runs")
+        try:
+            (fill or fill_caches)(run.request, progress)
+        except (InputError, RunError) as error:
+            progress.say(f"warning: {error}")
+    return len(shared)
+
+
+def fill_caches(request: Request, progress: Progress) -> None:
+    """Decode and encode all images of one run into the caches; does nothing where that is done.
+
+    Each image is encoded on one thread (that is what makes features the same everywhere), as many at a
+    time as this machine has cores.
+    """
+    import torch
+
+    from iufbench.engine.assembly import frozen_inputs
+    from iufbench.engine.plan import prepare
+    from iufbench.support.device import choose_device
+    from iufbench.support.folders import cache_folder
+    from iufbench.support.processes import cores
+
+    plan = prepare(request, progress=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(cores())
+    try:
+        frozen_inputs(plan, choose_device(request.device)).use_cache(cache_folder(), plan.dataset, progress)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,213 @@
+"""From requests to checked runs: what each is, where it lives, what state it is in, how to repeat it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iufbench.cards.request import Request
+from iufbench.cards.strategies import Resources
+from iufbench.engine.plan import Plan, image_counts, prepare
+from iufbench.reporting.rundir import INFO
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import read_json
+from iufbench.sweeps.grid import report_all
+
+MISSING, UNFINISHED, FAILED, COMPLETE = "missing", "unfinished", "failed", "complete"
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep, small enough to hold ten thousand.
+
+    ``kind`` is what decides how long it takes (data set, protocol without the order, strategy, recipe);
+    ``trained_images`` how many images its training shows, epochs counted; ``base`` is equal in runs whose
+    base experience is the same bit for bit, empty where it cannot be shared;
+    ``data`` is the fingerprint of the data set, ``inputs`` equal in runs that read the same features (empty
+    without caches); ``resources`` what the run asks of a cluster.
+    """
+
+    number: int
+    id: str
+    path: Path
+    request: Request
+    state: str = MISSING
+    kind: tuple[str, str, str, str] = ("", "", "", "")
+    preset: str = ""
+    trained_images: int = 0
+    experiences: int = 1
+    base: str = ""
+    data: str = ""
+    inputs: str = ""
+    resources: Resources = Resources()
+
+    @property
+    def label(self) -> str:
+        """The id without the recipe hash: what fits in a line."""
+        dataset, protocol, strategy, recipe, seed = self.id.split("/")
+        return f"{dataset}/{protocol}/{strategy}/{recipe[:4]}/{seed}" if protocol else self.id
+
+
+def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
+    """Check all requests as ``iufbench run`` would; nothing is written but synthetic images.
+
+    ``cores``: threads of a run that says nothing itself and trains with the paper preset; recorded in its
+    request. Plans are made once for all seeds. Raises InputError listing every mistake, and two entries
+    that give the same run.
+    """
+    plans: dict[str, Plan | None] = {}
+    mistakes: list[str] = []
+    runs: list[PlannedRun] = []
+    owners: dict[Path, Request] = {}
+    for request in requests:
+        key = repr(dataclasses.replace(request, seed=0))
+        if key not in plans:
+            plans[key] = _prepared(request, mistakes)
+        prepared = plans[key]
+        if prepared is None:
+            continue
+        threads = request.threads or (None if prepared.preset == "quick" else cores)
+        request = dataclasses.replace(request, threads=threads)
+        plan = dataclasses.replace(prepared, request=request)
+        if plan.path in owners:
+            mistakes.append(
+                f"two entries give the same run {plan.id}: {_told_apart(owners[plan.path], request)}"
+            )
+            continue
+        owners[plan.path] = request
+        try:
+            state = state_of(plan)
+        except InputError as error:
+            mistakes.append(str(error))
+            continue
+        runs.append(
+            PlannedRun(
+                number=len(runs),
+                id=plan.id,
+                path=plan.path,
+                request=request,
+                state=state,
+                kind=(
+                    plan.dataset.name,
+                    plan.protocol.id.partition("+")[0],
+                    plan.card.name,
+                    plan.recipe_hash,
+                ),
+                preset=plan.preset,
+                trained_images=trained_images(plan),
+                experiences=len(plan.experiences),
+                base=base_key(plan),
+                data=plan.dataset.fingerprint(),
+                inputs=inputs_key(plan),
+                resources=plan.recipe.resources,
+            )
+        )
+    report_all(mistakes)
+    return runs
+
+
+def _prepared(request: Request, mistakes: list[str]) -> Plan | None:
+    try:
+        return prepare(request, progress=False)
+    except InputError as error:
+        mistakes.append(str(error))
+        return None
+
+
+def _told_apart(one: Request, other: Request) -> str:
+    """The options in which two requests differ, as typed."""
+    mine, yours = shlex.join(arguments(one)[1:]), shlex.join(arguments(other)[1:])
+    return mine if mine == yours else f"{mine} | {yours}"
+
+
+def state_of(plan: Plan) -> str:
+    """What the run directory says. InputError when it holds a run on other data: nothing is replaced."""
+    if not (plan.path / INFO).is_file():
+        return MISSING
+    from iufbench.engine.runner import is_complete
+
+    try:
+        if is_complete(plan):
+            return COMPLETE
+        failed = read_json(plan.path / INFO).get("status") == "failed"
+    except RunError as error:
+        raise InputError(str(error)) from error
+    return FAILED if failed else UNFINISHED
+
+
+def trained_images(plan: Plan) -> int:
+    """Images that the training of all experiences shows, epochs counted; one epoch without gradients."""
+    counts, total = image_counts(plan), 0
+    for number, objects in enumerate(plan.experiences):
+        training = plan.recipe.base if number == 0 else plan.recipe.increment
+        epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
+        total += epochs * sum(counts[name]["train"] for name in objects)
+    return total
+
+
+def base_key(plan: Plan) -> str:
+    """Equal in two runs exactly when everything that their base experience could depend on is equal.
+
+    The rule is stricter than it would have to be: the whole recipe counts, with the increments' schedule and
+    every option of the learner, because a learner may do anything after its base experience (EWC measures
+    its Fisher information there). What remains are protocols of one strategy that begin alike.
+    """
+    if len(plan.experiences) < 2 or plan.request.eval_unseen:
+        return ""
+    request = plan.request
+    parts = (
+        plan.card.name,
+        plan.recipe_hash,
+        plan.dataset.name,
+        plan.dataset.fingerprint(),
+        plan.experiences[0],
+        request.seed,
+        request.device,
+        request.threads,
+    )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def inputs_key(plan: Plan) -> str:
+    """Equal in two runs when their images and features are: data, backbone, sizes, precision."""
+    if not plan.request.cache:
+        return ""
+    recipe = plan.recipe
+    size = plan.learner.guide_size(plan.options, plan.recipe.image_size)
+    parts = (plan.dataset.fingerprint(), recipe.image_size, dataclasses.asdict(recipe.backbone), size)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def arguments(request: Request) -> list[str]:
+    """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
+
+    An option is named as the request's field, so that new ones need nothing here.
+    """
+    words: list[Any] = ["run", "--protocol", request.protocol, "--strategy", request.strategy]
+    words += ["--seed", request.seed]
+    train, test = request.lists or (None, None)
+    values: dict[str, Any] = {"train_list": train, "test_list": test}
+    standard = Request(request.protocol, request.strategy, request.seed)
+    for field in dataclasses.fields(Request):
+        value = getattr(request, field.name)
+        if value != getattr(standard, field.name) and field.name not in ("lists", "settings"):
+            values[field.name] = ",".join(value) if field.name == "order" else value
+    for name, value in values.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", value]
+    words += [word for setting in request.settings for word in ("--set", setting)]
+    return [str(word) for word in words]
+
+
+def command(request: Request) -> str:
+    """The command that does this run alone, ready to paste."""
+    return shlex.join(["iufbench", *arguments(request)])

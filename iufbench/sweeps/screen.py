@@ -1,0 +1,55 @@
+"""Where a sweep is seen: a table that is redrawn on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from iufbench.engine.describe import columns
+
+
+class Screen:
+    """``verbosity``: -1 nothing, 0 a line per finished run, 1 a line per started run as well."""
+
+    def __init__(self, verbosity: int = 0, out: TextIO | None = None) -> None:
+        self._out = out or sys.stderr
+        self.verbosity = verbosity
+        self.live = verbosity >= 0 and self._out.isatty()
+        self._drawn = 0
+
+    def say(self, text: str, level: int = 0) -> None:
+        if self.verbosity >= level:
+            self._clear()
+            print(text, file=self._out, flush=True)
+
+    def draw(self, rows: Sequence[Mapping[str, str]], headline: str) -> None:
+        """Put the table where the last one stood; as many lines as the terminal has room for."""
+        size = shutil.get_terminal_size()
+        room = max(size.lines - 3, 1)
+        table = columns([dict(row) for row in rows[: room - 1]]).splitlines() if rows else []
+        if len(rows) > room - 1:
+            table.append(f"... and {len(rows) - room + 1} more")
+        lines = [line[: size.columns - 1] for line in [*table, headline]]
+        self._clear()
+        self._out.write("\n".join(lines) + "\n")
+        self._out.flush()
+        self._drawn = len(lines)
+
+    def close(self) -> None:
+        self._drawn = 0
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._out.write(f"\x1b[{self._drawn}A\x1b[J")
+            self._drawn = 0
+
+
+def duration(seconds: float) -> str:
+    """``42 s``, ``7.5 min``, ``3.2 h`` or ``12 d``."""
+    for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
+        if seconds < limit:
+            value = seconds / divisor
+            return f"{value:.0f} {unit}" if divisor == 1 or value >= 10 else f"{value:.1f} {unit}"
+    return f"{seconds / 86400:.1f} d"

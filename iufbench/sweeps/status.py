@@ -1,0 +1,77 @@
+"""How a sweep stands, from its files alone: for another terminal, or after the fact."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from iufbench.engine.describe import columns
+from iufbench.reporting.rundir import INFO
+from iufbench.support.errors import RunError
+from iufbench.support.files import read_json
+from iufbench.sweeps.board import live_row
+from iufbench.sweeps.record import LIVE, RUNNING, Event, Record, read_live
+from iufbench.sweeps.runs import COMPLETE, FAILED, MISSING, UNFINISHED
+from iufbench.sweeps.screen import duration
+
+SILENT = 120.0  # seconds without a sign of life after which a run is shown as silent
+
+
+def rows_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """``sweep.json`` and one mapping a run: id, state, path, command, and what is known besides.
+
+    The run directory has the last word on what is complete: a run that ``iufbench run`` finished is.
+    Raises InputError when ``folder`` is not that of a sweep.
+    """
+    record = Record(folder)
+    contents, events = record.contents(), record.events()
+    rows = []
+    for number, run in enumerate(contents["runs"]):
+        event = events.get(run["id"])
+        live = read_live(folder / LIVE / f"{number}.json")
+        row = {**run, "state": _state(Path(run["path"]), event, live)}
+        if event is not None:
+            row |= {"since": event.time, "node": event.node, "error": event.error, "seconds": event.seconds}
+        if row["state"] == RUNNING:
+            row["live"] = live
+        rows.append(row)
+    return contents, rows
+
+
+def _state(path: Path, event: Event | None, live: dict[str, Any]) -> str:
+    try:
+        status = read_json(path / INFO).get("status") if (path / INFO).is_file() else None
+    except RunError:
+        return FAILED
+    if status == "complete":
+        return COMPLETE
+    if event is not None and event.state == RUNNING:
+        last = max(event.time, live.get("time", 0.0))
+        return RUNNING if time.time() - last < SILENT else "silent"
+    if status == "failed" or (event is not None and event.state == FAILED):
+        return FAILED
+    return MISSING if status is None else UNFINISHED
+
+
+def describe_status(folder: Path) -> str:
+    """Counts, what is running, and what failed with the command that repeats it."""
+    contents, rows = rows_of(folder)
+    counts = Counter(row["state"] for row in rows)
+    order = (COMPLETE, RUNNING, "silent", FAILED, UNFINISHED, MISSING)
+    told = ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
+    lines = [f"sweep {contents['name']} ({contents['engine']}): {len(rows)} runs: {told}"]
+    seconds = [row["seconds"] for row in rows if row["state"] == COMPLETE and row.get("seconds")]
+    if seconds:
+        lines.append(f"a finished run took {duration(sum(seconds) / len(seconds))} on average")
+    running = [row for row in rows if row["state"] == RUNNING]
+    if running:
+        now = time.time()
+        table = [live_row(row["id"], row["live"], now - row["since"], None) for row in running]
+        lines += ["", columns([{k: v for k, v in r.items() if k != "left"} for r in table])]
+    for row in rows:
+        if row["state"] in (FAILED, "silent"):
+            reason = row.get("error") or "no sign of life; the same sweep again goes on with it"
+            lines += ["", f"{row['state']}: {row['id']}: {reason}", f"  {row['command']}"]
+    return "\n".join(lines)

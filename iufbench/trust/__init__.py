@@ -1,0 +1,1 @@
+"""Whether a number can be trusted: verify, rerun, evaluate again, repeat."""

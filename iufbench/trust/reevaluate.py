@@ -1,0 +1,153 @@
+"""A finished run again, from what its run.json says: planned anew, evaluated from its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iufbench.cards.request import Request
+from iufbench.engine.checkpoint import checkpoint_path, load_checkpoint
+from iufbench.engine.plan import Plan, prepare
+from iufbench.reporting.maps import maps_path, write_maps
+from iufbench.reporting.store import Run, load_run
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.fields import suggest
+from iufbench.support.progress import Progress
+
+if TYPE_CHECKING:
+    from iufbench.evaluation.objects import ObjectTest
+
+
+Key = tuple[str, str, str]  # object, level, metric
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value that came out differently from what the run directory holds; NaN: missing or undefined."""
+
+    experience: int
+    object: str
+    level: str
+    metric: str
+    stored: float
+    again: float
+
+    def __str__(self) -> str:
+        place = f"experience {self.experience}, {self.object}, {self.level} {self.metric}"
+        return f"{place}: stored {self.stored!r}, now {self.again!r}"
+
+
+def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
+    """The plan that a run was made by, on the threads that it was made with.
+
+    ``data_root``: where its data lie now, if elsewhere; ``changes``: of its request. Raises RunError when
+    the data or the card are not what they were, naming what is different.
+    """
+    if "request" not in run.info:
+        raise RunError(f"{run.path}: run.json does not say how it was made; run it anew")
+    request = Request.from_dict(run.info["request"])
+    recorded = run.info["dataset"].get("root")
+    if data_root is not None:
+        changes |= {"data_root": data_root, "synthetic": False}
+    elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
+        changes["data_root"] = Path(recorded)
+    threads = run.info.get("environment", {}).get("threads")
+    plan = prepare(replace(request, threads=threads or request.threads, **changes), progress=False)
+    if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+        raise RunError(f"{run.path} was made from other data than {plan.dataset.root} holds now")
+    if plan.recipe_hash != run.info["recipe_hash"]:
+        changed = _changed(run.info.get("recipe", {}), plan.recipe.as_dict())
+        raise RunError(
+            f"{run.path} was made with another recipe than its card gives now: {changed or 'other weights'}; "
+            f"go back to the card it was made with"
+        )
+    return plan
+
+
+def _changed(then: Any, now: Any, key: str = "") -> str:
+    """The first few keys that differ, with both values."""
+    words = ("title", "description", "provenance")
+    if isinstance(then, dict) and isinstance(now, dict):
+        names = [n for n in {**then, **now} if key or n not in words]
+        parts = [_changed(then.get(n), now.get(n), f"{key}.{n}" if key else n) for n in names]
+        return ", ".join([p for p in parts if p][:5])
+    return "" if then == now else f"{key} was {then!r} and is {now!r}"
+
+
+def evaluate_run(
+    path: Path,
+    progress: Progress,
+    save_maps: bool = False,
+    objects: Sequence[str] | None = None,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> list[Difference]:
+    """Every experience of a run again from its checkpoint; returns what differs from its metrics and scores.
+
+    With ``save_maps`` the anomaly maps are kept below ``maps/`` as float16 (98 KiB per image and
+    experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
+    ``images`` [N]. ``objects`` restricts the work. Raises InputError for unknown objects, RunError when
+    a checkpoint is missing, or the data, card or weights are not those of the run.
+    """
+    run = load_run(path)
+    wanted = _wanted(run, objects)
+    plan = plan_again(run, data_root)
+    from iufbench.engine.assembly import assemble  # after the plan, which brings Avalanche
+    from iufbench.engine.runner import evaluate_objects
+    from iufbench.support.device import choose_device
+
+    steps = len(plan.experiences)
+    for number in range(steps):
+        if not checkpoint_path(path, number).is_file():
+            raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
+    parts = assemble(plan, choose_device(device), progress)
+    weights = run.info.get("backbone", {}).get("weights_sha256")
+    if weights != parts.backbone.weights_sha256:
+        raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")
+    scores = run.scores()
+    differences, seen = [], 0
+    names = plan.protocol.objects
+    for number, group in enumerate(plan.experiences):
+        seen += len(group)
+        load_checkpoint(path, number, parts.strategy)
+        if save_maps:
+            parts.evaluation.on_maps = partial(_save, path, number)
+        shown = names if plan.request.eval_unseen else names[:seen]
+        chosen = [i for i, name in enumerate(shown) if name in wanted]
+        again = evaluate_objects(parts, number, seen, chosen, progress, f"experience {number + 1}/{steps}")
+        rows = run.metrics[(run.metrics["experience"] == number) & run.metrics["object"].isin(wanted)]
+        stored = {(r.object, r.level, r.metric): r.value for r in rows.itertuples()}
+        found = {(r.object, r.level, r.metric): r.value for r in again.metrics}
+        differences += compared(number, stored, found)
+        rows = scores[(scores["experience"] == number) & scores["object"].isin(wanted)]
+        stored = {(r.object, "image", f"score of {r.image}"): r.score for r in rows.itertuples()}
+        found = {(r.object, "image", f"score of {r.image}"): r.score for r in again.scores}
+        differences += compared(number, stored, found)
+    return differences
+
+
+def compared(experience: int, stored: Mapping[Key, float], again: Mapping[Key, float]) -> list[Difference]:
+    """What differs between two sets of values, bit by bit; NaN stands for a value that is not there."""
+    pairs = [(key, stored.get(key, np.nan), again.get(key, np.nan)) for key in {**stored, **again}]
+    return [
+        Difference(experience, *key, float(one), float(other))
+        for key, one, other in pairs
+        if not (one == other or (np.isnan(one) and np.isnan(other)))
+    ]
+
+
+def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:
+    for name in objects or ():
+        if name not in run.objects:
+            known = ", ".join(run.objects)
+            raise InputError(f"no object '{name}' in {run.id}{suggest(name, run.objects)} (has: {known})")
+    return set(objects or run.objects)
+
+
+def _save(path: Path, experience: int, test: ObjectTest, maps: np.ndarray) -> None:
+    write_maps(maps_path(path, experience, test.object), maps, test.names)

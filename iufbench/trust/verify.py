@@ -1,0 +1,87 @@
+"""Are the numbers of a run directory what its own files say? Recomputed, and compared bit by bit."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iufbench.reporting.store import Run, load_run
+from iufbench.reporting.summary import image_metrics_from_scores, summaries
+from iufbench.support.errors import RunError
+from iufbench.support.progress import Progress
+from iufbench.trust.reevaluate import Difference, Key, compared, evaluate_run
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``checked``: a line per source of what was recomputed; ``differences``: what came out otherwise."""
+
+    checked: list[str]
+    differences: list[str]
+
+
+def verify_run(
+    path: Path,
+    progress: Progress,
+    scores_only: bool = False,
+    device: str = "auto",
+    data_root: Path | None = None,
+) -> Verdict:
+    """Recompute the summaries from ``metrics.csv``, the image metrics from ``scores.csv.gz`` and, unless
+    ``scores_only``, all metrics and scores from the checkpoints, which needs the data.
+
+    Raises InputError for what is no run directory, RunError for an unfinished or damaged run, and when
+    its data, card, weights or checkpoints are not there any more.
+    """
+    run = load_run(path)
+    if not run.complete:
+        raise RunError(f"{path}: the run is {run.info['status']}, not complete: nothing to verify yet")
+    from_scores = image_differences(run)
+    differences = [*_summary_differences(run), *map(str, from_scores)]
+    checked = [
+        "run.json: summaries recomputed from metrics.csv",
+        f"scores.csv.gz: image metrics of {len(run.scores())} scores recomputed",
+    ]
+    if not scores_only:
+        differences += map(str, evaluate_run(path, progress, device=device, data_root=data_root))
+        checked.append(
+            f"checkpoints: all metrics and scores of {len(run.experiences)} experiences recomputed"
+        )
+    return Verdict(checked, differences)
+
+
+def image_differences(run: Run) -> list[Difference]:
+    """Image metrics that ``scores.csv.gz`` gives otherwise than ``metrics.csv``, or only one of them has."""
+    found: dict[int, dict[Key, float]] = defaultdict(dict)
+    for experience, name, values in image_metrics_from_scores(run):
+        found[experience] |= {(name, "image", metric): float(value) for metric, value in values.items()}
+    known = run.metrics[run.metrics["level"] == "image"]
+    differences = []
+    for number in range(len(run.experiences)):
+        rows = known[known["experience"] == number].itertuples()
+        stored = {(r.object, "image", r.metric): r.value for r in rows}
+        differences += compared(number, stored, found[number])
+    return differences
+
+
+def _summary_differences(run: Run) -> list[str]:
+    """Where ``run.json`` says something else than ``metrics.csv``."""
+    stored = _flat(run.info.get("summary") or {})
+    again = _flat(summaries(run))
+    return [
+        f"run.json, summary {name}: stored {stored.get(name)!r}, now {again.get(name)!r}"
+        for name in {**stored, **again}
+        if stored.get(name) != again.get(name)
+    ]
+
+
+def _flat(summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+    """ "level name" -> value; None for NaN, which JSON does not have."""
+    return {
+        f"{level} {name}": None if value is None or math.isnan(value) else float(value)
+        for level, values in summary.items()
+        for name, value in values.items()
+    }

@@ -1,0 +1,9 @@
+"""UniAD without anything against forgetting: You et al., NeurIPS 2022."""
+
+from __future__ import annotations
+
+from iufbench.learning.base import ReconstructionStrategy
+
+
+class UniAD(ReconstructionStrategy):
+    """UniAD's network, trained on one experience after another: the papers' "UniAD" row."""
