@@ -15,21 +15,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the top of the house to its ground: a module imports from its own room and from rooms below it.
 HARNESS = "cli sweeps trust bench engine reporting learning streams evaluation data cards models metrics"
 FLOORS = [*HARNESS.split(), "support"]
-    "cli",
-    "sweeps",
-    "trust",
-    "bench",
-    "engine",
-    "reporting",
-    "learning",
-    "streams",
-    "evaluation",
-    "data",
-    "cards",
-    "models",
-    "metrics",
-    "support",
-]
 LIGHT = ("cards.strategies", "cards.registry", "cards.protocols", "cards.request", "reporting.store")
 LIGHT += ("reporting.tables.build", "reporting.figures.build", "engine.describe", "cli.main", "engine.plan")
 
