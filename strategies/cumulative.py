@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from iufbench.data.resident import Batches, ResidentData
 from iufbench.learning.base import ReconstructionStrategy
@@ -24,14 +23,15 @@ class Cumulative(ReconstructionStrategy):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.kept: dict[str, Tensor | None] = {}
+        self.kept: dict[str, Any] = {}  # the fields of ResidentData: tensors, or None
 
     def training_batches(self, generator: torch.Generator) -> Batches:
         data = self.experience.resident
         if self.kept:
             # A checkpoint brings tensors back to the learner's device, which need not be the stream's.
             device = data.features.device
-            kept = ResidentData(**{n: None if t is None else t.to(device) for n, t in self.kept.items()})
+            moved: dict[str, Any] = {n: None if t is None else t.to(device) for n, t in self.kept.items()}
+            kept = ResidentData(moved["features"], moved["objects"], moved["guide"])
             self.replayed_images = len(kept)
             data = ResidentData.concatenate([kept, data])
         return Batches(data, self.train_mb_size, generator)

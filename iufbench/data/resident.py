@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -150,6 +150,13 @@ class Batches:
                 batch, following = following.result(), thread.submit(self.data.batch, index)
                 yield batch
             yield following.result()
+
+
+class Inputs(Protocol):
+    """Whatever turns the samples of an experience into the inputs that a strategy is given."""
+
+    def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
+        """The inputs of the samples, with their object ids; ``advance`` is called for every image."""
 
 
 class FrozenInputs:

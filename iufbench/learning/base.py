@@ -19,7 +19,7 @@ from iufbench.cards.strategies import Training
 from iufbench.data.resident import Batch, Batches
 from iufbench.learning.context import Context, Uses
 from iufbench.learning.resumable import Resumable
-from iufbench.models.uniad import Reconstruction, UniAD, anomaly_map
+from iufbench.models.uniad import UniAD, anomaly_map
 from iufbench.support.seeding import derive
 
 
@@ -35,6 +35,9 @@ class ReconstructionStrategy(Resumable):
     class Options:
         pass
 
+    optimizer: torch.optim.Optimizer
+    mbatch: Any
+
     uses: ClassVar[Uses] = Uses()
     within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images", "_sums", "_images", "_rate")
 
@@ -44,7 +47,7 @@ class ReconstructionStrategy(Resumable):
         self.options = context.options
         self.training_log: list[dict[str, float]] = []
         self.replayed_images = 0
-        self._sums: dict[str, float] = {}
+        self._sums: dict[str, Tensor] = {}
         self._images = 0
         self._rate = math.nan
         model = self.build_network()
@@ -186,7 +189,8 @@ class ReconstructionStrategy(Resumable):
     def _unpack_minibatch(self) -> None:
         self.mbatch = self.mbatch.to(self.device, non_blocking=True)
 
-    def forward(self) -> Reconstruction:
+    def forward(self) -> Any:
+        """The network's output for the current mini-batch: a ``Reconstruction``, where it reconstructs."""
         batch: Batch = self.mbatch
         return self.network(batch.x, guide=batch.guide)
 
@@ -195,7 +199,8 @@ class ReconstructionStrategy(Resumable):
             return torch.zeros((), device=self.device)
         terms = self.losses()
         for name, value in terms.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value.detach() * len(self.mbatch.x)
+            value = value.detach() * len(self.mbatch.x)
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._images += len(self.mbatch.x)
         return sum(terms.values(), torch.zeros((), device=self.device))
 

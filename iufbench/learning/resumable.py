@@ -34,6 +34,8 @@ class Resumable(SupervisedTemplate):
     within: ClassVar[tuple[str, ...]] = ()
 
     scheduler: Any = None
+    dataloader: Any
+    _stop_training: bool
     # Called after every iteration, when ``state_within`` may be asked for.
     after_iteration: Callable[[], None] | None = None
     position = Position(0, 0, 0)
@@ -58,7 +60,7 @@ class Resumable(SupervisedTemplate):
         """Go back to what ``state`` returned; the network must already have the same shape."""
         self.model.load_state_dict(state["network"])
         self._set("carried", state["memory"])
-        vars(self.clock).update(state["clock"])
+        self.clock.__dict__.update(state["clock"])
 
     @classmethod
     def _names(cls, kind: str) -> list[str]:
@@ -121,7 +123,7 @@ class Resumable(SupervisedTemplate):
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self._set("within", state["within"])
-        vars(self.clock).update(state["clock"])
+        self.clock.__dict__.update(state["clock"])
         set_random_states(state["random"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -238,7 +238,7 @@ def _freeze_padding(model: nn.Module, name: str) -> None:
         raise InputError(f"padding: released is for tf_efficientnet models; {name} pads another way")
     pads: dict[str, list[int]] = {}
 
-    def record(layer: str):
+    def record(layer: str) -> Callable[[nn.Conv2d, tuple[Tensor, ...]], None]:
         def hook(conv: nn.Conv2d, args: tuple[Tensor, ...]) -> None:
             size = list(args[0].shape[-2:])
             pads[layer] = pad_same_arg(size, list(conv.kernel_size), list(conv.stride), list(conv.dilation))

@@ -6,7 +6,7 @@ self-attention). Written from the method's description.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -164,7 +164,7 @@ def token_means(model: UniAD) -> Iterator[dict[str, list[Tensor]]]:
     collected: dict[str, list[Tensor]] = {name: [] for name in model.projected_layers()}
     handles = []
 
-    def collect(rows: list[Tensor]):
+    def collect(rows: list[Tensor]) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             rows.append(output.detach().float().mean(dim=1))
 

@@ -22,7 +22,7 @@ from avalanche.benchmarks.utils.data import AvalancheDataset
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
 
 from iufbench.cards.protocols import Protocol
-from iufbench.data.resident import FrozenInputs, ResidentData
+from iufbench.data.resident import Inputs, ResidentData
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import RunError
 from iufbench.support.seeding import derive
@@ -88,7 +88,7 @@ def _shuffled(n: int, name: str) -> list[int]:
 def build_streams(
     dataset: DataSet,
     protocol: Protocol,
-    inputs: FrozenInputs,
+    inputs: Inputs,
     joint: bool = False,
     advance: Any = None,
     object_id_at_test: bool = False,

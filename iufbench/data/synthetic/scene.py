@@ -97,7 +97,14 @@ class Canvas:
             window.append(slice(low, max(min(high, SIZE), low + 4)))
         return Canvas(self._whole, (ox, oy), self.angle + angle, self._zoom, (window[0], window[1]))
 
-    def noise(self, seed: int, cells: int = 4, octaves: int = 4, gain: float = 0.55, aspect=(1, 1)) -> Map:
+    def noise(
+        self,
+        seed: int,
+        cells: int = 4,
+        octaves: int = 4,
+        gain: float = 0.55,
+        aspect: tuple[int, int] = (1, 1),
+    ) -> Map:
         """``primitives.noise`` as seen through this window (fixed in the image)."""
         return prim.noise(seed, cells, octaves, gain, aspect)[self.window]
 
