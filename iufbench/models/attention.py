@@ -7,17 +7,11 @@ because ``(x + p) W = x W + p W`` and ``p`` is the same for every image.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iufbench.support.errors import InputError
-
-from .dropout import Survivors, chosen_here, draw
-
-_CACHED_WEIGHTS = 2**19  # 2 MB, which a core keeps at hand; 2^17 to 2^20 are within 3 %
 
 
 class Attention(nn.Module):
@@ -65,71 +59,11 @@ def attend(
 ) -> Tensor:
     """softmax(q k^T / sqrt(E / heads)) v of tokens [B, L, E]; heads are contiguous channel groups.
 
-    ``mask``: bool [L, L], True = may attend. On the CPU torch has no fused kernel with dropout, so that
-    ``WithDropout`` does it there.
+    ``mask``: bool [L, L], True = may attend, or a float bias that broadcasts to [B, heads, L, L].
     """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    if dropout and chosen_here(q):
-        survivors = draw(torch.Size((*q.shape[:3], k.shape[2])), dropout)
-        out = WithDropout.apply(q, k, v, mask, survivors)
-    else:
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
     return out.transpose(1, 2).flatten(2)
-
-
-class WithDropout(torch.autograd.Function):
-    """Attention of [B, H, L, D] with dropout on its weights, a few images at a time.
-
-    The weights of a whole batch (30 MB for 24 images of 196 tokens and 8 heads) pass through a dozen steps,
-    forward and backward; those of one image stay in a core's cache meanwhile. Operations and their order
-    are those that autograd would carry out on the whole batch, and so are the results. Under autocast it
-    stays in float32.
-    """
-
-    @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, survivors: Survivors
-    ) -> Tensor:
-        scale = q.shape[-1] ** -0.5
-        bias = None if mask is None else torch.where(mask, 0.0, -torch.inf)
-        weights, out = q.new_empty(survivors.numbers.shape), _heads_inside(q)
-        parts = _parts(weights)
-        for part in parts:
-            logits = (q[part] * scale) @ k[part].transpose(-2, -1)
-            if bias is not None:
-                logits += bias
-            torch.softmax(logits, dim=-1, out=weights[part])
-            out[part] = survivors.factors(q.dtype, part).mul_(weights[part]) @ v[part]
-        ctx.save_for_backward(q, k, v, weights)
-        ctx.survivors, ctx.scale, ctx.parts = survivors, scale, parts
-        return out
-
-    @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights = ctx.saved_tensors
-        to_q, to_k, to_v = (_heads_inside(t) for t in (q, k, v))
-        for part in ctx.parts:
-            factors = ctx.survivors.factors(q.dtype, part)
-            to_weights = (gradient[part] @ v[part].transpose(-2, -1)).mul_(factors)
-            to_v[part] = factors.mul_(weights[part]).transpose(-2, -1) @ gradient[part]
-            to_logits = torch._softmax_backward_data(to_weights, weights[part], -1, q.dtype)
-            to_q[part] = (to_logits @ k[part]).mul_(ctx.scale)
-            to_k[part] = to_logits.transpose(-2, -1) @ (q[part] * ctx.scale)
-        return to_q, to_k, to_v, None, None
-
-
-def _heads_inside(like: Tensor) -> Tensor:
-    """Empty [B, H, L, D] whose memory lies as [B, L, H, D], so that joining the heads costs nothing."""
-    b, h, n, d = like.shape
-    return like.new_empty(b, n, h, d).transpose(1, 2)
-
-
-def _parts(weights: Tensor) -> list[slice]:
-    """As many images at a time as have ``_CACHED_WEIGHTS`` between them, at least one."""
-    step = max(1, _CACHED_WEIGHTS // weights[0].numel())
-    return [slice(i, i + step) for i in range(0, len(weights), step)]
 
 
 def neighbour_mask(feature_size: tuple[int, int], window: tuple[int, int]) -> Tensor:
