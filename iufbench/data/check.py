@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +176,7 @@ def _one_kind_findings(dataset: DataSet) -> list[Finding]:
     return findings
 
 
-def _inspect(sample: Sample, has_masks: bool) -> Result:
+def _inspect(sample: Sample) -> Result:
     """(hash of the decoded picture, b"" if it cannot be decoded; problems; what is strange)."""
     problems: list[str] = []
     strange: list[str] = []
@@ -189,12 +188,12 @@ def _inspect(sample: Sample, has_masks: bool) -> Result:
         picture = digest.digest()
     except InputError as error:
         problems.append(str(error))
-    if sample.label == 1 and has_masks and picture:
+    if sample.mask is not None and picture:
         try:
             marked = read_mask(sample)
             if marked.all():
                 strange.append(f"mask {sample.mask} marks every pixel: is it inverted?")
-            if sample.mask is not None and has_many_values(sample.mask, MASK_VALUES):
+            if any(has_many_values(file, MASK_VALUES) for file in sample.mask_files):
                 text = f"mask {sample.mask} has more than {MASK_VALUES} different values, as if smoothed"
                 strange.append(f"{text}: each above 0 counts as defect")
         except InputError as error:
@@ -202,17 +201,16 @@ def _inspect(sample: Sample, has_masks: bool) -> Result:
     return picture, problems, strange
 
 
-def _inspect_chunk(chunk: Sequence[Sample], has_masks: bool) -> list[Result]:
-    return [_inspect(sample, has_masks) for sample in chunk]
+def _inspect_chunk(chunk: Sequence[Sample]) -> list[Result]:
+    return [_inspect(sample) for sample in chunk]
 
 
 def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample, Result]]:
     """Samples with their results, in the data set's order."""
     samples = dataset.samples
     chunks = [samples[k : k + CHUNK] for k in range(0, len(samples), CHUNK)]
-    inspect = partial(_inspect_chunk, has_masks=dataset.has_masks)
     try:
-        for chunk, results in zip(chunks, in_processes(inspect, chunks, workers)):
+        for chunk, results in zip(chunks, in_processes(_inspect_chunk, chunks, workers)):
             yield from zip(chunk, results)
     except BrokenProcessPool as error:
         raise RunError("a worker process died while checking images: try again with --workers 1") from error

@@ -80,22 +80,29 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def read_mask(sample: Sample) -> NDArray[np.bool_]:
-    """The mask of a defective sample at its own size, bool [height, width].
+    """The mask of a defective sample at its own size, bool [height, width]: the union of its files.
 
     Raises InputError for a sample without mask, a mask that cannot be read, has another size than
     its image, marks no pixel, or is a JPEG (whose compression smears values above 0 everywhere).
     """
     if sample.mask is None:
         raise InputError(f"defective image {sample.image} has no mask")
-    mask = _decode(sample.mask)
-    if mask.format == "JPEG":
-        raise InputError(f"mask {sample.mask} is a JPEG, which cannot keep exact values: use PNG")
-    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
-        raise InputError(f"mask {sample.mask} has colours of the kind {mask.mode}: convert it to grey")
     width_height = _header_size(sample.image)
+    marked = _marked(sample, sample.mask, width_height)
+    for file in sample.more_masks:
+        marked |= _marked(sample, file, width_height)
+    return marked
+
+
+def _marked(sample: Sample, file: Path, width_height: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = _decode(file)
+    if mask.format == "JPEG":
+        raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
+    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
+        raise InputError(f"mask {file} has colours of the kind {mask.mode}: convert it to grey")
     if mask.size != width_height:
         raise InputError(
-            f"mask {sample.mask} is {mask.size[0]}x{mask.size[1]} pixels, "
+            f"mask {file} is {mask.size[0]}x{mask.size[1]} pixels, "
             f"its image {sample.image} is {width_height[0]}x{width_height[1]}"
         )
     if mask.mode in ("LA", "RGBA", "PA"):
@@ -103,7 +110,7 @@ def read_mask(sample: Sample) -> NDArray[np.bool_]:
     channels = np.asarray(mask).reshape(mask.height, mask.width, -1)
     marked: NDArray[np.bool_] = np.any(channels > 0, axis=2)
     if not marked.any():
-        raise InputError(f"mask {sample.mask} marks no pixel, but its image is listed as defective")
+        raise InputError(f"mask {file} marks no pixel, but its image is listed as defective")
     return marked
 
 

@@ -15,7 +15,8 @@ class Sample:
 
     ``label`` is 0 for a normal and 1 for a defective image; it comes from the file list, never from
     the mask. ``defect`` is ``"good"`` for normal images. ``mask`` is None for normal images and for
-    data sets without pixel annotation.
+    objects without pixel annotation; ``more_masks`` are the further files where several together are
+    the mask (MVTec LOCO: one file per region).
     """
 
     image: Path
@@ -24,6 +25,12 @@ class Sample:
     label: int
     defect: str = "good"
     mask: Path | None = None
+    more_masks: tuple[Path, ...] = ()
+
+    @property
+    def mask_files(self) -> tuple[Path, ...]:
+        """Every file of the mask, which is their union; empty without one."""
+        return () if self.mask is None else (self.mask, *self.more_masks)
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class DataSet:
     """All samples below one root folder.
 
     ``name`` is what results are filed under (``visa``, ``visa-synthetic``); ``objects`` is the data
-    set's own order, in which protocols introduce them.
+    set's own order, in which protocols introduce them. ``has_masks``: some object has masks
+    (``is_masked`` tells which). ``notes`` are what the reader came across and a user should hear of once.
     """
 
     name: str
@@ -40,6 +48,11 @@ class DataSet:
     samples: tuple[Sample, ...]
     has_masks: bool = True
     synthetic: bool = False
+    notes: tuple[str, ...] = ()
+
+    def is_masked(self, name: str) -> bool:
+        """Whether the object has pixel annotation: every defective image of it has a mask."""
+        return self.has_masks and all(s.mask for s in self.samples if s.object == name and s.label == 1)
 
     def select(self, split: str, objects: Iterable[str] | None = None) -> list[Sample]:
         """The samples of one split, of the named objects (all when None), in the data set's order."""
@@ -61,7 +74,7 @@ class DataSet:
         """
         lines = []
         for s in self.samples:
-            mask = "" if s.mask is None else self._name_and_size(s.mask)
+            mask = "+".join(map(self._name_and_size, s.mask_files))
             lines.append(f"{self._name_and_size(s.image)}:{s.object}:{s.split}:{s.label}:{mask}\n")
         return hashlib.sha256("".join(sorted(lines)).encode("utf-8", "surrogateescape")).hexdigest()
 

@@ -91,8 +91,11 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
         )
-    names, root, masks = plan.protocol.objects, plan.dataset.root, plan.dataset.has_masks
-    tests = [ObjectTest.of(n, s, root, MAP_SIZE, masks) for n, s in zip(names, built.tests)]
+    dataset = plan.dataset
+    tests = [
+        ObjectTest.of(n, s, dataset.root, MAP_SIZE, dataset.is_masked(n))
+        for n, s in zip(plan.protocol.objects, built.tests)
+    ]
     evaluation = ObjectEvaluation(tests)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)
     if plan.request.init_from is not None:

@@ -102,6 +102,8 @@ def execute(
     if other is not None:
         progress.say(other)
     try:
+        for note in plan.dataset.notes:
+            progress.say(f"note: {note}")
         parts = assemble(plan, device, progress)
         info = _info(plan, parts, device, started)
         with claimed(plan.path):
@@ -239,6 +241,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
             "fingerprint": dataset.fingerprint(),
             "root": str(dataset.root.absolute()),
             "has_masks": dataset.has_masks,
+            "notes": list(dataset.notes),
             "licence": "synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
             "counts": image_counts(plan),
         },

@@ -117,7 +117,7 @@ def make_example(groups: Sequence[Group], object_name: str) -> Example:
         object=object_name,
         image=image,
         picture=load_image(sample.image, size),
-        mask=load_mask(sample, size) if dataset.has_masks else None,
+        mask=load_mask(sample, size) if dataset.is_masked(sample.object) else None,
         lines=lines,
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iufbench.data.images import read_mask
 from iufbench.data.readers.elpv import read_elpv
 from iufbench.data.readers.json_lists import read_json_lists
 from iufbench.data.readers.mvtec import read_mvtec
@@ -120,6 +121,28 @@ def test_mvtec_masks_may_have_the_name_of_the_image(tmp_path: Path):
     assert next(s.mask for s in read_mvtec(tmp_path).samples if s.object == "nut" and s.label) == renamed
 
 
+def test_mvtec_masks_in_a_folder_per_image_are_one_mask(tmp_path: Path):
+    """MVTec LOCO keeps ground_truth/<defect>/000/000.png, 001.png, ...: a file per region."""
+    single = read_mvtec(mvtec_folder(tmp_path)).fingerprint()
+    folder = tmp_path / "nut/ground_truth/dent/000"
+    (tmp_path / "nut/ground_truth/dent/000_mask.png").unlink()
+    masks = [np.zeros((6, 9), np.uint8) for _ in range(3)]
+    for k, mask in enumerate(masks):
+        mask[k, 2 * k : 2 * k + 2] = 255 - k
+        put(folder / f"{k:03d}.png")
+        Image.fromarray(mask).save(folder / f"{k:03d}.png")
+    (folder / "Thumbs.db").write_bytes(b"x")
+    dataset = read_mvtec(tmp_path)
+    sample = next(s for s in dataset.samples if s.object == "nut" and s.label)
+    assert sample.mask_files == tuple(folder / f"{k:03d}.png" for k in range(3))
+    np.testing.assert_array_equal(read_mask(sample), sum(masks) > 0)
+    several = dataset.fingerprint()
+    assert several != single
+    with (folder / "002.png").open("ab") as stream:
+        stream.write(b"x")
+    assert dataset.fingerprint() != several
+
+
 def test_mvtec_skips_text_and_hidden_files_everywhere(tmp_path: Path):
     clean = relative(read_mvtec(mvtec_folder(tmp_path)))
     for folder in (
@@ -131,11 +154,20 @@ def test_mvtec_skips_text_and_hidden_files_everywhere(tmp_path: Path):
         "nut/test/dent",
         "nut/ground_truth/dent",
     ):
-        for name in ("license.txt", "README.md", "Thumbs.db", ".DS_Store", "._000.png"):
+        for name in ("license.txt", "README.md", "Thumbs.db", ".DS_Store", "._000.png", "0.json", "a.XML"):
             (tmp_path / folder / name).write_bytes(b"x")
-    (tmp_path / "__MACOSX").mkdir()
-    (tmp_path / ".cache").mkdir()
-    assert relative(read_mvtec(tmp_path)) == clean
+        for name in (
+            "__MACOSX",
+            ".cache",
+            "@eaDir",
+            "$RECYCLE.BIN",
+            "System Volume Information",
+            "lost+found",
+        ):
+            put(tmp_path / folder / name / "000.png")
+    dataset = read_mvtec(tmp_path)
+    assert relative(dataset) == clean
+    assert dataset.notes == ("78 files and folders that are no images, skipped: such as $RECYCLE.BIN",)
 
 
 def test_mvtec_understands_ok_for_good(tmp_path: Path):
@@ -147,10 +179,12 @@ def test_mvtec_understands_ok_for_good(tmp_path: Path):
     assert {s.defect for s in dataset.samples if not s.label} == {"good"}
 
 
-def test_mvtec_without_any_ground_truth_has_no_masks(tmp_path: Path):
+def test_mvtec_objects_without_ground_truth_have_no_masks(tmp_path: Path):
     mvtec_folder(tmp_path)
     shutil.rmtree(tmp_path / "nut" / "ground_truth")
-    assert "nut/test/dent/000.png has no mask" in error_of(lambda: read_mvtec(tmp_path)).replace(os.sep, "/")
+    dataset = read_mvtec(tmp_path)
+    assert dataset.has_masks and dataset.is_masked("bolt") and not dataset.is_masked("nut")
+    assert dataset.notes == ("no ground_truth folder, so image metrics only: nut",)
     shutil.rmtree(tmp_path / "bolt" / "ground_truth")
     dataset = read_mvtec(tmp_path)
     assert not dataset.has_masks and all(s.mask is None for s in dataset.samples)
@@ -186,6 +220,14 @@ MVTEC_MISTAKES = {
     ),
     "no extension": (lambda r: (r / "nut/test/good/000").write_bytes(b"x"), "good/000 is not an image"),
     "image at the wrong level": (lambda r: put(r / "nut/test/000.png"), "test/000.png stands outside"),
+    "folder of masks empty": (
+        lambda r: (r / "nut/ground_truth/dent/001").mkdir(),
+        "nut/ground_truth/dent/001 holds no mask",
+    ),
+    "mask as file and as folder": (
+        lambda r: put(r / "nut/ground_truth/dent/000/0.png"),
+        "two masks of one image",
+    ),
     "folder among images": (lambda r: put(r / "nut/test/dent/more/1.png"), "unexpected folder"),
     "folder that is no object": (lambda r: (r / "scripts").mkdir(), "scripts/train is missing"),
 }

@@ -41,8 +41,8 @@ def read_json_lists(
     before test, then file path.
 
     ``objects``: exactly these are required and read, in this order; None takes all in the lists,
-    sorted by name. Masks are all or nothing: if no line of the test list has a ``maskname`` the data
-    set counts as one without pixel annotation. (The reference code takes a missing mask for an
+    sorted by name. Masks are all or nothing in each object: one without any ``maskname`` in the test list
+    has no pixel annotation. (The reference code takes a missing mask for an
     all-defective image; that would be a wrong ground truth, so here it is an error.)
 
     Raises InputError (with file and line) for lists that are missing or malformed, paths that leave
@@ -51,20 +51,22 @@ def read_json_lists(
     """
     base = require_root(root, name)
     train, test = _lines(Path(train_list)), _lines(Path(test_list))
-    has_masks = any(fields.get("maskname") for _, fields in test)
     files = FileList()
     found = [_object(where, fields) for where, fields in train + test]
     chosen = choose_objects(found, objects, Path(test_list))
     wanted = set(chosen)
+    masked = {o for o, (_, fields) in zip(found[len(train) :], test) if fields.get("maskname")} & wanted
     samples = []
     for place, (where, fields) in enumerate(train + test):
         if found[place] in wanted:
             split: Literal["train", "test"] = "train" if place < len(train) else "test"
-            needs_mask = split == "test" and has_masks
+            needs_mask = split == "test" and found[place] in masked
             samples.append(_sample(base, split, where, fields, found[place], needs_mask, files))
     require_both_splits(samples, chosen, f"{train_list} and {test_list}")
     files.require_all()
-    return DataSet(name, base, chosen, in_order(samples, chosen), has_masks, synthetic)
+    without = [o for o in chosen if o not in masked]
+    notes = (f"no maskname, so image metrics only: {', '.join(without)}",) if without and masked else ()
+    return DataSet(name, base, chosen, in_order(samples, chosen), bool(masked), synthetic, notes)
 
 
 def _lines(path: Path) -> list[Line]:
@@ -141,6 +143,8 @@ def _sample(
     if split == "train":
         raise InputError(f"{where}: a defective image in the training list; training images must be normal")
     if needs_mask and not mask_text:
-        raise InputError(f"{where}: defective image without maskname, although other lines have one")
+        raise InputError(
+            f"{where}: defective image without maskname, although other lines of this object have one"
+        )
     mask = files.add(path_below(base, mask_text, where), where) if mask_text else None
     return Sample(image, object_name, split, 1, _text(where, fields, "label_name") or "defective", mask)

@@ -3,9 +3,11 @@
     <object>/train/good/000.png
     <object>/test/good/000.png, <object>/test/<defect>/000.png
     <object>/ground_truth/<defect>/000_mask.png     (derivatives also: 000.png)
+    <object>/ground_truth/<defect>/000/000.png ...  (MVTec LOCO: a folder per image, a file per region)
 
 Some derivatives (BTAD) call the normal folder ``ok``: both names are understood. Images may be png,
-jpg, jpeg, bmp, tif or tiff in any case; text files and hidden files are skipped wherever they stand.
+jpg, jpeg, bmp, tif or tiff in any case; texts, annotation files and what systems leave are skipped
+wherever they stand.
 """
 
 from __future__ import annotations
@@ -14,7 +16,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iufbench.data.readers.reading import choose_objects, contents, images_in, require_root
+from iufbench.data.readers.reading import (
+    choose_objects,
+    contents,
+    images_in,
+    require_images,
+    require_root,
+    skipped_note,
+)
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
 
@@ -30,15 +39,16 @@ def read_mvtec(
     """All images below a folder in MVTec layout, sorted by object, split, defect and file name.
 
     ``objects``: exactly these are required and read, in this order; None takes every folder found,
-    sorted by name. Masks are all or nothing: if no object has a ``ground_truth`` folder the data set
-    counts as one without pixel annotation (``has_masks`` False); otherwise every defective test
-    image needs its mask.
+    sorted by name. Masks are all or nothing in each object: one without a ``ground_truth`` folder has no
+    pixel annotation (a note says so where others have); otherwise every defective test image needs its
+    mask. ``has_masks`` is False when no object has any.
 
     Raises InputError for a missing root or object, an empty training folder, defective images among
     the training images, no test images, a defective image without mask, and files that are no images.
     """
     base = require_root(root, name)
-    _, folders = contents(base)
+    skipped: list[Path] = []
+    _, folders = contents(base, skipped)
     found = [folder.name for folder in folders]
     if objects is None and {"train", "test"} <= set(found):
         raise InputError(
@@ -49,33 +59,36 @@ def read_mvtec(
         if nested is not None:
             raise InputError(f"{base} holds no object folders, but {nested} does: use that as the data root")
     chosen = choose_objects(found, objects, base)
-    has_masks = any((base / o / "ground_truth").is_dir() for o in chosen)
     samples: list[Sample] = []
     for object_name in chosen:
-        samples += _train(base / object_name)
-        samples += _test(base / object_name, has_masks)
-    return DataSet(name, base, chosen, tuple(samples), has_masks, synthetic)
+        samples += _train(base / object_name, skipped)
+        samples += _test(base / object_name, skipped)
+    notes = skipped_note(base, skipped)
+    without = [o for o in chosen if not (base / o / "ground_truth").is_dir()]
+    if without and len(without) < len(chosen):
+        notes += (f"no ground_truth folder, so image metrics only: {', '.join(without)}",)
+    return DataSet(name, base, chosen, tuple(samples), len(without) < len(chosen), synthetic, notes)
 
 
-def _image_folders(folder: Path) -> list[Path]:
+def _image_folders(folder: Path, skipped: list[Path]) -> list[Path]:
     """The folders in ``<object>/train`` or ``<object>/test``."""
     if not folder.is_dir():
         raise InputError(
             f"{folder} is missing: an object in MVTec layout has train/good and test/<defect> folders "
-            f"(if {folder.parent.name!r} is no object, name the objects or move it away)"
+            f"(if {folder.parent.name!r} is no object, name the objects with --order or move it away)"
         )
-    files, folders = contents(folder)
+    files, folders = contents(folder, skipped)
     if files:
         raise InputError(f"{files[0]} stands outside of a good or defect folder: move it into one")
     return folders
 
 
-def _train(folder: Path) -> list[Sample]:
+def _train(folder: Path, skipped: list[Path]) -> list[Sample]:
     samples: list[Sample] = []
-    for sub in _image_folders(folder / "train"):
+    for sub in _image_folders(folder / "train", skipped):
         if sub.name not in NORMAL:
             raise InputError(f"{sub}: training images must be normal, in train/good")
-        samples += [Sample(image, folder.name, "train", 0) for image in images_in(sub)]
+        samples += [Sample(image, folder.name, "train", 0) for image in images_in(sub, skipped)]
     if not samples:
         raise InputError(
             f"no training images in {folder / 'train' / 'good'}: is the data set unpacked completely?"
@@ -83,32 +96,42 @@ def _train(folder: Path) -> list[Sample]:
     return samples
 
 
-def _test(folder: Path, has_masks: bool) -> list[Sample]:
+def _test(folder: Path, skipped: list[Path]) -> list[Sample]:
     samples: list[Sample] = []
-    for sub in _image_folders(folder / "test"):
-        images = images_in(sub)
+    truth = folder / "ground_truth"
+    has_masks = truth.is_dir()
+    for sub in _image_folders(folder / "test", skipped):
+        images = images_in(sub, skipped)
         if sub.name in NORMAL:
             samples += [Sample(image, folder.name, "test", 0) for image in images]
             continue
-        masks = _masks(folder / "ground_truth" / sub.name) if has_masks else {}
+        masks = _masks(truth / sub.name, skipped) if has_masks else {}
         for image in images:
-            mask = masks.get(f"{image.stem}_mask", masks.get(image.stem))
-            if has_masks and mask is None:
+            mask = masks.get(f"{image.stem}_mask", masks.get(image.stem, ()))
+            if has_masks and not mask:
                 raise InputError(
-                    f"{image} has no mask: {folder / 'ground_truth' / sub.name / (image.stem + '_mask.png')} "
-                    f"is missing (a data set without any ground_truth folder is read without masks)"
+                    f"{image} has no mask: {truth / sub.name / (image.stem + '_mask.png')} is missing "
+                    f"(an object without a ground_truth folder is read without masks)"
                 )
-            samples.append(Sample(image, folder.name, "test", 1, sub.name, mask))
+            first = mask[0] if mask else None
+            samples.append(Sample(image, folder.name, "test", 1, sub.name, first, mask[1:]))
     if not samples:
         raise InputError(f"no test images in {folder / 'test'}: is the data set unpacked completely?")
     return samples
 
 
-def _masks(folder: Path) -> dict[str, Path]:
-    """Mask files by stem; empty when the folder is not there."""
-    masks: dict[str, Path] = {}
-    for file in images_in(folder) if folder.is_dir() else []:
+def _masks(folder: Path, skipped: list[Path]) -> dict[str, tuple[Path, ...]]:
+    """The files of every mask by stem, or by the name of the folder they lie in; empty without ``folder``."""
+    masks: dict[str, tuple[Path, ...]] = {}
+    files, folders = contents(folder, skipped) if folder.is_dir() else ([], [])
+    for file in require_images(files):
         if file.stem in masks:
-            raise InputError(f"two masks of one image: {masks[file.stem]} and {file.name}; remove one")
-        masks[file.stem] = file
+            raise InputError(f"two masks of one image: {masks[file.stem][0]} and {file.name}; remove one")
+        masks[file.stem] = (file,)
+    for several in folders:
+        if several.name in masks or f"{several.name}_mask" in masks:
+            raise InputError(f"two masks of one image: folder {several} and a file beside it; remove one")
+        masks[several.name] = tuple(images_in(several, skipped))
+        if not masks[several.name]:
+            raise InputError(f"{several} holds no mask: remove the folder or unpack the data set completely")
     return masks

@@ -11,8 +11,17 @@ from iufbench.data.samples import Sample
 from iufbench.support.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-TEXT_SUFFIXES = frozenset({".txt", ".md"})
-LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
+# Files that lie beside images without being any: texts, annotations, lists, sums.
+SKIPPED_SUFFIXES = frozenset(
+    {".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".json", ".jsonl", ".xml", ".csv", ".tsv",
+     ".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"}
+)  # fmt: skip
+# What systems leave in folders: macOS, Windows, ext4, Synology, QNAP, Python.
+LITTER = frozenset(
+    {"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
+     "system volume information", "found.000", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
+     "@recycle", "@__thumb", "__pycache__"}
+)  # fmt: skip
 
 
 def require_root(root: str | os.PathLike[str], name: str) -> Path:
@@ -27,39 +36,64 @@ def require_root(root: str | os.PathLike[str], name: str) -> Path:
     )
 
 
-def contents(folder: Path) -> tuple[list[Path], list[Path]]:
+def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
     """(files, folders) in a folder, each sorted by name.
 
-    Left out: hidden names (``.DS_Store``, ``._000.png``), ``Thumbs.db``, ``desktop.ini``, ``__MACOSX``,
-    and text files (``.txt``, ``.md``), which many data sets scatter among their folders.
+    Left out, and appended to ``skipped``: hidden names (``.DS_Store``, ``._000.png``), what systems leave
+    (``Thumbs.db``, ``@eaDir``, ``$RECYCLE.BIN``, ``lost+found``), and texts and annotations beside images
+    (``SKIPPED_SUFFIXES``), which many data sets scatter among their folders.
     """
     files, folders = [], []
+    left_out = [] if skipped is None else skipped
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name.lower() in LITTER:
-                    continue
-                if entry.is_dir():
-                    folders.append(folder / entry.name)
-                elif os.path.splitext(entry.name)[1].lower() not in TEXT_SUFFIXES:
-                    files.append(folder / entry.name)
+                path = folder / entry.name
+                if entry.name.startswith((".", "~$")) or entry.name.lower() in LITTER:
+                    left_out.append(path)
+                elif entry.is_dir():
+                    folders.append(path)
+                elif path.suffix.lower() in SKIPPED_SUFFIXES:
+                    left_out.append(path)
+                else:
+                    files.append(path)
     except OSError as error:
         raise InputError(f"cannot read folder {folder}: {error.strerror}") from error
     return sorted(files), sorted(folders)
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, sorted; InputError naming anything that is neither image nor text."""
-    files, folders = contents(folder)
+def images_in(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
+    """The image files of a folder, sorted; InputError naming what is neither image nor left out.
+
+    ``skipped`` as in ``contents``.
+    """
+    files, folders = contents(folder, skipped)
     if folders:
         raise InputError(f"unexpected folder {folders[0]}: only images belong in {folder}")
-    for file in files:
-        if file.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(
-                f"{file} is not an image file ({', '.join(sorted(IMAGE_SUFFIXES))}): "
-                f"remove it from the data set"
-            )
+    return require_images(files)
+
+
+def require_images(files: list[Path]) -> list[Path]:
+    """The files themselves; InputError, with their number, when some have no name of an image."""
+    others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
+    if others:
+        more = f" (and {len(others) - 1} more in this folder)" if len(others) > 1 else ""
+        raise InputError(
+            f"{others[0]} is not an image file ({', '.join(sorted(IMAGE_SUFFIXES))}){more}: "
+            f"remove it from the data set"
+        )
     return files
+
+
+def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
+    """What was left out below ``base`` as a note for ``DataSet.notes``; none when nothing was."""
+    if not skipped:
+        return ()
+    one = min(skipped).relative_to(base).as_posix()
+    names = "1 file or folder that is no image" if len(skipped) == 1 else (
+        f"{len(skipped)} files and folders that are no images"
+    )  # fmt: skip
+    return (f"{names}, skipped: {'' if len(skipped) == 1 else 'such as '}{one}",)
 
 
 def shown_names(names: Sequence[str]) -> str:
