@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from iufbench.cards.registry import card_paths
-from iufbench.cards.strategies import Resources, load_strategy, merge, resolve
+from iufbench.cards.strategies import FAMILIES, Resources, load_strategy, merge, resolve
 from iufbench.support.errors import InputError
 
 CARD = """
@@ -35,6 +35,11 @@ def test_every_shipped_card_resolves_in_both_presets():
         for preset in ("paper", "quick"):
             recipe = resolve(load_strategy(name), "visa", "visa_8_1x4", preset)
             assert recipe.title and recipe.provenance, name
+
+
+def test_every_shipped_card_belongs_to_a_family():
+    families = {n: load_strategy(n).content.get("family") for n in card_paths("strategy")}
+    assert not [name for name, family in families.items() if family not in FAMILIES or family == "other"]
 
 
 def test_later_sources_win(card):

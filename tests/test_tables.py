@@ -192,31 +192,16 @@ def test_one_row_is_of_one_data(results):
     ]
 
 
-def test_long_latex_tables_are_cut_into_pages(results):
+def test_a_latex_table_is_one_booktabs_table(results):
     for k in range(25):
         make_run(results, "visa_8_4", f"own{k}", 0)
-    text = render(tables_of(results)["spread_visa_visa_8_4"], "tex")
-    parts = text.split(r"\end{table}")[:-1]
-    assert len(parts) > 2 and all(part.count(r"\\") <= 42 for part in parts)
-    assert text.count("continued") == len(parts) - 1
-    assert all("own24" not in part or "runs visa" in part for part in parts[-1:])
-
-
-def test_wide_latex_tables_are_cut_between_columns(results):
-    """Shrinking the seventeen columns of the continual summaries to one page would leave letters of 4 pt."""
-    table = tables_of(results)["continual_visa_visa_8_4"]
-    text = render(table, "tex")
-    parts = text.split(r"\end{sidewaystable}")[:-1]
-    assert len(parts) == 2 and text.count("continued") == text.count(r"\addtocounter") == 1
-    bodies = [[line.split(" & ") for line in part.splitlines() if line.endswith(r" \\")] for part in parts]
-    labels, titles = len(table.label_columns), [c.title for c in table.columns]
-    heads = [title for body in bodies for title in body[0][labels:]]
-    assert [h.removesuffix(r" \\").partition(" $")[0] for h in heads] == [t[:-2] for t in titles]
-    assert all(len(body) == 1 + len(table.rows) for body in bodies)
-    assert [sum(len(body[1 + k]) - labels for body in bodies) for k in range(len(table.rows))] == [
-        len(titles)
-    ] * len(table.rows)
-    assert "runs visa" not in parts[0] and parts[1].count("runs visa") == len(table.footnotes)
+    for table in tables_of(results).values():
+        text = render(table, "tex")
+        assert text.count(r"\begin{table}") == text.count(r"\end{table}") == text.count(r"\toprule") == 1
+        body = text.partition(r"\midrule")[2].partition(r"\bottomrule")[0].strip().splitlines()
+        assert len(body) == len(table.rows)
+        columns = len(table.label_columns) + len(table.columns)
+        assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {columns - 1}
 
 
 def test_incomplete_stays_empty(tmp_path):
@@ -378,7 +363,7 @@ def test_latex_compiles(results):
     make_run(results, "visa_2_2x5", "iuf", 0, synthetic=True)
     files = write_tables(results, results / "tables", ("tex",))
     body = "\n".join(rf"\input{{{f.stem}}}\clearpage" for f in files)
-    packages = r"\usepackage{booktabs,graphicx,rotating}"
+    packages = r"\usepackage{booktabs,graphicx}"
     document = rf"\documentclass{{article}}{packages}\begin{{document}}{body}\end{{document}}"
     (results / "tables/all.tex").write_text(document)
     done = subprocess.run(

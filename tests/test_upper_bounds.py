@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from tiny import assembled
+from tiny import assembled, tiny_run
 
 from iufbench.data.resident import Batch
 
@@ -119,3 +120,24 @@ def test_each_test_image_is_judged_by_the_network_of_its_object(data, tmp_path):
         for row, number in enumerate((0, 2, 1, 2)):
             own = model.networks[str(number)](features[row : row + 1])
             torch.testing.assert_close(found.distance()[row : row + 1], own.distance())
+
+
+def test_frozen_begins_as_fine_tuning_and_never_moves(data, tmp_path):
+    """Its base stage is fine-tuning's, bit for bit; afterwards no image is shown and no score changes."""
+    frozen = tiny_run("frozen", data, tmp_path, eval_unseen=True)
+    finetune = tiny_run("finetune", data, tmp_path, eval_unseen=True)
+    for level in ("image", "pixel"):
+        values = frozen.matrix(level).values
+        assert np.array_equal(values[0], finetune.matrix(level).values[0])
+        assert np.array_equal(values[0], values[1])
+    scores = frozen.scores().pivot(index="image", columns="experience", values="score")
+    assert (scores[0] == scores[1]).all()
+    assert (
+        not finetune.scores()
+        .pivot(index="image", columns="experience", values="score")
+        .eval("`0` == `1`")
+        .all()
+    )
+    assert frozen.info["costs"]["trained_images"] == [24, 0]
+    assert set(frozen.train_log()["experience"]) == {0}
+    assert frozen.info["strategy"]["family"] == "bounds"

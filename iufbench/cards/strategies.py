@@ -24,6 +24,17 @@ from iufbench.support.fields import build, number, suggest
 
 PRESETS = ("paper", "quick")
 CARD_BYTES, CARD_VALUES = 1 << 20, 100_000  # a card is a page or two; YAML of megabytes takes minutes to read
+FAMILIES = {
+    "bounds": "bounds",
+    "networks": "networks",
+    "regularisers": "regularisers",
+    "rehearsal": "rehearsal",
+    "memories": "memories",
+    "iuf": "IUF",
+    "other": "other",
+}
+"""Kinds of strategies, with their names in figures, in the order in which results show them."""
+Family = Literal["bounds", "networks", "regularisers", "rehearsal", "memories", "iuf", "other"]
 WEIGHT_SOURCES = ("package", "pretrained", "random")
 
 
@@ -106,6 +117,7 @@ class Recipe:
     version: int = number(1, at_least=1)
     network: Network = field(default_factory=Network)
     description: str = ""
+    family: Family = "other"
     stream: Literal["incremental", "joint"] = "incremental"
     image_size: int = number(224, at_least=32, at_most=1024, multiple=16)
     evaluation_batch_size: int = number(32, at_least=1)
@@ -120,7 +132,7 @@ class Recipe:
     def fingerprint(self) -> str:
         """8 hex digits over all that can change a score (not words, not resources)."""
         content = self.as_dict()
-        for words in ("title", "description", "provenance", "evaluation_batch_size", "resources"):
+        for words in ("title", "description", "family", "provenance", "evaluation_batch_size", "resources"):
             content.pop(words)
         # A learner that moved keeps the identity of the runs it made under its first name.
         first_names = {new: old for old, new in MOVED.items()}

@@ -191,7 +191,7 @@ def _train(work: Work, number: int, label: str) -> None:
         train_experience(work.parts, number, epochs, work.progress, label, inside.epoch)
     info["seconds"]["train"] += inside.seconds + time.perf_counter() - clock
     costs = info["costs"]
-    costs["trained_images"].append(images * epochs)
+    costs["trained_images"].append(images * strategy.train_epochs)
     costs["bytes_kept"].append(int(strategy.bytes_kept))
     costs["replayed_images"].append(int(strategy.replayed_images))
     costs.update(count_parameters(strategy))
@@ -255,6 +255,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[
         "strategy": {
             "name": plan.card.name,
             "title": plan.recipe.title,
+            "family": plan.recipe.family,
             "version": plan.recipe.version,
             "uses": dict(uses),
             "card_sha256": file_hash(plan.card.path),

@@ -51,7 +51,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
     """Every continual summary of both groups and their paired difference over common seeds, in percent.
 
-    The difference is first minus second: mean, bootstrap 95 % interval of the mean, effect size d_z, exact
+    The difference is first minus second: mean, bootstrap 95 % interval of the mean, effect size d_z,
     sign-flip p-value and the single values. Raises InputError when the two were not measured on the same
     data and protocol, share no seed, or lack the metric.
     """
@@ -97,7 +97,7 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
             f"{METRIC_TITLES.get(metric, metric)} in percent over {common} common seeds: mean ± sample "
             "standard deviation (number of seeds). Difference: first minus second, seed by seed. Interval: "
             "percentile bootstrap of the mean difference. d_z: mean over standard deviation of the "
-            "differences. p: exact two-sided sign-flip test, which with these seeds cannot be below "
+            "differences. p: two-sided sign-flip permutation test, which with these seeds cannot be below "
             f"{2 / 2**common:.3g}; it is not corrected for looking at many rows."
         ),
         definitions=definitions(dict.fromkeys(shown)),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from iufbench.cards.registry import card_paths
+from iufbench.cards.strategies import FAMILIES, load_strategy
 from iufbench.reporting.store import Run
 from iufbench.reporting.summary import summary_of
 
@@ -35,6 +38,16 @@ class Group:
     @property
     def title(self) -> str:
         return str(self.info["strategy"].get("title") or self.strategy)
+
+    @property
+    def family(self) -> str:
+        """The kind of strategy, a key of ``FAMILIES``."""
+        return family_of(self.info)
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        """The place of the strategy in every table and figure: by family, then by title."""
+        return list(FAMILIES).index(self.family), self.title.lower(), self.strategy
 
     @property
     def preset(self) -> str:
@@ -84,12 +97,25 @@ def setting(run: Run) -> tuple[Any, ...]:
     )
 
 
+def family_of(info: Mapping[str, Any]) -> str:
+    """The family that ``run.json`` gives, else that of the installed card of that name, else ``other``."""
+    told = info["strategy"].get("family") or _family_of_card(info["strategy"]["name"])
+    return told if told in FAMILIES else "other"
+
+
+@lru_cache
+def _family_of_card(name: str) -> str:
+    known = card_paths("strategy")
+    return str(load_strategy(name).content.get("family", "other")) if name in known else "other"
+
+
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Groups in the order of data set, protocol, strategy and recipe; runs differ in their seed only."""
+    """Groups in the order of data set, protocol, family, strategy and recipe; runs differ in the seed only."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.info["seed"])):
         experiences = tuple(map(tuple, run.experiences))
         place = run.id.rpartition("/seed")[0]
         key = (place, run.info["dataset"]["fingerprint"], experiences, *setting(run))
         found.setdefault(key, []).append(run)
-    return [Group(tuple(members)) for members in found.values()]
+    groups = [Group(tuple(members)) for members in found.values()]
+    return sorted(groups, key=lambda g: (g.info["dataset"]["name"], g.protocol, g.rank))  # stable: by recipe

@@ -6,8 +6,7 @@ import csv
 import html
 import io
 import itertools
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 
 from iufbench.reporting.tables.table import Cell, Row, Table
 from iufbench.support.errors import InputError
@@ -119,51 +118,8 @@ def _tex_letter(character: str) -> str:
     return character if character.isascii() or 0xC0 <= ord(character) <= 0xFF else "?"
 
 
-WIDE = 11
-"""More columns than this, labels included, stand sideways on a page of their own."""
-PAGE_ROWS = {"table": 40, "sidewaystable": 24}
-
-
-SIDEWAYS_LETTERS = 225
-"""About as many letters side by side can be read on a page that stands sideways."""
-
-
 def _latex(table: Table) -> str:
-    """As many floats as rows and columns need pages: nothing is cut off below or shrunk past reading."""
-    place = "sidewaystable" if len(table.label_columns) + len(table.columns) > WIDE else "table"
-    size = PAGE_ROWS[place]
-    parts = [
-        replace(part, rows=part.rows[start : start + size])
-        for part in (_column_parts(table) if place == "sidewaystable" else [table])
-        for start in range(0, max(1, len(table.rows)), size)
-    ]
-    floats = [_latex_part(part, place, k == 0, k == len(parts) - 1) for k, part in enumerate(parts)]
-    return "\n".join(["% Needs \\usepackage{booktabs,graphicx,rotating}", *floats]) + "\n"
-
-
-def _column_parts(table: Table) -> Iterator[Table]:
-    """The table cut between columns, each part with all rows and their labels, and legible on one page."""
-    gap = 2
-    fixed = sum(
-        max(map(len, texts)) + gap for texts in zip(table.label_columns, *(r.labels for r in table.rows))
-    )
-    start, width = 0, fixed
-    for i, column in enumerate(table.columns):
-        texts = [column.title, *(cell_text(row.cells[i], table.spread) for row in table.rows)]
-        own = max(map(len, texts)) + gap
-        if i > start and width + own > SIDEWAYS_LETTERS:
-            yield _columns(table, start, i)
-            start, width = i, fixed
-        width += own
-    yield _columns(table, start, len(table.columns))
-
-
-def _columns(table: Table, start: int, end: int) -> Table:
-    rows = tuple(replace(row, cells=row.cells[start:end]) for row in table.rows)
-    return replace(table, columns=table.columns[start:end], rows=rows)
-
-
-def _latex_part(table: Table, place: str, first: bool, last: bool) -> str:
+    """One booktabs table, shrunk to the line where it is wider."""
     labels, count = len(table.label_columns), len(table.columns)
     top, rules, column = [""] * labels, [], labels + 1
     for group, members in itertools.groupby(table.columns, key=lambda c: c.group):
@@ -172,14 +128,12 @@ def _latex_part(table: Table, place: str, first: bool, last: bool) -> str:
         if group:
             rules.append(rf"\cmidrule(lr){{{column}-{column + size - 1}}}")
         column += size
-    caption = rf"\textbf{{{_tex_escape(_title(table))}{'' if first else ', continued'}.}}"
-    if first:
-        caption += rf" {_tex_escape(table.caption)}"
-        words = " ".join(f"{title}: {text}." for title, text in table.definitions)
-        caption += rf" {{\footnotesize {_tex_escape(words)}}}" if words else ""
+    words = " ".join(f"{title}: {text}." for title, text in table.definitions)
+    caption = rf"\textbf{{{_tex_escape(_title(table))}.}} {_tex_escape(table.caption)}"
+    caption += rf" {{\footnotesize {_tex_escape(words)}}}" if words else ""
     lines = [
-        rf"\begin{{{place}}}",
-        "" if first else r"\addtocounter{table}{-1}",
+        r"% Needs \usepackage{booktabs,graphicx}",
+        r"\begin{table}",
         r"\centering\small\setlength{\tabcolsep}{4pt}",
         rf"\caption{{{caption}}}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
@@ -201,11 +155,11 @@ def _latex_part(table: Table, place: str, first: bool, last: bool) -> str:
             text = _tex_escape(cell_text(cell, table.spread))
             cells.append(rf"\textbf{{{text}}}" if cell.best else text)
         lines.append(" & ".join([*names, *cells]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}}", ""]
-    for mark, text in table.footnotes if last else ():
+    lines += [r"\bottomrule", r"\end{tabular}}"]
+    for mark, text in table.footnotes:
         lead = rf"\textsuperscript{{{mark}}} " if mark else ""
         lines.append(rf"\par{{\footnotesize\raggedright {lead}{_tex_escape(text)}\par}}")
-    return "\n".join([line for line in lines if line] + [rf"\end{{{place}}}"])
+    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 # ---- CSV -------------------------------------------------------------------------------------------

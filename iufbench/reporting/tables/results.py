@@ -218,7 +218,7 @@ def comparison(
 ) -> Table:
     """One table of continual summaries in percent: measured rows, published rows, and their difference.
 
-    ``methods`` gives the order and the published rows; strategies it does not name follow by title.
+    Bounds come first, then ``methods`` in their order with the published rows, then all others by family.
     """
     synthetic = bool(groups[0].info["dataset"]["synthetic"])
     wanted = {q.protocol for q in quantities}
@@ -228,8 +228,10 @@ def comparison(
     sources: list[PublishedValue] = []
     caveats: list[str] = []
     named = {s for m in methods for s in m.strategies}
-    others = sorted({(g.title, g.strategy) for g in groups if g.strategy not in named})
-    order = [*methods, *(Method("", title, (strategy,), "") for title, strategy in others)]
+    unnamed = sorted({(*g.rank, g.title) for g in groups if g.strategy not in named})
+    others = [(rank, Method("", title, (strategy,), "")) for rank, _, strategy, title in unnamed]
+    bounds = [method for rank, method in others if rank == 0]
+    order = [*bounds, *methods, *(method for rank, method in others if rank > 0)]
     marks = iter(footnote_marks(len(groups) + 1))
     for method in order:
         values = [published.value(method.name, q.protocol, q.level, q.summary, q.metric) for q in quantities]
