@@ -110,7 +110,7 @@ def _family_of_card(name: str) -> str:
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:
-    """Groups in the order of data set, protocol, family, strategy and recipe; runs differ in the seed only."""
+    """Groups by data set, protocol, family, strategy and recipe; the runs of one differ in the seed only."""
     found: dict[tuple[Any, ...], list[Run]] = {}
     for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.info["seed"])):
         experiences = tuple(map(tuple, run.experiences))
