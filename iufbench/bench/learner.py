@@ -17,10 +17,11 @@ from iufbench.cards.request import Request
 from iufbench.cards.strategies import load_strategy, options_of, resolve
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
-from iufbench.engine.assembly import build_strategy
+from iufbench.engine.assembly import backbone_spec, build_strategy
 from iufbench.engine.plan import MAP_SIZE, Plan
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
-from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.models.backbone import FrozenBackbone
+from iufbench.models.features import FeatureShape
 from iufbench.streams import streams
 
 _NOWHERE = Path("/random")
@@ -29,20 +30,21 @@ _NOWHERE = Path("/random")
 class RandomInputs:
     """Stands in for images and backbone: normal features in the recipe's precision, uniform small images."""
 
-    def __init__(self, channels: int, feature_size: int, guide_size: int | None, precision: torch.dtype):
-        self.shape = (channels, feature_size, feature_size)
+    def __init__(self, shape: FeatureShape, guide_size: int | None, precision: torch.dtype):
+        self.shape = shape
         self.guide_size, self.precision = guide_size, precision
         self.generator = torch.Generator().manual_seed(0)
 
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         n, g = len(samples), self.guide_size
-        features = torch.empty((n, *self.shape), dtype=self.precision)
-        for part in features.split(256):  # random numbers are made in single precision
+        rows = torch.empty((n, *self.shape.row), dtype=self.precision)
+        for part in rows.split(256):  # random numbers are made in single precision
             part.copy_(torch.randn(part.shape, generator=self.generator))
         guide = None
         if g is not None:
             guide = torch.randint(0, 256, (n, 3, g, g), generator=self.generator, dtype=torch.uint8)
-        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guide)
+        features, vectors = self.shape.unpack(rows)
+        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guide, vectors=vectors)
 
 
 @dataclass
@@ -118,18 +120,17 @@ def build_learner(
         options=options,
     )
     backbone = recipe.backbone
-    shape = FrozenBackbone(BackboneSpec(backbone.name, weights="random", layers=backbone.layers))
+    frozen = FrozenBackbone(backbone_spec(backbone, weights="random"))
     inputs = RandomInputs(
-        shape.channels,
-        recipe.image_size // shape.stride,
+        frozen.shape(recipe.image_size),
         learner.guide_size(options, recipe.image_size),
         getattr(torch, backbone.precision),
     )
     built = streams.build_streams(
         dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
     )
-    evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects])
-    strategy = build_strategy(plan, shape, torch.device(device), evaluation.maps)
+    evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects], recipe.score)
+    strategy = build_strategy(plan, frozen, torch.device(device), evaluation.maps)
     return Learner(plan, strategy, built, evaluation)
 
 

@@ -17,10 +17,11 @@ from iufbench.bench.timing import Spread, take_turns
 from iufbench.cards.registry import load_class
 from iufbench.cards.strategies import load_strategy, resolve
 from iufbench.data.images import load_image
+from iufbench.engine.assembly import backbone_spec
 from iufbench.engine.plan import MAP_SIZE
 from iufbench.metrics.image import image_metrics, image_score
 from iufbench.metrics.pixel import pixel_metrics
-from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.models.backbone import FrozenBackbone
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError
 
@@ -120,8 +121,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
 def _backbone(conditions: Conditions) -> Iterator[_Work]:
     recipe = resolve(load_strategy(conditions.strategies[0]), "visa", "", conditions.preset)
     card = recipe.backbone
-    spec = BackboneSpec(name=card.name, weights="random", layers=card.layers, padding=card.padding)
-    backbone = FrozenBackbone(spec, choose_device(conditions.device))
+    backbone = FrozenBackbone(backbone_spec(card, weights="random"), choose_device(conditions.device))
     shape = (16, recipe.image_size, recipe.image_size, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     yield _Work(f"{card.name} at {recipe.image_size}", len(images), lambda: backbone.features(images))

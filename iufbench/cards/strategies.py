@@ -22,7 +22,7 @@ from iufbench.cards.registry import MOVED, find_card
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 
-PRESETS = ("paper", "quick")
+PRESETS = ("paper", "quick", "dinov2_small", "dinov2_base", "wide_resnet50")
 CARD_BYTES, CARD_VALUES = 1 << 20, 100_000  # a card is a page or two; YAML of megabytes takes minutes to read
 FAMILIES = {
     "bounds": "bounds",
@@ -45,7 +45,9 @@ class Backbone:
     ``weights``: ``package`` (from an installed Python package), ``pretrained`` (timm's own download),
     ``random`` (labelled as such in every result) or a file. ``padding``: ``timm``, or ``released`` for
     the one layer in which the released IUF/UniAD code pads differently at 224. ``precision``: what the
-    features are rounded to before any learner sees them.
+    features are rounded to before any learner sees them. ``groups``: blocks of layers, each one block of
+    channels (the mean where channels are equal), instead of all layers stacked. ``norm``: a transformer's
+    final normalisation is applied. ``vector``: what is given of an image as a whole, beside the map.
     """
 
     name: str
@@ -53,6 +55,12 @@ class Backbone:
     layers: tuple[int, ...] = (0, 1, 2, 3)
     padding: Literal["timm", "released"] = "timm"
     precision: Literal["float16", "float32"] = "float16"
+    groups: tuple[tuple[int, ...], ...] | None = None
+    norm: bool = False
+    vector: Literal["none", "class_token", "mean"] = "none"
+
+
+_LATER_BACKBONE: dict[str, Any] = {"groups": None, "norm": False, "vector": "none"}
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,10 @@ class Resources:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A resolved strategy card. ``options`` holds the learner's own blocks, checked by its ``Options``."""
+    """A resolved strategy card. ``options`` holds the learner's own blocks, checked by its ``Options``.
+
+    ``score``: how an anomaly map becomes an image's score (``metrics.image.image_score``).
+    """
 
     title: str
     learner: str
@@ -119,7 +130,8 @@ class Recipe:
     description: str = ""
     family: Family = "other"
     stream: Literal["incremental", "joint"] = "incremental"
-    image_size: int = number(224, at_least=32, at_most=1024, multiple=16)
+    image_size: int = number(224, at_least=32, at_most=1024)
+    score: Literal["pooled_max", "max", "top1pct"] = "pooled_max"
     evaluation_batch_size: int = number(32, at_least=1)
     resources: Resources = field(default_factory=Resources)
     options: dict[str, Any] = field(default_factory=dict)
@@ -134,6 +146,11 @@ class Recipe:
         content = self.as_dict()
         for words in ("title", "description", "family", "provenance", "evaluation_batch_size", "resources"):
             content.pop(words)
+        # Keys that came later leave the identity of older runs alone where they say what was the case then.
+        for block, later in ((content, {"score": "pooled_max"}), (content["backbone"], _LATER_BACKBONE)):
+            for key, usual in later.items():
+                if block[key] == usual:
+                    del block[key]
         # A learner that moved keeps the identity of the runs it made under its first name.
         first_names = {new: old for old, new in MOVED.items()}
         content["learner"] = first_names.get(self.learner, self.learner)

@@ -33,13 +33,15 @@ class Batch:
 
     ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
     which experiences introduce them (``UNKNOWN_OBJECT`` where they are hidden); ``task`` [B] int64 zeros;
-    ``guide`` [B, 3, g, g] uint8 images for learners that look at pixels, or None.
+    ``guide`` [B, 3, g, g] uint8 images for learners that look at pixels, or None; ``vector`` [B, V] float32
+    what the backbone says of an image as a whole, or None.
     """
 
     x: Tensor
     y: Tensor
     task: Tensor
     guide: Tensor | None = None
+    vector: Tensor | None = None
 
     def __len__(self) -> int:
         return 3
@@ -68,31 +70,42 @@ class Batch:
         return Batch(*(None if t is None else t.pin_memory() for t in self._tensors()))  # type: ignore[arg-type]
 
     def _tensors(self) -> tuple[Tensor | None, ...]:
-        return (self.x, self.y, self.task, self.guide)
+        return (self.x, self.y, self.task, self.guide, self.vector)
 
     @staticmethod
     def concatenate(batches: Sequence[Batch]) -> Batch:
         """One batch out of several, in order."""
         guides = [b.guide for b in batches if b.guide is not None]
+        vectors = [b.vector for b in batches if b.vector is not None]
         return Batch(
             torch.cat([b.x for b in batches]),
             torch.cat([b.y for b in batches]),
             torch.cat([b.task for b in batches]),
             torch.cat(guides) if guides else None,
+            torch.cat(vectors) if vectors else None,
         )
 
 
 class ResidentData(Dataset):
     """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths.
 
-    ``features`` [N, C, h, w] stay in the precision in which they are stored; batches are float32. They and
-    ``guide`` [N, 3, g, g] may lie on a GPU; ``objects`` [N] are on the CPU, where indices are drawn.
+    ``features`` [N, C, h, w] and ``vectors`` [N, V], where the backbone gives any, stay in the precision in
+    which they are stored; batches are float32. They and ``guide`` [N, 3, g, g] may lie on a GPU;
+    ``objects`` [N] are on the CPU, where indices are drawn.
     ``ahead``: gathering a batch takes time (pages of a file, copies to a GPU), so the next one is gathered
     while one is used.
     """
 
-    def __init__(self, features: Tensor, objects: Tensor, guide: Tensor | None, ahead: bool = False) -> None:
+    def __init__(
+        self,
+        features: Tensor,
+        objects: Tensor,
+        guide: Tensor | None,
+        ahead: bool = False,
+        vectors: Tensor | None = None,
+    ) -> None:
         self.features, self.objects, self.guide, self.ahead = features, objects, guide, ahead
+        self.vectors = vectors
 
     def __len__(self) -> int:
         return len(self.features)
@@ -104,23 +117,26 @@ class ResidentData(Dataset):
         """The samples of an index tensor [B] in its order, where the features lie; pinned if they are."""
         objects = self.objects[index]
         guide = None if self.guide is None else self.guide[index]
-        batch = Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide)
+        vector = None if self.vectors is None else self.vectors[index].float()
+        batch = Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide, vector)
         return batch.pin_memory() if self.features.is_pinned() else batch
 
     def without_objects(self) -> ResidentData:
         """The same inputs with every object id hidden."""
         unknown = torch.full_like(self.objects, UNKNOWN_OBJECT)
-        return ResidentData(self.features, unknown, self.guide, self.ahead)
+        return ResidentData(self.features, unknown, self.guide, self.ahead, self.vectors)
 
     @staticmethod
     def concatenate(parts: Sequence[ResidentData]) -> ResidentData:
         """All samples of several, in order, where the first ones lie."""
         device = parts[0].features.device
         guides = [p.guide.to(device) for p in parts if p.guide is not None]
+        vectors = [p.vectors.to(device) for p in parts if p.vectors is not None]
         return ResidentData(
             torch.cat([p.features.to(device) for p in parts]),
             torch.cat([p.objects.cpu() for p in parts]),
             torch.cat(guides) if guides else None,
+            vectors=torch.cat(vectors) if vectors else None,
         )
 
 
@@ -175,6 +191,7 @@ class FrozenInputs:
         precision: torch.dtype = torch.float32,
     ) -> None:
         self.backbone, self.image_size = backbone, image_size
+        self.shape = backbone.shape(image_size)
         self.guide_size, self.precision = guide_size, precision
         self.home = Home()
         self._images: Rows | None = None
@@ -184,9 +201,8 @@ class FrozenInputs:
     @property
     def image_bytes(self) -> int:
         """Bytes that one loaded image takes."""
-        side = self.image_size // self.backbone.stride
         guide = 0 if self.guide_size is None else 3 * self.guide_size**2
-        return self.backbone.channels * side * side * self.precision.itemsize + guide
+        return self.shape.numbers * self.precision.itemsize + guide
 
     def use_cache(self, folder: Path, dataset: DataSet, progress: Progress) -> None:
         """Take the images of ``dataset`` and their features from the caches in ``folder``, made on first use.
@@ -222,19 +238,20 @@ class FrozenInputs:
         large for ``precision``.
         """
         paths = [s.image for s in samples]
-        features: Tensor | None = None
+        rows: Tensor | None = None
         guides: Tensor | None = None
         done = 0
         for part, guide in self._stored(paths) if self._features is not None else self._computed(paths):
-            features = self._put(features, part, done, len(paths))
+            rows = self._put(rows, part, done, len(paths))
             if guide is not None:
                 guides = self._put(guides, guide, done, len(paths))
             done += len(part)
             if advance is not None:
                 advance(len(part))
-        assert features is not None  # readers refuse an object without images
+        assert rows is not None  # readers refuse an object without images
         ahead = self.home.kind in ("pinned", "mapped")
-        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides, ahead)
+        features, vectors = self.shape.unpack(rows)
+        return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides, ahead, vectors)
 
     def _pixels(self, path: Path) -> np.ndarray:
         return load_image(path, self.image_size) if self._images is None else self._images[path]

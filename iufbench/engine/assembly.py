@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
+from iufbench.cards.strategies import Backbone
 from iufbench.data.cache.features import encode_images
 from iufbench.data.residency import home_for
 from iufbench.data.resident import FrozenInputs
@@ -50,9 +52,14 @@ def set_threads(plan: Plan) -> None:
 
 def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
     """The plan's frozen backbone. Raises InputError for unknown names and missing or foreign weights."""
-    card = plan.recipe.backbone
-    spec = BackboneSpec(name=card.name, weights=card.weights, layers=card.layers, padding=card.padding)
-    return FrozenBackbone(spec, device)
+    return FrozenBackbone(backbone_spec(plan.recipe.backbone), device)
+
+
+def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
+    """What a card's ``backbone`` block asks for, with other ``weights`` if given."""
+    given = dataclasses.asdict(card)
+    del given["precision"]  # the features are rounded to it, not the backbone
+    return BackboneSpec(**{**given, **({} if weights is None else {"weights": weights})})
 
 
 def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
@@ -96,7 +103,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
         ObjectTest.of(n, s, dataset.root, MAP_SIZE, dataset.is_masked(n))
         for n, s in zip(plan.protocol.objects, built.tests)
     ]
-    evaluation = ObjectEvaluation(tests)
+    evaluation = ObjectEvaluation(tests, recipe.score)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)
     if plan.request.init_from is not None:
         source = plan.request.init_from
@@ -109,13 +116,15 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
 
     ``metrics``: Avalanche metric plugins that watch it.
     """
-    size = plan.recipe.image_size
+    shape = backbone.shape(plan.recipe.image_size)
     seeds = Seeds.of(plan.request.seed)
     context = Context(
         recipe=plan.recipe,
         options=plan.options,
         channels=backbone.channels,
-        feature_size=(size // backbone.stride, size // backbone.stride),
+        groups=backbone.groups,
+        vector=shape.vector,
+        feature_size=(shape.height, shape.width),
         map_size=MAP_SIZE,
         device=device,
         seeds=seeds,
@@ -134,9 +143,8 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
 
 def parameter_counts(plan: Plan) -> dict[str, int]:
     """Parameters of the network that the plan would train; needs no weights (they do not change counts)."""
-    card = plan.recipe.backbone
     device = torch.device("cpu")
-    backbone = FrozenBackbone(BackboneSpec(name=card.name, weights="random", layers=card.layers), device)
+    backbone = FrozenBackbone(backbone_spec(plan.recipe.backbone, weights="random"), device)
     return count_parameters(build_strategy(plan, backbone, device))
 
 

@@ -172,6 +172,7 @@ def _overrides(request: Request) -> dict[str, Any]:
     if request.backbone is not None:
         # A backbone given by name comes with its own weights and layers, not with the card's.
         backbone = dataclasses.asdict(Backbone(name=request.backbone))
+        del backbone["vector"]  # what a strategy is told of a whole image is the strategy's affair
         if request.backbone == "tf_efficientnet_lite0":
             backbone["weights"] = "package"
     if request.weights is not None:

@@ -51,7 +51,8 @@ class EvaluationResult:
 
 
 class AnomalyMaps(PluginMetric):
-    """Collects the maps [N, S, S] float32 of a test experience, and knows nothing else.
+    """Collects the maps [N, S, S] float32 of a test experience, and which object's memory made each where a
+    strategy says so (``routed`` int64 [B], -1: none in particular, after ``anomaly_maps``); nothing else.
 
     It publishes no values: what a strategy scored on test images is no feedback for it.
     """
@@ -59,20 +60,28 @@ class AnomalyMaps(PluginMetric):
     def __init__(self) -> None:
         super().__init__()
         self._parts: list[np.ndarray] = []
+        self._routed: list[np.ndarray] = []
 
     def before_eval_exp(self, strategy: Any) -> None:
-        self._parts = []
+        self.reset()
 
     def after_eval_iteration(self, strategy: Any) -> None:
         self._parts.append(strategy.anomaly_maps().float().cpu().numpy())
+        routed = getattr(strategy, "routed", None)
+        if routed is not None:
+            self._routed.append(routed.cpu().numpy())
 
     def take(self) -> np.ndarray:
         """The maps of the experience that was evaluated last; they are kept no longer."""
         maps, self._parts = np.concatenate(self._parts), []
         return maps
 
+    def routed(self) -> np.ndarray | None:
+        """int64 [N]: the object whose memory judged each image of the experience evaluated last, if any."""
+        return np.concatenate(self._routed) if self._routed else None
+
     def reset(self) -> None:
-        self._parts = []
+        self._parts, self._routed = [], []
 
     def result(self) -> None:
         return None
@@ -84,13 +93,13 @@ class AnomalyMaps(PluginMetric):
 class ObjectEvaluation:
     """Judges the maps of every test experience (one object each) exactly, after its last batch.
 
-    ``maps`` is the plugin for the strategy's evaluator. Memory: the maps of one object at a time. Image
-    scores are the maximum of the 16x16 average-pooled map (UniAD, IUF). A NaN or infinite score raises
+    ``maps`` is the plugin for the strategy's evaluator; ``score`` the rule for image scores
+    (``metrics.image.image_score``). Memory: the maps of one object at a time. A NaN or infinite score raises
     RunError naming the image.
     """
 
-    def __init__(self, tests: Sequence[ObjectTest]) -> None:
-        self.tests = tests
+    def __init__(self, tests: Sequence[ObjectTest], score: str = "pooled_max") -> None:
+        self.tests, self.score = tests, score
         self.maps = AnomalyMaps()
         self.experience = 0
         self.seen = 0
@@ -108,18 +117,22 @@ class ObjectEvaluation:
         test, maps = self.tests[number], self.maps.take()
         if self.on_maps is not None:
             self.on_maps(test, maps)
-        scores = image_score(maps)
+        scores = image_score(maps, rule=self.score)
         values = {"image": image_metrics(test.labels, scores, names=test.names, object=test.object)}
         if test.masks is not None:
             values["pixel"] = pixel_metrics(test.masks, maps, names=test.names, object=test.object)
-        rows = [
-            ScoreRow(test.object, *row) for row in zip(test.names, map(int, test.labels), map(float, scores))
-        ]
+        found = self.maps.routed()
+        routed = [None] * len(scores) if found is None else [self._name(n) for n in found]
+        columns = zip(test.names, map(int, test.labels), map(float, scores), routed)
+        rows = [ScoreRow(test.object, *row) for row in columns]
         self._rows.scores += sorted(rows, key=lambda row: row.image)  # the stream's order is a shuffled one
         for level, metrics in values.items():
             for metric, value in metrics.items():
                 row = MetricRow(test.object, level, metric, float(value), number < self.seen)
                 self._rows.metrics.append(row)
+
+    def _name(self, number: int) -> str:
+        return self.tests[number].object if number >= 0 else ""
 
     def result(self) -> EvaluationResult:
         return self._rows

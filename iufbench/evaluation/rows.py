@@ -16,9 +16,14 @@ class MetricRow(NamedTuple):
 
 
 class ScoreRow(NamedTuple):
-    """One test image: its path relative to the data root, label (0 normal, 1 defective) and score."""
+    """One test image: its path relative to the data root, label (0 normal, 1 defective) and score.
+
+    ``routed``: the object whose memory judged it, "" when none in particular did, None for a strategy that
+    does not choose between memories.
+    """
 
     object: str
     image: str
     label: int
     score: float
+    routed: str | None = None

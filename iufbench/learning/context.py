@@ -25,14 +25,18 @@ class Uses:
 @dataclass(frozen=True)
 class Context:
     """``options`` is the learner's own ``Options``; ``channels`` and ``feature_size`` are those of the
-    frozen features [B, channels, height, width]; ``map_size`` is the side of the anomaly maps that
-    are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in 0..1;
-    ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for ``torch.compile``.
+    frozen features [B, channels, height, width], ``groups`` the channels of each block of them and ``vector``
+    the numbers beside them that describe an image as a whole (0: none); ``map_size`` is the side of the
+    anomaly maps that are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in
+    0..1; ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for
+    ``torch.compile``.
     ``encode`` gives the frozen features of uint8 images [B, 3, S, S], as the stream does."""
 
     recipe: Recipe
     options: Any
     channels: int
+    groups: tuple[int, ...]
+    vector: int
     feature_size: tuple[int, int]
     map_size: int
     device: torch.device

@@ -13,14 +13,28 @@ from iufbench.support.errors import InputError
 POOL = 16
 
 
-def image_score(maps: np.ndarray) -> np.ndarray:
-    """The maximum of the 16x16 average-pooled anomaly map (stride 1, no padding), as UniAD and IUF.
+RULES = ("pooled_max", "max", "top1pct")
 
-    maps: float [N, H, W]; returns float64 [N]. Sums are float64 and made of the window's own values only
+
+def image_score(maps: np.ndarray, rule: str = "pooled_max") -> np.ndarray:
+    """The scores float64 [N] of images by their anomaly maps, float [N, H, W].
+
+    ``rule``: ``pooled_max``, the maximum of the 16x16 average-pooled map (stride 1, no padding), as UniAD and
+    IUF; ``max``, the highest pixel, as DINOSaur; ``top1pct``, the mean of the highest hundredth of the pixels
+    (rounded down, at least one), as Dinomaly and GCR.
+
+    Sums are float64 and made of the window's own values only
     (four doublings an axis), so a score depends on nothing outside its image; it differs from a float32
     pooling by that pooling's rounding (about 1e-6 of the value at most). A map with NaN gets the score NaN.
-    Raises InputError when the maps are smaller than the window.
+    Raises InputError when the maps are smaller than the window of ``pooled_max``, ValueError for another
+    rule.
     """
+    if rule not in RULES:
+        raise ValueError(f"score rule {rule!r} is unknown; known are {', '.join(RULES)}")
+    if rule != "pooled_max":
+        pixels = np.asarray(maps, dtype=np.float64).reshape(len(maps), -1)
+        count = 1 if rule == "max" else max(1, pixels.shape[1] // 100)
+        return np.sort(pixels, axis=1)[:, -count:].mean(axis=1)
     if min(maps.shape[1:]) < POOL:
         height, width = maps.shape[1:]
         raise InputError(

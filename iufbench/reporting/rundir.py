@@ -30,6 +30,7 @@ RECORDS = (METRICS, SCORES, BASELINE)
 LEVELS = ("image", "pixel")
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
+ROUTED = "routed"  # a further column of scores where a strategy chooses the memory that judges an image
 BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
 
 
@@ -115,7 +116,7 @@ def record_experience(
     run: Path | str,
     experience: int,
     metrics_rows: Iterable[MetricRow | tuple[str, str, str, float, bool]],
-    score_rows: Iterable[ScoreRow | tuple[str, str, int, float]],
+    score_rows: Iterable[ScoreRow | tuple[Any, ...]],
 ) -> None:
     """Store what evaluation after ``experience`` (from 0) gave.
 
@@ -124,12 +125,25 @@ def record_experience(
     are scores.
     """
     run = Path(run)
-    scores = [(experience, obj, image, int(label), float(score)) for obj, image, label, score in score_rows]
+    given = [ScoreRow(*row) for row in score_rows]
+    routes = any(row.routed is not None for row in given)
+    score_columns = (*SCORE_COLUMNS, ROUTED) if routes else SCORE_COLUMNS
+    scores = [
+        (
+            experience,
+            row.object,
+            row.image,
+            int(row.label),
+            float(row.score),
+            *([row.routed] if routes else []),
+        )
+        for row in given
+    ]
     metrics = [
         (experience, obj, level, metric, float(value), int(seen))
         for obj, level, metric, value, seen in metrics_rows
     ]
-    for name, columns, rows in ((SCORES, SCORE_COLUMNS, scores), (METRICS, METRIC_COLUMNS, metrics)):
+    for name, columns, rows in ((SCORES, score_columns, scores), (METRICS, METRIC_COLUMNS, metrics)):
         kept = _rows_before(run / name, columns, experience)
         write_csv(run / name, columns, [*kept, *rows])
 
@@ -159,6 +173,11 @@ def record_hashes(run: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
 
 
+def read_scores(path: Path) -> list[dict[str, str]]:
+    """The rows of ``scores.csv.gz``, with or without ``routed``; RunError when damaged."""
+    return read_rows(path, SCORE_COLUMNS, optional=(ROUTED,))
+
+
 def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:
     if not path.exists():
         return []
@@ -166,10 +185,17 @@ def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[li
     return [list(row.values()) for row in rows if int(row["experience"]) < experience]
 
 
-def read_rows(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """All rows of a CSV file as text, each with a whole ``experience`` number; RunError when damaged."""
+def read_rows(
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """All rows of a CSV file as text, each with a whole ``experience`` number; RunError when damaged.
+
+    ``columns`` are expected, and those of ``optional`` may follow them.
+    """
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     header = next(reader, [])
+    if columns is not None:
+        columns = [*columns, *(name for name in optional if name in header)]
     if "experience" not in header or (columns is not None and header != list(columns)):
         raise RunError(
             f"{path}: columns are {','.join(header) or 'missing'}, "

@@ -30,6 +30,7 @@ from iufbench.reporting.rundir import (
     SCORES,
     TRAIN_LOG,
     read_rows,
+    read_scores,
     record_baseline,
     record_experience,
     record_training,
@@ -101,6 +102,11 @@ class Run:
         return bool(self.info["dataset"]["synthetic"])
 
     @property
+    def score_rule(self) -> str:
+        """How maps became image scores (``metrics.image.image_score``); older runs had no choice."""
+        return str(self.info.get("recipe", {}).get("score", "pooled_max"))
+
+    @property
     def experiences(self) -> list[list[str]]:
         return self.info["protocol"]["experiences"]
 
@@ -142,10 +148,12 @@ class Run:
         return np.array(_numbers(texts, float, path, "value"))
 
     def scores(self) -> pd.DataFrame:
-        """Every test image's score: experience, object, image, label, score. RunError when damaged."""
+        """Every test image's score: experience, object, image, label, score, and ``routed`` (the object whose
+        memory judged the image) of a strategy that chooses between memories. RunError when damaged."""
         path = self.path / SCORES
-        rows = read_rows(path, SCORE_COLUMNS)
-        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in SCORE_COLUMNS}
+        rows = read_scores(path)
+        names = list(rows[0]) if rows else SCORE_COLUMNS
+        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names}
         for name, kind in (("experience", int), ("label", int), ("score", float)):
             columns[name] = _numbers(columns[name], kind, path, name)
         if not np.isfinite(columns["score"]).all() or not set(columns["label"]) <= {0, 1}:

@@ -26,7 +26,7 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def number(default: Any = dataclasses.MISSING, **bounds: float) -> Any:
-    """A dataclass field with bounds: ``at_least``, ``at_most``, ``above``, ``below``, ``multiple``."""
+    """A dataclass field with bounds: ``at_least``, ``at_most``, ``above``, ``below``."""
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -122,7 +122,6 @@ _CHECKS = {
     "at_most": (lambda v, b: v <= b, "<="),
     "above": (lambda v, b: v > b, ">"),
     "below": (lambda v, b: v < b, "<"),
-    "multiple": (lambda v, b: v % b == 0, "one of the multiples of"),
 }
 
 

@@ -11,6 +11,7 @@ from iufbench.reporting.rundir import (
     INFO,
     METRIC_COLUMNS,
     METRICS,
+    ROUTED,
     SCORE_COLUMNS,
     SCORES,
     TRAIN_LOG,
@@ -79,7 +80,7 @@ def _made_in(run: Path) -> dict[str, Any]:
 
 
 def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -> None:
-    rows = [row for row in read_rows(source, columns) if row["experience"] == "0"]
+    rows = [row for row in read_rows(source, columns, optional=(ROUTED,)) if row["experience"] == "0"]
     if not rows:
         raise RunError(f"{source} has no row of experience 0")
     # Terms that only increments log have a column there, empty in the base.

@@ -220,3 +220,21 @@ def test_features_depend_on_the_image_alone(data, padding, restored_threads):
         again = found(order, threads)
         assert list(again) == order and all(torch.equal(again[p], alone[p]) for p in order)
         assert torch.get_num_threads() == threads
+
+
+def test_a_vector_beside_the_map_is_cached_with_it(dataset, folder):
+    backbone = Means(vector="mean")
+    given = inputs(backbone)
+    given.use_cache(folder, dataset, Progress(-1))
+    found = loaded(dataset, given)
+    encoded = backbone.encoded
+    again = inputs(backbone)
+    again.use_cache(folder, dataset, Progress(-1))
+    once_more = loaded(dataset, again)
+    assert backbone.encoded == encoded == len(set(Files(dataset).paths))
+    direct = loaded(dataset, inputs(backbone))
+    for data in (once_more, direct):
+        assert torch.equal(found.features, data.features) and torch.equal(found.vectors, data.vectors)
+    assert found.vectors.shape == (len(dataset.samples), 3)
+    batch = found.batch(torch.tensor([2, 0]))
+    assert torch.equal(batch.vector, found.vectors[[2, 0]].float())

@@ -115,3 +115,15 @@ def test_a_map_with_nan_cannot_pass_as_a_score():
     maps[1, 19, 0] = np.nan
     with pytest.raises(RunError, match="image 1"):
         image_metrics([0, 1], image_score(maps))
+
+
+@pytest.mark.parametrize("rule", ["max", "top1pct"])
+def test_other_score_rules_are_their_formulas(rule):
+    maps = np.random.default_rng(3).normal(size=(3, 25, 30)).astype(np.float32)
+    expected = []
+    for image in maps:
+        pixels = sorted(map(float, image.ravel()), reverse=True)
+        expected.append(pixels[0] if rule == "max" else sum(pixels[:7]) / 7)  # a hundredth of 750 is 7
+    assert image_score(maps, rule) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="unknown"):
+        image_score(maps, "median")

@@ -19,7 +19,8 @@ from iufbench.bench.learner import build_learner
 from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import protocol_cards
 from iufbench.cards.strategies import load_strategy, resolve
-from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.engine.assembly import backbone_spec
+from iufbench.models.backbone import FrozenBackbone
 
 BATCH = 4
 
@@ -51,8 +52,7 @@ def operations(name: str) -> dict[str, float]:
     step = learner.stepper(1)
     evaluate = learner.evaluator()
     card = learner.plan.recipe.backbone
-    spec = BackboneSpec(name=card.name, weights="random", layers=card.layers, padding=card.padding)
-    backbone, side = FrozenBackbone(spec), learner.plan.recipe.image_size
+    backbone, side = FrozenBackbone(backbone_spec(card, weights="random")), learner.plan.recipe.image_size
     images = torch.zeros(BATCH, side, side, 3, dtype=torch.uint8)
     return {
         "train": counted(step) / BATCH,

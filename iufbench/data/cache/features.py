@@ -34,18 +34,18 @@ def encode(
     pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its features [C, h, w], on the CPU.
+    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its row of features, on the CPU.
 
-    ``paths`` are what ``pixels`` knows the images by. As many images at a time as torch has threads, while
-    each is computed on one. Raises RunError naming the image whose features are too large for ``precision``,
-    and what ``pixels`` raises.
+    A row is as ``FeatureShape`` says. ``paths`` are what ``pixels`` knows the images by. As many images at a
+    time as torch has threads, while each is computed on one. Raises RunError naming the image whose features
+    are too large for ``precision``, and what ``pixels`` raises.
     """
 
     @torch.no_grad()
     def one(path: Any) -> tuple[np.ndarray, Tensor]:
         image = pixels(path)
-        found = backbone.features(torch.from_numpy(np.array(image[None])).permute(0, 3, 1, 2))[0]
-        found = found.to(precision)
+        features = backbone.encode(torch.from_numpy(np.array(image[None])).permute(0, 3, 1, 2))
+        found = backbone.shape(image.shape[0]).pack(features)[0].to(precision)
         if not torch.isfinite(found).all():
             raise RunError(f"features of {path} do not fit {precision}: use --set backbone.precision=float32")
         return image, found.cpu()
@@ -68,12 +68,15 @@ def encode_images(backbone: Any, precision: torch.dtype, images: Tensor) -> Tens
     """The features [B, C, h, w] of uint8 images [B, 3, S, S] by ``encode``, on the CPU."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     found = encode(backbone, range(len(pixels)), lambda number: pixels[number], precision)
-    return torch.stack([features for _, features in found])
+    return backbone.shape(images.shape[-1]).unpack(torch.stack([row for _, row in found])).map
 
 
 def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype) -> Spec:
-    """The cache entry with the features of ``files`` [N, C, size/16, size/16]."""
-    images, side = image_spec(files, size), size // backbone.stride
+    """The cache entry with the features of ``files``, a row each."""
+    images, given = image_spec(files, size), backbone.spec
+    # What older entries could not have is named only where it is not as it was for them.
+    newer = {"groups": given.groups, "norm": given.norm, "vector": given.vector}
+    usual = {"groups": None, "norm": False, "vector": "none"}
     return Spec(
         kind="features",
         label=f"{images.label}-{backbone.spec.name}",
@@ -82,10 +85,11 @@ def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype)
             "weights": backbone.weights_sha256, "layers": list(backbone.spec.layers),
             "padding": backbone.spec.padding, "machine": machine(backbone.device),
             "torch": torch.__version__, "timm": timm.__version__,
+            **{key: value for key, value in newer.items() if value != usual[key]},
         },
         version=images.version,
         rows=images.rows,
-        shape=(backbone.channels, side, side),
+        shape=backbone.shape(size).row,
         dtype=str(precision).removeprefix("torch."),
     )  # fmt: skip
 

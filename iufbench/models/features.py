@@ -1,0 +1,69 @@
+"""What a frozen backbone gives of an image, as one row of numbers and taken apart again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Features(NamedTuple):
+    """``map`` float32 [B, C, h, w]; ``vector`` float32 [B, V], one per image, or None."""
+
+    map: Tensor
+    vector: Tensor | None
+
+
+class FeatureShape(NamedTuple):
+    """One image's features: a map [channels, height, width] and ``vector`` numbers (0: none).
+
+    In memory and on disk they are one row: the map itself, or its numbers followed by the vector's.
+    """
+
+    channels: int
+    height: int
+    width: int
+    vector: int = 0
+
+    @property
+    def numbers(self) -> int:
+        return self.channels * self.height * self.width + self.vector
+
+    @property
+    def row(self) -> tuple[int, ...]:
+        """The shape of a stored row."""
+        return (self.numbers,) if self.vector else (self.channels, self.height, self.width)
+
+    def pack(self, features: Features) -> Tensor:
+        """Rows [B, *row] of the features of images."""
+        if features.vector is None:
+            return features.map
+        return torch.cat([features.map.flatten(1), features.vector], dim=1)
+
+    def unpack(self, rows: Tensor) -> Features:
+        """The features in rows [B, *row], in their precision; views, not copies."""
+        if not self.vector:
+            return Features(rows, None)
+        maps = rows[:, : self.numbers - self.vector]
+        return Features(maps.unflatten(1, (self.channels, self.height, self.width)), rows[:, -self.vector :])
+
+
+def align_features(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> Tensor:
+    """Bring feature maps [B, C_i, h_i, w_i] to one stride and stack them: [B, sum C_i, h, w] (UniAD).
+
+    Bilinear with corners aligned, without anti-aliasing also when a map shrinks. The finest map fixes (h, w).
+    """
+    return torch.cat(aligned(maps, strides, target_stride), dim=1)
+
+
+def aligned(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> list[Tensor]:
+    """Feature maps at one stride, as ``align_features`` stacks them."""
+    finest = min(range(len(maps)), key=lambda i: strides[i])
+    size = [round(s * strides[finest] / target_stride) for s in maps[finest].shape[-2:]]
+    return [
+        m if list(m.shape[-2:]) == size else F.interpolate(m, size=size, mode="bilinear", align_corners=True)
+        for m in maps
+    ]
