@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from reach import Treasure
-from tiny import SETTINGS, assembled, tiny_plan
+from tiny import SETTINGS, assembled, tiny_plan, tiny_run
 
 from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import resolve_protocol
@@ -252,18 +251,58 @@ def test_hidden_objects_are_hidden(data, tmp_path):
         assert set(test.resident.objects.tolist()) == {UNKNOWN_OBJECT}
 
 
-def test_good_and_defective_do_not_lie_together():
+def test_good_and_defective_do_not_lie_together(tmp_path):
     """The order of files has all defective images first; the order of the stream tells nothing."""
     names = dataset_cards()["visa"].objects
     protocol = resolve_protocol("visa_11_1", names)
-    samples = tuple(Sample(Path(f"{n}/{k:03d}"), n, "test", int(k < 100)) for n in names for k in range(200))
-    groups = streams.test_samples(DataSet("visa", Path(), names, samples), protocol)
+    rng = np.random.default_rng(0)
+    samples = tuple(
+        Sample(tmp_path / f"{n}{k:03d}", n, "test", int(k < 100)) for n in names for k in range(200)
+    )
+    for sample in samples:
+        sample.image.write_bytes(rng.bytes(64))
+    groups = streams.test_samples(DataSet("visa", tmp_path, names, samples), protocol)
     for name, group in zip(names, groups):
         assert {s.image for s in group} == {s.image for s in samples if s.object == name}
         labels = np.array([s.label for s in group])
         assert 70 < (labels[1:] != labels[:-1]).sum() < 130 and 30 < labels[:100].sum() < 70
-    again = streams.test_samples(DataSet("visa", Path(), names, samples), protocol)
-    assert again == groups and len({tuple(s.image.name for s in g) for g in groups}) == len(names)
+    again = streams.test_samples(DataSet("visa", tmp_path, names, tuple(reversed(samples))), protocol)
+    assert again == groups  # the order of the file list plays no part
+
+
+INVERTING = """
+    import hashlib
+    import torch
+    from iufbench.learning.base import ReconstructionStrategy
+
+    class Inverting(ReconstructionStrategy):
+        def _before_eval_exp(self, **kwargs):
+            super()._before_eval_exp(**kwargs)
+            self.done = 0
+
+        def anomaly_maps(self):
+            count = len(self.experience.resident)
+            seed = int.from_bytes(hashlib.sha256(b"0:test order:candle").digest()[:4], "big")
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+            places = order[self.done : self.done + len(self.mbatch.x)].float()
+            self.done += len(places)
+            return places[:, None, None].expand(-1, 224, 224)
+"""
+
+
+def test_inverting_a_permutation_of_the_test_images_gains_nothing(tmp_path):
+    """Each image is scored by the place of its file under a permutation that could once be derived."""
+    from iufbench.data.synthetic import make
+
+    root = tmp_path / "visa"
+    make(
+        root, objects=["candle", "capsules"], n_train=4, n_good=20, n_defective=20, workers=1, progress=False
+    )
+    (tmp_path / "inverting.py").write_text(textwrap.dedent(INVERTING))
+    card = tmp_path / "inverting.yaml"
+    card.write_text("extends: uniad\nlearner: inverting:Inverting\n")
+    run = tiny_run(str(card), root, tmp_path / "results", protocol="visa_1_1")
+    assert 0.3 < run.matrix("image").values[0, 0] < 0.7  # was 0.0 or 1.0
 
 
 def test_a_strategy_is_the_same_after_an_error_free_look(data, tmp_path):

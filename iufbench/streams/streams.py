@@ -3,8 +3,8 @@
 The train stream has one experience per step with the normal images of the objects it introduces; the
 test stream has one experience per object. Every experience is sealed: from the one that a strategy is
 handed, no other can be reached. Test experiences are benchmarks of their own, so that none has a number
-that tells the object, and their images come in a shuffled order, because in that of their files the good
-ones lie together; they carry object ids only for a strategy that declares to use them.
+that tells the object, and their images are sorted by a hash of their bytes, because in the order of their
+files the good ones lie together; they carry object ids only for a strategy that declares to use them.
 
 This holds against everything that a strategy is handed, not against one that breaks in: Python cannot
 keep code of the same process from the garbage collector, the call stack, or the disk.
@@ -12,6 +12,8 @@ keep code of the same process from the garbage collector, the call stack, or the
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +26,9 @@ from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from iufbench.cards.protocols import Protocol
 from iufbench.data.resident import Inputs, ResidentData
 from iufbench.data.samples import DataSet, Sample
-from iufbench.support.errors import RunError
-from iufbench.support.seeding import derive
+from iufbench.support.errors import InputError, RunError
+
+HASHED_BYTES = 2**16
 
 
 class PeekingError(RunError):
@@ -75,14 +78,21 @@ def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> 
 def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
     """The test images of every object, in the order in which the protocol introduces them.
 
-    Those of one object are shuffled, always in the same way: a place must not tell good from defective.
+    Those of one object are sorted by a hash of their bytes: a position tells nothing about a label, and there
+    is no permutation that a strategy could derive and invert. Raises InputError naming an image that cannot
+    be read.
     """
-    groups = [dataset.select("test", (o,)) for o in protocol.objects]
-    return [[group[i] for i in _shuffled(len(group), name)] for name, group in zip(protocol.objects, groups)]
+    return [sorted(dataset.select("test", (o,)), key=_content_hash) for o in protocol.objects]
 
 
-def _shuffled(n: int, name: str) -> list[int]:
-    return torch.randperm(n, generator=torch.Generator().manual_seed(derive(0, "test order", name))).tolist()
+def _content_hash(sample: Sample) -> bytes:
+    """A hash of the end of an image file: compressed pixels, which no other image has."""
+    try:
+        with sample.image.open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - HASHED_BYTES))
+            return hashlib.blake2b(stream.read(), digest_size=16).digest()
+    except OSError as error:
+        raise InputError(f"{sample.image}: cannot be read: {error.strerror}") from error
 
 
 def build_streams(
