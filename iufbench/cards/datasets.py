@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import read_yaml
+from iufbench.support.errors import InputError
 from iufbench.support.fields import build
 
 
 @dataclass(frozen=True)
 class DataSetCard:
-    """What is known about a data set: its layout, objects in order, official counts and licence.
+    """What is known about a data set: its layout, objects in order, counts and licence.
 
-    ``preset`` is the training preset that runs on it use unless told otherwise.
+    ``layout`` names the reader (``iufbench.data.layouts``) and ``options`` are its keyword arguments.
+    ``preset`` is the training preset that runs on it use unless told otherwise. ``counts_are`` says whether
+    ``counts`` come from a list of files or were only collected from papers and recollection: a difference
+    from the latter is a warning, not an error. ``orders`` are published orders of objects, by name.
+
+    ``without`` names metrics that mean something else on this data set and are not computed;
+    ``kinds`` maps a name to defect types whose image AUROC is given apart (``auroc_<name>``).
     """
 
     name: str
     title: str
-    layout: Literal["mvtec", "visa", "elpv"]
+    layout: str
     objects: tuple[str, ...]
     version: int = 1
     preset: Literal["paper", "quick"] = "paper"
+    options: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
+    counts_are: Literal["official", "unverified"] = "official"
+    orders: dict[str, Any] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    kinds: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
     home: str = ""
     download: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
+    @property
+    def named_orders(self) -> dict[str, tuple[str, ...]]:
+        """``orders`` as tuples of object names."""
+        return {name: tuple(map(str, order)) for name, order in self.orders.items()}
+
 
 def dataset_cards() -> dict[str, DataSetCard]:
     """Every data set that has a card, by name."""
     paths = card_paths("dataset")
-    return {name: build(DataSetCard, read_yaml(path), str(path)) for name, path in paths.items()}
+    return {name: build(DataSetCard, _content(path), str(path)) for name, path in paths.items()}
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """The card's keys over those of the card that it ``extends``, which may not extend another one."""
+    content = read_yaml(path)
+    parent = content.pop("extends", None)
+    if parent is None:
+        return content
+    base = path.with_name(f"{parent}.yaml")
+    if not base.is_file() or "extends" in (below := read_yaml(base)):
+        raise InputError(f"{path}: extends must name a data set card that extends no other, not {parent!r}")
+    return {**below, **content}

@@ -1,15 +1,16 @@
 """Protocols: which objects arrive in which experience.
 
 Id grammar: ``<dataset>_<X>_<Y>[x<N>]``: X base objects, then N (default 1) experiences of Y objects
-each, in the data set's order. The published protocols have cards with their objects written out;
-any other id that fits the grammar works without one.
+each, in the data set's order. ``<dataset>_<N>x<M>``, as papers write it, is another name of M experiences of
+N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published protocols have cards with their objects
+written out; any other id that fits the grammar works without one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from iufbench.support.fields import build, suggest
 
 # One way to write a number, so that one protocol has one id; no data set has ten thousand objects.
 _N = r"0|[1-9][0-9]{0,3}"
+_EQUAL = re.compile(rf"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<step>{_N})x(?P<count>{_N})")
 _GRAMMAR = re.compile(rf"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{_N}))?")
 
 
@@ -29,7 +31,7 @@ class Protocol:
     """``experiences[t]`` are the objects that experience t introduces; experience 0 is the base.
 
     ``order`` says where the order comes from: ``dataset`` (its own, alphabetical for MVTec AD and
-    VisA), ``seed:<k>`` or ``given``.
+    VisA), ``published:<name>``, ``seed:<k>`` or ``given``.
     """
 
     id: str
@@ -68,29 +70,60 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
     Raises InputError with suggestions when the name is none of these.
     """
     cards = protocol_cards()
-    by_name = {alias: p for p in cards.values() for alias in (p.id, *p.aliases)}
-    if name in by_name:
-        return by_name[name].dataset, by_name[name]
+    by_name = {_plain(alias): p for p in cards.values() for alias in (p.id, *p.aliases)}
+    name = _one_way(name)
+    if (card := by_name.get(_plain(name))) is not None:
+        return card.dataset, card
     match = _GRAMMAR.fullmatch(name)
     if match is None:
         shown = name if len(name) <= 60 else name[:57] + "..."
         raise InputError(
-            f"unknown protocol '{shown}'{suggest(name, by_name)} (known: {', '.join(cards)}; "
-            "or <dataset>_<X>_<Y>[x<N>]: X base objects, then N experiences of Y objects, such as visa_2_2x5)"
+            f"unknown protocol '{shown}'{suggest(_plain(name), by_name)} (known: {', '.join(cards)}; "
+            "or <dataset>_<X>_<Y>[x<N>]: X base objects, then N experiences of Y objects (visa_2_2x5); "
+            "or <dataset>_<N>x<M>: M experiences of N objects (visa_2x6))"
         )
     return match["dataset"], None
 
 
+def _plain(name: str) -> str:
+    """A name as it is compared: papers write "14-1 with 1 Step" and "14-1 with 1 step"."""
+    return " ".join(name.lower().split())
+
+
+def _one_way(name: str) -> str:
+    """``<dataset>_<N>x<M>`` in the words of the other grammar; any other name as it is.
+
+    >>> _one_way("mvtec_1x15"), _one_way("visa_6x2"), _one_way("visa_8_1x4")
+    ('mvtec_1_1x14', 'visa_6_6', 'visa_8_1x4')
+    """
+    match = _EQUAL.fullmatch(name)
+    if match is None or _GRAMMAR.fullmatch(name):
+        return name
+    step, count = int(match["step"]), int(match["count"])
+    if step == 0 or count < 2:
+        raise InputError(
+            f"protocol '{name}': <N>x<M> is M experiences of N objects each, with N >= 1 and M >= 2 "
+            "(all objects in one experience: --strategy joint)"
+        )
+    return f"{match['dataset']}_{step}_{step}" + (f"x{count - 1}" if count > 2 else "")
+
+
 def resolve_protocol(
-    name: str, objects: Sequence[str], order: Sequence[str] | None = None, order_seed: int | None = None
+    name: str,
+    objects: Sequence[str],
+    order: Sequence[str] | None = None,
+    order_seed: int | None = None,
+    orders: Mapping[str, Sequence[str]] | None = None,
 ) -> Protocol:
     """The protocol on a data set whose own object order is ``objects``.
 
-    ``order`` gives another order of objects; ``order_seed`` shuffles them reproducibly. Both become
-    part of the id, so results of different orders are never mixed. Raises InputError when the data
-    set has too few objects, or the order names unknown or repeated ones.
+    ``order`` gives another order of objects, or the name of one of the published ``orders``;
+    ``order_seed`` shuffles them reproducibly. Both become part of the id, so results of different orders
+    are never mixed. Raises InputError when the data set has too few objects, or the order names unknown or
+    repeated ones.
     """
     dataset, card = find_protocol(name)
+    name = _one_way(name)
     if card is not None:
         sizes = [len(e) for e in card.experiences]
         sequence: Sequence[str] = card.objects
@@ -114,7 +147,19 @@ def resolve_protocol(
     origin = "dataset"
     if order is not None and order_seed is not None:
         raise InputError("--order and --order-seed cannot be given together")
-    if order is not None:
+    published = {_plain(key).replace("_", "-"): list(value) for key, value in (orders or {}).items()}
+    if order is not None and len(order) == 1 and order[0] not in objects:
+        key = _plain(order[0]).replace("_", "-")
+        if key not in published:
+            known = f"has: {', '.join(objects)}; orders: {', '.join(published) or 'none published'}"
+            raise InputError(f"--order: no object or order '{order[0]}'{suggest(key, published)} ({known})")
+        sequence, origin = published[key], f"published:{key}"
+        if len(sequence) < sum(sizes):
+            raise InputError(
+                f"--order {key} has {len(sequence)} objects, protocol '{name}' needs {sum(sizes)}"
+            )
+        protocol_id += f"+{key}"
+    elif order is not None:
         sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
         joined = "-".join(sequence)
         # A folder name has room for two objects, not for fifteen; run.json has the order in full.

@@ -21,7 +21,7 @@ class Request:
     data_root: Path | None = None
     synthetic: bool = False
     data_seed: int = 0
-    lists: tuple[Path, Path] | None = None
+    lists: tuple[Path, ...] | None = None  # one manifest, or a training and a test list
     preset: str | None = None
     backbone: str | None = None
     weights: str | None = None

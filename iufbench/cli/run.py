@@ -24,6 +24,7 @@ from iufbench.support.errors import InputError
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
 @click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
 @click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
+@click.option("--manifest", type=FILE, help="List of all images: meta.json (ADer) or CSV (InCLAD).")
 @click.option(
     "--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic)."
 )
@@ -44,7 +45,10 @@ from iufbench.support.errors import InputError
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
-@click.option("--order", help="Objects in this order: a,b,c (as many as the protocol needs).")
+@click.option(
+    "--order",
+    help="Objects in this order: a,b,c (as many as the protocol needs), or a published order's name.",
+)
 @click.option("--order-seed", type=SEED, help="Objects in a reproducibly shuffled order.")
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
 @click.option(
@@ -111,7 +115,10 @@ def run(
     if (options["train_list"] is None) != (options["test_list"] is None):
         raise InputError("--train-list and --test-list belong together")
     lists = (options.pop("train_list"), options.pop("test_list"))
-    options["lists"] = None if lists[0] is None else lists
+    manifest = options.pop("manifest")
+    if manifest is not None and lists[0] is not None:
+        raise InputError("--manifest and --train-list, --test-list cannot be given together")
+    options["lists"] = (manifest,) if manifest is not None else None if lists[0] is None else lists
     options["order"] = split_names(options["order"])
     diagnose, every = options.pop("diagnose_selection"), options["diagnose_every"]
     if every is not None and not diagnose:

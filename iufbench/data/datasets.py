@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.data.layouts import LAYOUTS
 from iufbench.data.readers.elpv import read_elpv
+from iufbench.data.readers.folders import is_flat
+from iufbench.data.readers.inclad_csv import read_inclad_csv
 from iufbench.data.readers.json_lists import read_json_lists
-from iufbench.data.readers.mvtec import read_mvtec
-from iufbench.data.readers.visa import read_visa
+from iufbench.data.readers.meta_json import read_meta_json
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 from iufbench.support.folders import cache_folder
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
+Lists = tuple[Path, ...] | None
 
 
 def default_root(name: str) -> Path | None:
@@ -25,7 +29,7 @@ def default_root(name: str) -> Path | None:
     return Path(base) / name if base else None
 
 
-def known_objects(name: str, root: Path | None, lists: tuple[Path, Path] | None = None) -> tuple[str, ...]:
+def known_objects(name: str, root: Path | None, lists: Lists = None) -> tuple[str, ...]:
     """The objects of a data set: from its card, or for a custom one those that ``open_dataset`` finds.
 
     Raises InputError when it is neither known nor given, and for a known name in the wrong case: results
@@ -45,23 +49,37 @@ def known_objects(name: str, root: Path | None, lists: tuple[Path, Path] | None 
     return open_dataset(name, None, root, lists).objects
 
 
+def known_orders(name: str, root: Path | None, lists: Lists = None) -> dict[str, tuple[str, ...]]:
+    """The published orders of a data set's objects, by name: of its card, or of the manifest in ``lists``."""
+    card = dataset_cards().get(name)
+    orders = card.named_orders if card else {}
+    if lists is not None and len(lists) == 1:
+        orders = {**orders, **open_dataset(name, None, root, lists).orders}
+    return orders
+
+
 def open_dataset(
     name: str,
     objects: Sequence[str] | None = None,
     root: Path | None = None,
-    lists: tuple[Path, Path] | None = None,
+    lists: Lists = None,
 ) -> DataSet:
-    """Read a data set. ``lists`` are IUF/UniAD JSON-lines files for train and test below ``root``.
+    """Read a data set. ``lists``: a manifest (``.json`` or ``.csv``), or IUF/UniAD JSON-lines files for train
+    and test, which name files below ``root``.
 
     A folder with a ``SYNTHETIC.json`` is synthetic and gets ``-synthetic`` on its name, whatever it
     was called on the command line. Raises InputError when the folder is missing or not as it should be.
     """
     card = dataset_cards().get(name)
     layout = card.layout if card else "mvtec"
+    if layout not in LAYOUTS:
+        raise InputError(
+            f"data set {name}: no layout '{layout}'{suggest(layout, LAYOUTS)} ({', '.join(LAYOUTS)})"
+        )
     usual = default_root(name)
     if layout == "elpv":
         if lists is not None:
-            raise InputError(f"--train-list and --test-list: {name} has its own fixed split")
+            raise InputError(f"--train-list, --test-list, --manifest: {name} has its own fixed split")
         if root is None and usual is not None and usual.is_dir():
             root = usual  # otherwise from the installed package, wherever other data sets lie
         return read_elpv(root, name=name, objects=objects)
@@ -71,10 +89,23 @@ def open_dataset(
     synthetic = (root / SYNTHETIC_MARKER).is_file()
     filed = f"{name}-synthetic" if synthetic else name
     if lists is not None:
-        return read_json_lists(root, *lists, name=filed, objects=objects, synthetic=synthetic)
-    if layout == "visa" and (root / "split_csv").exists():
-        return read_visa(root, name=filed, objects=objects, synthetic=synthetic)
-    return read_mvtec(root, name=filed, objects=objects, synthetic=synthetic)
+        return _read_lists(root, lists, filed, objects, synthetic)
+    if card is None and is_flat(root):
+        layout = "flat"
+    options = card.options if card else {}
+    return LAYOUTS[layout](root, name=filed, objects=objects, synthetic=synthetic, **options)
+
+
+def _read_lists(
+    root: Path, lists: tuple[Path, ...], name: str, objects: Sequence[str] | None, synthetic: bool
+) -> DataSet:
+    if len(lists) == 2:
+        return read_json_lists(root, *lists, name=name, objects=objects, synthetic=synthetic)
+    (manifest,) = lists
+    readers = {".json": read_meta_json, ".csv": read_inclad_csv}
+    if manifest.suffix.lower() not in readers:
+        raise InputError(f"--manifest {manifest}: must be a meta.json (.json) or an InCLAD table (.csv)")
+    return replace(readers[manifest.suffix.lower()](root, manifest, name, objects), synthetic=synthetic)
 
 
 def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:

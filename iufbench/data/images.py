@@ -53,12 +53,12 @@ def load_image(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def load_mask(sample: Sample, size: int) -> NDArray[np.bool_]:
-    """A sample's defect mask, bool [size, size]; all False for a normal image.
+    """A sample's defect mask, bool [size, size]; all False for a normal image and where no defect shows.
 
     Small defects can vanish when resized, so an empty result for a defective image is allowed; an
     empty mask file is not (InputError, as for everything that ``read_mask`` refuses).
     """
-    if sample.label == 0:
+    if sample.label == 0 or sample.unseen:
         return np.zeros((size, size), dtype=bool)
     mask = Image.fromarray(read_mask(sample).astype(np.uint8))
     return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -17,15 +20,22 @@ class Sample:
     the mask. ``defect`` is ``"good"`` for normal images. ``mask`` is None for normal images and for
     objects without pixel annotation; ``more_masks`` are the further files where several together are
     the mask (MVTec LOCO: one file per region).
+
+    ``unseen``: the part is defective, but this image of it does not show the defect: its mask is empty.
+    ``part`` names the physical part where several images show one (Real-IAD's five views), ``condition``
+    how the image was taken where the data set says so (lighting, camera); "" otherwise.
     """
 
     image: Path
     object: str
-    split: Literal["train", "test"]
+    split: Split
     label: int
     defect: str = "good"
     mask: Path | None = None
     more_masks: tuple[Path, ...] = ()
+    part: str = ""
+    condition: str = ""
+    unseen: bool = False
 
     @property
     def mask_files(self) -> tuple[Path, ...]:
@@ -49,10 +59,17 @@ class DataSet:
     has_masks: bool = True
     synthetic: bool = False
     notes: tuple[str, ...] = ()
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    noisy_training: bool = False
 
     def is_masked(self, name: str) -> bool:
-        """Whether the object has pixel annotation: every defective image of it has a mask."""
-        return self.has_masks and all(s.mask for s in self.samples if s.object == name and s.label == 1)
+        """Whether the object has pixel annotation: every defective test image of it has a mask."""
+        defective = [s for s in self.select("test", (name,)) if s.label == 1 and not s.unseen]
+        return self.has_masks and all(s.mask for s in defective)
+
+    def training(self, objects: Iterable[str] | None = None) -> list[Sample]:
+        """The images that training sees: normal ones, and all of them with ``noisy_training``."""
+        return [s for s in self.select("train", objects) if self.noisy_training or s.label == 0]
 
     def select(self, split: str, objects: Iterable[str] | None = None) -> list[Sample]:
         """The samples of one split, of the named objects (all when None), in the data set's order."""
@@ -60,11 +77,16 @@ class DataSet:
         return [s for s in self.samples if s.split == split and s.object in wanted]
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Images per object: ``{object: {"train": n, "test_good": n, "test_defective": n}}``."""
+        """Images per object: ``{object: {"train": n, "test_good": n, "test_defective": n}}``.
+
+        ``train`` are normal images. Where a data set has them: ``train_defective``, ``validation``.
+        """
         table = {name: {"train": 0, "test_good": 0, "test_defective": 0} for name in self.objects}
+        names = {("train", 0): "train", ("train", 1): "train_defective", ("test", 0): "test_good"}
+        names[("test", 1)] = "test_defective"
         for s in self.samples:
-            kind = "train" if s.split == "train" else ("test_defective" if s.label else "test_good")
-            table[s.object][kind] += 1
+            kind = names.get((s.split, s.label), s.split)
+            table[s.object][kind] = table[s.object].get(kind, 0) + 1
         return table
 
     def fingerprint(self) -> str:

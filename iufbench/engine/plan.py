@@ -25,7 +25,7 @@ from iufbench.cards.strategies import (
     options_of,
     resolve,
 )
-from iufbench.data.datasets import known_objects, open_dataset, synthetic_root
+from iufbench.data.datasets import known_objects, known_orders, open_dataset, synthetic_root
 from iufbench.data.samples import DataSet
 from iufbench.reporting.rundir import run_id, run_path
 from iufbench.support.errors import InputError
@@ -88,7 +88,8 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     check_results_folder(request.results)
     root = request.data_root
     objects = known_objects(dataset_name, root, request.lists)
-    protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed)
+    orders = known_orders(dataset_name, root, request.lists) if request.order is not None else {}
+    protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed, orders)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
         recipe = resolve(
@@ -249,10 +250,13 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
     """Per object: how many training and test images the run uses."""
 
-    def count(split: str, name: str) -> int:
-        return len(plan.dataset.select(split, (name,)))
+    def count(name: str) -> dict[str, int]:
+        return {
+            "train": len(plan.dataset.training((name,))),
+            "test": len(plan.dataset.select("test", (name,))),
+        }
 
-    return {o: {"train": count("train", o), "test": count("test", o)} for o in plan.protocol.objects}
+    return {name: count(name) for name in plan.protocol.objects}
 
 
 def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:

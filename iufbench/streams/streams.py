@@ -70,9 +70,9 @@ class Streams:
 
 
 def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> list[list[Sample]]:
-    """The normal training images of every experience; with ``joint``, all objects in one experience."""
+    """The training images of every experience; with ``joint``, all objects in one experience."""
     groups = [protocol.objects] if joint else protocol.experiences
-    return [[s for o in group for s in dataset.select("train", (o,)) if s.label == 0] for group in groups]
+    return [[s for o in group for s in dataset.training((o,))] for group in groups]
 
 
 def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:

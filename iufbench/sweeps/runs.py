@@ -191,8 +191,8 @@ def arguments(request: Request) -> list[str]:
     """
     words: list[Any] = ["run", "--protocol", request.protocol, "--strategy", request.strategy]
     words += ["--seed", request.seed]
-    train, test = request.lists or (None, None)
-    values: dict[str, Any] = {"train_list": train, "test_list": test}
+    options = ("manifest",) if len(request.lists or ()) == 1 else ("train_list", "test_list")
+    values: dict[str, Any] = dict(zip(options, request.lists or ()))
     standard = Request(request.protocol, request.strategy, request.seed)
     for field in dataclasses.fields(Request):
         value = getattr(request, field.name)

@@ -43,7 +43,8 @@ class Files:
     def __init__(self, dataset: DataSet) -> None:
         self.label = dataset.name
         self.root = dataset.root.resolve()
-        usable = {s.image for s in dataset.samples if s.split == "test" or s.label == 0}
+        noisy = dataset.noisy_training
+        usable = {s.image for s in dataset.samples if noisy or s.split == "test" or s.label == 0}
         self.paths = sorted(usable)
         names, states = [], []
         for path in self.paths:

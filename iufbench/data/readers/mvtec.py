@@ -1,6 +1,7 @@
 """The MVTec AD layout, which most anomaly detection data sets follow.
 
     <object>/train/good/000.png
+    <object>/validation/good/000.png                (MVTec LOCO: normal images that are not trained on)
     <object>/test/good/000.png, <object>/test/<defect>/000.png
     <object>/ground_truth/<defect>/000_mask.png     (derivatives also: 000.png)
     <object>/ground_truth/<defect>/000/000.png ...  (MVTec LOCO: a folder per image, a file per region)
@@ -35,13 +36,15 @@ def read_mvtec(
     name: str = "mvtec",
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
+    defective_training: bool = False,
 ) -> DataSet:
     """All images below a folder in MVTec layout, sorted by object, split, defect and file name.
 
     ``objects``: exactly these are required and read, in this order; None takes every folder found,
     sorted by name. Masks are all or nothing in each object: one without a ``ground_truth`` folder has no
     pixel annotation (a note says so where others have); otherwise every defective test image needs its
-    mask. ``has_masks`` is False when no object has any.
+    mask. ``has_masks`` is False when no object has any. With ``defective_training``, ``train`` may have other
+    folders than ``good``: their images keep their label, and training leaves them out.
 
     Raises InputError for a missing root or object, an empty training folder, defective images among
     the training images, no test images, a defective image without mask, and files that are no images.
@@ -61,7 +64,8 @@ def read_mvtec(
     chosen = choose_objects(found, objects, base)
     samples: list[Sample] = []
     for object_name in chosen:
-        samples += _train(base / object_name, skipped)
+        samples += _train(base / object_name, defective_training, skipped)
+        samples += _validation(base / object_name, skipped)
         samples += _test(base / object_name, skipped)
     notes = skipped_note(base, skipped)
     without = [o for o in chosen if not (base / o / "ground_truth").is_dir()]
@@ -83,17 +87,29 @@ def _image_folders(folder: Path, skipped: list[Path]) -> list[Path]:
     return folders
 
 
-def _train(folder: Path, skipped: list[Path]) -> list[Sample]:
+def _train(folder: Path, defective_too: bool, skipped: list[Path]) -> list[Sample]:
     samples: list[Sample] = []
     for sub in _image_folders(folder / "train", skipped):
-        if sub.name not in NORMAL:
+        if sub.name in NORMAL:
+            samples += [Sample(image, folder.name, "train", 0) for image in images_in(sub, skipped)]
+        elif defective_too:
+            samples += [Sample(image, folder.name, "train", 1, sub.name) for image in images_in(sub, skipped)]
+        else:
             raise InputError(f"{sub}: training images must be normal, in train/good")
-        samples += [Sample(image, folder.name, "train", 0) for image in images_in(sub, skipped)]
-    if not samples:
+    if not any(s.label == 0 for s in samples):
         raise InputError(
             f"no training images in {folder / 'train' / 'good'}: is the data set unpacked completely?"
         )
     return samples
+
+
+def _validation(folder: Path, skipped: list[Path]) -> list[Sample]:
+    place = folder / "validation"
+    subs = _image_folders(place, skipped) if place.is_dir() else []
+    for sub in subs:
+        if sub.name not in NORMAL:
+            raise InputError(f"{sub}: validation images must be normal, in validation/good")
+    return [Sample(image, folder.name, "validation", 0) for sub in subs for image in images_in(sub, skipped)]
 
 
 def _test(folder: Path, skipped: list[Path]) -> list[Sample]:

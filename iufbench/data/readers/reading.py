@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
-from iufbench.data.samples import Sample
+from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -160,6 +161,11 @@ def path_below(root: Path, text: str, where: str) -> Path:
     return root / Path(*parts.parts)
 
 
+def hashed_order(names: Iterable[str], salt: str) -> list[str]:
+    """Names in the order of sha256(salt + name), which does not depend on machine, version or other names."""
+    return sorted(names, key=lambda n: hashlib.sha256((salt + n).encode("utf-8", "surrogateescape")).digest())
+
+
 class FileList:
     """Collects the files that a list names and reports those that are not on disk, all at once."""
 
@@ -183,9 +189,9 @@ class FileList:
 
 
 def in_order(samples: Iterable[Sample], objects: Sequence[str]) -> tuple[Sample, ...]:
-    """Samples in the order of objects, then training before test, then file path."""
+    """Samples in the order of objects, then training, validation and test, then file path."""
     rank = {name: place for place, name in enumerate(objects)}
-    return tuple(sorted(samples, key=lambda s: (rank[s.object], s.split != "train", s.image.as_posix())))
+    return tuple(sorted(samples, key=lambda s: (rank[s.object], SPLITS.index(s.split), s.image.as_posix())))
 
 
 def require_both_splits(samples: Sequence[Sample], objects: Sequence[str], where: str) -> None:

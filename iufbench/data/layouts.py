@@ -1,0 +1,42 @@
+"""The table of layouts: the name on a data set card -> the reader of such folders.
+
+A reader takes ``(root, name, objects, synthetic, **options)`` and returns a ``DataSet``; ``options`` are the
+card's. A new data set is a card, and a reader only where no layout here fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from iufbench.data.readers.dagm import read_dagm
+from iufbench.data.readers.elpv import read_elpv
+from iufbench.data.readers.folders import read_flat, read_magnetic_tiles
+from iufbench.data.readers.kolektor import read_kolektorsdd, read_kolektorsdd2
+from iufbench.data.readers.mvtec import read_mvtec
+from iufbench.data.readers.mvtec3d import read_mvtec3d
+from iufbench.data.readers.mvtec_ad_2 import read_mvtec_ad_2
+from iufbench.data.readers.realiad import read_realiad
+from iufbench.data.readers.visa import read_visa
+from iufbench.data.samples import DataSet
+
+
+def _visa(root: Path, name: str, objects: Sequence[str] | None, synthetic: bool) -> DataSet:
+    """VisA as it is published, or prepared as its one-class MVTec layout."""
+    read = read_visa if (root / "split_csv").exists() else read_mvtec
+    return read(root, name=name, objects=objects, synthetic=synthetic)
+
+
+LAYOUTS: dict[str, Callable[..., DataSet]] = {
+    "mvtec": read_mvtec,
+    "visa": _visa,
+    "elpv": read_elpv,
+    "mvtec3d": read_mvtec3d,
+    "mvtec_ad_2": read_mvtec_ad_2,
+    "realiad": read_realiad,
+    "dagm": read_dagm,
+    "kolektorsdd": read_kolektorsdd,
+    "kolektorsdd2": read_kolektorsdd2,
+    "magnetic_tiles": read_magnetic_tiles,
+    "flat": read_flat,
+}
