@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help bench bench-gpu demo demo-check test test-fast lint types check tables figures report clean
+.PHONY: help bench bench-gpu demo demo-check test test-fast lint types check tables figures verdicts report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -51,6 +51,9 @@ tables: .venv/installed  ## tables of all finished runs
 
 figures: .venv/installed  ## figures of all finished runs
 	$(BIN)/iufbench figures
+
+verdicts: .venv/installed  ## docs/verdicts.md: what the published curves say about learning
+	$(BIN)/python -m iufbench.reporting.verdicts > docs/verdicts.md
 
 report: .venv/installed  ## one HTML file with all of them
 	$(BIN)/iufbench report

@@ -174,7 +174,7 @@ def test_explain_on_a_run(tmp_path):
     ("name", "function"),
     [
         ("aupimo", "pixel_metrics(masks, maps, aupimo=True)"),
-        ("intransigence", "intransigence(R, introduced, joint)"),
+        ("intransigence", "intransigence(R, introduced, reference)"),
     ],
 )
 def test_explain_says_what_runs_do_not_record_and_how_to_get_it(name, function, tmp_path):

@@ -219,9 +219,10 @@ BY_HAND = {
         "`iufbench evaluate RUN --save-maps` keeps a run's maps, rounded to float16."
     ),
     "intransigence": (
-        "Runs do not record it, because it compares two of them. With R and introduced of one run and joint\n"
-        "from another that trained on all objects at once (--strategy joint), in Python:\n"
-        "  iufbench.metrics.continual.intransigence(R, introduced, joint)"
+        "Runs do not record it, because it compares two of them. Tables show it where `cumulative` was run\n"
+        "on the same data with the same protocol, preset and seed. In Python, with reference[o] = the value\n"
+        "of o after its experience in the run of `cumulative`:\n"
+        "  iufbench.metrics.continual.intransigence(R, introduced, reference)"
     ),
 }
 """What ``metrics.csv`` does not hold, and how to get it."""

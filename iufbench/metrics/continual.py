@@ -5,8 +5,8 @@ undefined. ``introduced`` [O] is the experience i(o) in which each object was fi
 A definition that needs a missing entry is NaN: it is never a mean over what happens to be there.
 With one experience every measure of forgetting is NaN.
 
-An object is a task here. ``avalanche_*`` and ``pyclad_*`` take an experience as a task, as those
-libraries do (``by_experience``); with one object an experience the two views are the same.
+An object is a task here. ``fm_final_tasks``, ``avalanche_*`` and ``pyclad_*`` take an experience as a task,
+as Chaudhry 2018 and those libraries do (``by_experience``); with one object an experience both are the same.
 """
 
 from __future__ import annotations
@@ -86,8 +86,18 @@ def fm_step(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 def fm_final(R: npt.ArrayLike, introduced: Introduced) -> float:
     """f_{T-1}: best value since learnt and before the end, minus the final one, mean over objects not of the
-    last experience (Chaudhry 2018; Continual-MEGA)."""
+    last experience (Continual-MEGA). Chaudhry 2018 averages over tasks: ``fm_final_tasks``."""
     return float(forgetting_per_experience(R, introduced)[-1])
+
+
+def fm_final_tasks(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """F_{T-1} of Chaudhry 2018: as ``fm_final`` with an experience, not an object, as the task.
+
+    Mean over e < T-1 of (max over e <= k < T-1 of E[k, e]) - E[T-1, e]. The paper's maximum also covers
+    k < e, before the task was learnt; the two differ only where a task was better before it was learnt.
+    """
+    E = by_experience(R, introduced)
+    return _mean(np.array([_drop(E[:, e], e) for e in range(len(E) - 1)]))
 
 
 def fm_best(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -111,29 +121,47 @@ def fwt(R: npt.ArrayLike, introduced: Introduced, baseline: npt.ArrayLike) -> fl
     baseline: [O] b[o], measured before any training: an untrained detector is far from 0.5.
     """
     R, introduced = _checked(R, introduced)
-    before = np.asarray(baseline, dtype=np.float64)
-    if before.shape != introduced.shape:
-        raise ValueError(f"{before.shape} baselines for {introduced.size} objects")
+    before = _per_object(baseline, introduced, "baselines")
     later = np.flatnonzero(introduced > 0)
     return _mean(R[introduced[later] - 1, later] - before[later])
 
 
 def new_object(R: npt.ArrayLike, introduced: Introduced) -> float:
-    """mean over all objects of R[i(o), o]: plasticity. FM alone rewards not learning at all."""
+    """mean over all objects of R[i(o), o], the base included. FM alone rewards not learning at all."""
     return _mean(new_object_per_object(R, introduced))
 
 
-def intransigence(R: npt.ArrayLike, introduced: Introduced, joint: npt.ArrayLike) -> float:
-    """mean over all objects of joint[o] - R[i(o), o]: what learning one after the other costs a new object.
+def plasticity(R: npt.ArrayLike, introduced: Introduced, zero_shot: npt.ArrayLike | None = None) -> float:
+    """mean over objects not of the base experience of R[i(o), o] - z[o]: what learning an object gained.
 
-    joint: [O] the same metric of a learner trained on all objects at once, in the order of R's columns
-    (Chaudhry 2018). Negative where the increments learn an object better than the joint training does.
+    z[o] is the value of a model frozen after the base experience, which has never seen the object.
+
+    Args:
+        zero_shot: [O] z[o]; None: the model's own values after the base experience, R[0, o], which are there
+            when unseen objects were evaluated (``--eval-unseen``).
     """
     R, introduced = _checked(R, introduced)
-    reference = np.asarray(joint, dtype=np.float64)
-    if reference.shape != introduced.shape:
-        raise ValueError(f"{reference.shape} joint values for {introduced.size} objects")
-    return _mean(reference - _when_new(R, introduced))
+    z = R[0] if zero_shot is None else _per_object(zero_shot, introduced, "zero-shot values")
+    return _mean((_when_new(R, introduced) - z)[introduced > 0])
+
+
+def retention(R: npt.ArrayLike, introduced: Introduced) -> float:
+    """mean over objects not of the last experience of R[T-1, o] - R[i(o), o]: equals ``bwt``."""
+    return bwt(R, introduced)
+
+
+def intransigence(R: npt.ArrayLike, introduced: Introduced, reference: npt.ArrayLike) -> float:
+    """mean over all objects of a*[o] - R[i(o), o]: what learning one after the other costs a new object.
+
+    As Chaudhry 2018 define it, a*[o] is the value on o of a learner trained on all images of the experiences
+    up to i(o), as cumulative training is after experience i(o). Negative where the increments learn an object
+    better than that.
+
+    Args:
+        reference: [O] a*[o], in the order of R's columns.
+    """
+    R, introduced = _checked(R, introduced)
+    return _mean(_per_object(reference, introduced, "reference values") - _when_new(R, introduced))
 
 
 def by_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
@@ -217,9 +245,17 @@ DEFINITIONS: dict[str, Definition] = {
             "fm_final",
             "FM-final",
             f"mean over the objects seen before t = T-1, the last experience, of {DROP}",
-            "Chaudhry 2018, Continual-MEGA",
+            "Continual-MEGA; Chaudhry 2018 with an object as a task",
             False,
             fm_final,
+        ),
+        Definition(
+            "fm_final_tasks",
+            "FM-final (tasks)",
+            f"mean over e < T-1 of (max over e <= k < T-1 of E[k,e]) - E[T-1,e], {TASK}",
+            "Chaudhry 2018: mean over tasks, a task being an experience",
+            False,
+            fm_final_tasks,
         ),
         Definition(
             "fm_best",
@@ -258,18 +294,36 @@ DEFINITIONS: dict[str, Definition] = {
             "new_object",
             "New-object",
             "mean over objects of R[i(o),o], right after each was learnt",
-            "surveys of continual learning (plasticity)",
+            "surveys of continual learning (learning accuracy)",
             True,
             new_object,
         ),
         Definition(
+            "plasticity",
+            "Plasticity",
+            "mean over the objects not of the base experience of R[i(o),o] - z[o], z: frozen after the base "
+            "(zero-shot): R[0,o] of the same run (--eval-unseen), else the run of `frozen` of the same seed",
+            "the learning-forgetting plane (x); 0 for a model that learns nothing new",
+            True,
+            plasticity,
+        ),
+        Definition(
+            "retention",
+            "Retention",
+            "mean over the objects not of the last experience T-1 of R[T-1,o] - R[i(o),o], equal to BWT",
+            "the learning-forgetting plane (y); 0 for a model that forgets nothing",
+            True,
+            retention,
+        ),
+        Definition(
             "intransigence",
             "Intransigence",
-            "mean over objects of joint[o] - R[i(o),o], joint from training on all objects at once",
+            "mean over objects of a*[o] - R[i(o),o], a* from training on all images of the experiences up to "
+            "i(o): the run of `cumulative` of the same seed",
             "Chaudhry 2018",
             False,
             intransigence,
-            needs=("joint",),
+            needs=("cumulative",),
         ),
         Definition(
             "avalanche_forgetting",
@@ -343,6 +397,13 @@ def _checked(R: npt.ArrayLike, introduced: Introduced) -> tuple[np.ndarray, np.n
     if first.dtype.kind not in "iu" or first.min() < 0 or first.max() >= len(values):
         raise ValueError(f"introduced must be integers from 0 to {len(values) - 1}, not {first.tolist()}")
     return values, first
+
+
+def _per_object(values: npt.ArrayLike, introduced: np.ndarray, what: str) -> np.ndarray:
+    found = np.asarray(values, dtype=np.float64)
+    if found.shape != introduced.shape:
+        raise ValueError(f"{found.shape} {what} for {introduced.size} objects")
+    return found
 
 
 def _mean(values: np.ndarray) -> float:
