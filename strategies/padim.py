@@ -40,8 +40,6 @@ class PaDiM(MemoryBank):
         patches: Patches = field(default_factory=Patches)
         gaussian: Gaussian = field(default_factory=Gaussian)
 
-    within: ClassVar[tuple[str, ...]] = ("_work",)
-
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         context = self.context

@@ -43,8 +43,6 @@ class PatchCore(MemoryBank):
         patches: Patches = field(default_factory=Patches)
         coreset: Coreset = field(default_factory=Coreset)
 
-    within: ClassVar[tuple[str, ...]] = ("_new",)
-
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self._new: dict[int, list[Tensor]] = {}

@@ -35,7 +35,7 @@ from iufbench.engine import checkpoint, runner
 from iufbench.evaluation.objects import ObjectEvaluation
 from iufbench.reporting.rundir import INFO
 from iufbench.reporting.store import find_runs, load_run
-from iufbench.support.progress import Progress
+from iufbench.support.progress import Progress, TrainingBar
 
 KILLS_EACH = 3
 EPOCHS = ("base.epochs=3", "increment.epochs=3")
@@ -116,17 +116,17 @@ def watched(shared: Shared, fatal: tuple[str, int] | None) -> None:
     for name in ("fsync", "replace", "unlink"):
         counted(os, name, "disk")
     counted(ObjectEvaluation, "judge", "objects")
-    call = checkpoint.Saver.__call__
+    call = TrainingBar.after_training_iteration
 
-    def saver(self):
-        epoch, iteration, shared["per_epoch"] = self._strategy.position
-        done = epoch * shared["per_epoch"] + iteration
+    def iterated(self, strategy, **kwargs):
+        experience, done = strategy.experience.current_experience, strategy.clock.train_exp_iterations + 1
+        shared["per_epoch"] = len(strategy.dataloader)
         if shared["first"] < 0:
-            shared["first_experience"], shared["first"] = self._experience, done
-        shared["experience"], shared["done"] = self._experience, done
-        call(self)
+            shared["first_experience"], shared["first"] = experience, done
+        shared["experience"], shared["done"] = experience, done
+        call(self, strategy, **kwargs)
 
-    checkpoint.Saver.__call__ = saver
+    TrainingBar.after_training_iteration = iterated
 
 
 def one_run(plan, shared: Shared, fatal: tuple[str, int] | None = None) -> None:
@@ -208,9 +208,9 @@ def invoke(arguments: list[str], errors: Path) -> int:
 
 
 def signals(data: Path, folder: Path) -> dict:
-    """SIGTERM and SIGINT to a run that would train for hours: how it ends, and where the next one goes on."""
+    """SIGTERM and SIGINT to a run that would train for hours: how it ends, and where the next one resumes."""
     shared, found = Shared(), {}
-    long = ["--set", "base.epochs=100000", "--checkpoint-epochs", "90000"]
+    long = ["--set", "base.epochs=100000", "--checkpoint-epochs", "1"]
     for number in (signal.SIGTERM, signal.SIGINT):
         results, errors = folder / number.name, folder / f"{number.name}.txt"
         seconds, firsts, codes = [], [], []
@@ -229,11 +229,12 @@ def signals(data: Path, folder: Path) -> dict:
             codes.append(ended(child))
             seconds.append(time.monotonic() - clock)
             firsts.append((shared["first"], shared["done"]))
+            per_epoch = shared["per_epoch"]
         (run,), _ = find_runs(results, include_incomplete=True)
         found[number.name] = {
             "codes": codes,
             "seconds": max(seconds),
-            "repeated": firsts[0][1] + 1 - firsts[1][0],
+            "epochs_repeated": (firsts[0][1] + 1 - firsts[1][0]) / per_epoch,
             "status": run.info["status"],
             "stderr": errors.read_text(),
         }

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from iufbench.engine import checkpoint
 from iufbench.engine.assembly import Parts, build_strategy
 from iufbench.evaluation.objects import ObjectEvaluation
 from iufbench.reporting.store import Run
+from iufbench.support.progress import TrainingBar
 
 TABLES = ("metrics.csv", "scores.csv.gz", "train_log.csv")
 COSTS = ("bytes_kept", "replayed_images", "trained_images")
@@ -36,20 +36,23 @@ def reassembly(parts: Parts) -> Callable[..., Parts]:
 
 
 @contextmanager
-def interruption(monkeypatch: Any, experience: int, iteration: int, signal_: int | None = None) -> Iterator:
-    """A signal to this process, or Killed, when ``iteration`` (from 1) of an experience was done."""
-    call = checkpoint.Saver.__call__
+def interruption(
+    monkeypatch: Any, experience: int, epoch: int, iteration: int = 1, signal_: int | None = None
+) -> Iterator:
+    """A signal to this process, or Killed, when ``iteration`` (from 1) of ``epoch`` (from 1) was done."""
+    call = TrainingBar.after_training_iteration
 
-    def interrupted(self):
-        epoch, done, of = self._strategy.position
-        if (self._experience, epoch * of + done) == (experience, iteration):
+    def interrupted(self, strategy, **kwargs):
+        clock = strategy.clock
+        place = strategy.experience.current_experience, clock.train_exp_epochs + 1
+        if (*place, clock.train_epoch_iterations + 1) == (experience, epoch, iteration):
             if signal_ is None:
                 raise Killed
             os.kill(os.getpid(), signal_)
-        call(self)
+        call(self, strategy, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.Saver, "__call__", interrupted)
+        patch.setattr(TrainingBar, "after_training_iteration", interrupted)
         yield
 
 

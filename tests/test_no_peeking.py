@@ -48,6 +48,7 @@ def forbidden(plan, parts, experience, tested=None) -> Treasure:
             treasure.features(handed.resident.features, what)
     for name in plan.protocol.objects[sum(map(len, plan.experiences[: experience + 1])) :]:
         treasure.words[name] = "the name of a later object"
+    treasure.words[str(plan.path)] = "the run directory"
     treasure.object(plan, "the plan")
     treasure.object(plan.dataset, "the data set")
     treasure.object(parts, "everything")

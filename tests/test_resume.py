@@ -18,7 +18,7 @@ from tiny import assembled, tiny_plan, tiny_run, tiny_settings
 
 from iufbench.cli.main import main
 from iufbench.engine import checkpoint, runner
-from iufbench.engine.stopping import Stop
+from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.reporting.store import load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress
@@ -47,7 +47,7 @@ def whole(parts, data, tmp_path_factory):
 @pytest.fixture
 def stopped(data, tmp_path, monkeypatch):
     """The plan of a run that was killed inside the second experience, after its first epoch."""
-    with interruption(monkeypatch, experience=1, iteration=3), pytest.raises(Killed):
+    with interruption(monkeypatch, experience=1, epoch=2), pytest.raises(Killed):
         tiny_run("finetune", data, tmp_path, checkpoint_epochs=1)
     return tiny_plan("finetune", data, tmp_path)
 
@@ -74,7 +74,7 @@ def command(data, results, *more):
 
 def test_it_says_where_it_goes_on(stopped, whole, capsys):
     said, run = go_on(stopped, capsys)
-    assert "going on inside experience 2/2, epoch 1, after iteration 2/2" in said
+    assert "resuming inside experience 2/2, after epoch 1 (--restart begins anew)" in said
     assert_same_run(whole, run)
 
 
@@ -91,16 +91,15 @@ def test_by_default_time_decides_and_its_share_is_bounded(data, tmp_path, monkey
         clock[0] += 10  # what the disk takes
 
     def tick(self, call=checkpoint.Saver.__call__):
-        clock[0] += 20
+        clock[0] += 20  # what an epoch takes
         call(self)
 
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(checkpoint, "save_within", slow)
     monkeypatch.setattr(checkpoint.Saver, "__call__", tick)
-    settings = ("base.epochs=30", "increment.epochs=1")
-    tiny_run("finetune", data, tmp_path, settings)
-    # 90 iterations of 20 s: first after a minute, then no sooner than 50 times the ten seconds later.
-    assert saved[:2] == [(0, 60.0), (0, 570.0)]
+    tiny_run("finetune", data, tmp_path, ("base.epochs=30", "increment.epochs=1"))
+    # 30 epochs of 20 s: first after a minute, then no sooner than 50 times the ten seconds later.
+    assert saved == [(0, 60.0), (0, 570.0)]
 
 
 def test_a_kill_while_evaluating_costs_no_training(data, tmp_path, whole, monkeypatch):
@@ -145,19 +144,19 @@ def test_a_damaged_file_from_inside_is_said_and_done_without(stopped, whole, cap
     (path,) = (stopped.path / "checkpoints").glob("within*")
     path.write_bytes(path.read_bytes()[:-1])
     said, run = go_on(stopped, capsys)
-    assert f"{path} is damaged" in said and "going on after experience 1/2" in said
+    assert f"{path} is damaged" in said and "resuming after experience 1/2" in said
     assert_same_run(whole, run)
 
 
 def test_what_a_killed_process_left_is_cleaned(stopped, whole):
-    for name in (".run.json.12.tmp", "checkpoints/.experience1.pt.12.tmp", "checkpoints/within1_1_2.pt"):
+    for name in (".run.json.12.tmp", "checkpoints/.experience1.pt.12.tmp", "checkpoints/within1_2.pt"):
         (stopped.path / name).write_bytes(b"half")
     assert_same_run(whole, load_run(runner.execute(stopped, Progress(-1))))
 
 
 def test_starting_anew_forgets_what_was_inside(stopped, whole, capsys):
     run = load_run(runner.execute(stopped, Progress(), restart=True))
-    assert "going on" not in capsys.readouterr().err and "resumed" not in run.info
+    assert "resuming" not in capsys.readouterr().err and "resumed" not in run.info
     assert_same_run(whole, run)
 
 
@@ -203,24 +202,34 @@ def test_another_machine_is_noted(stopped, capsys):
 # Signals ---------------------------------------------------------------------------------------------
 
 
-def test_the_first_signal_asks_and_the_second_insists():
-    before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)]
-    with Stop() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.asked
-        with pytest.raises(KeyboardInterrupt):
-            stop.check()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
-    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)] == before
+def test_signals_interrupt_at_once_even_where_a_shell_ignores_them():
+    before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with terminated_as_interrupted(), pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+                time.sleep(5)
+            assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before):
+            signal.signal(number, handler)
 
 
-def test_a_step_that_takes_too_long_is_cut_off(monkeypatch):
-    monkeypatch.setattr("iufbench.engine.stopping.GRACE", 0.05)
-    with Stop(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)
+def test_what_is_interrupted_in_the_middle_of_a_write_is_resumed(data, tmp_path, whole, monkeypatch):
+    """A signal between a checkpoint and the manifest that takes it in."""
+    replace, count = os.replace, []
+
+    def interrupted(source, target):
+        replace(source, target)
+        if str(target).endswith("within0_1.pt"):
+            count.append(target)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", interrupted)
+        tiny_run("finetune", data, tmp_path, checkpoint_epochs=1)
+    assert len(count) == 1 and os.path.exists(count[0])
+    assert_same_run(whole, tiny_run("finetune", data, tmp_path))
 
 
 # Full disks and odd clocks ---------------------------------------------------------------------------
@@ -281,7 +290,7 @@ def test_clocks_that_go_backwards_break_nothing(data, tmp_path, whole, monkeypat
     times = iter(range(10**6, 0, -1))
     monkeypatch.setattr(time, "time", lambda: float(next(times)))
     monkeypatch.setattr(runner, "now", lambda: f"2026-01-01T00:00:{next(times) % 60:02d}+00:00")
-    with interruption(monkeypatch, experience=1, iteration=3), pytest.raises(Killed):
+    with interruption(monkeypatch, experience=1, epoch=2), pytest.raises(Killed):
         tiny_run("finetune", data, tmp_path, checkpoint_epochs=1)
     run = tiny_run("finetune", data, tmp_path)
     assert_same_run(whole, run)

@@ -39,24 +39,42 @@ def unfinished(results):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
-    """Stopped inside an epoch of the base, then killed inside the increment: the same command goes on."""
+    """Stopped in the base's second epoch, then killed in the increment's: the same command resumes it."""
     plan, parts = assembled(strategy, data, tmp_path)
     monkeypatch.setattr(runner, "assemble", reassembly(parts))
     whole = tiny_run(strategy, data, tmp_path / "whole")
 
-    stop = interruption(monkeypatch, experience=0, iteration=2, signal_=signal.SIGTERM)
+    epoch = 2 if plan.learner.uses.gradients else 1
+    stop = interruption(monkeypatch, 0, epoch, iteration=2, signal_=signal.SIGTERM)
     with stop, pytest.raises(KeyboardInterrupt):
-        tiny_run(strategy, data, tmp_path / "stopped")
+        tiny_run(strategy, data, tmp_path / "stopped", checkpoint_epochs=1)
     assert unfinished(tmp_path / "stopped").info["status"] == "interrupted"
-    if whole.info["costs"]["trained_images"][1:] > [0]:  # joint has no increment, frozen trains none
-        last = 3 if plan.learner.uses.gradients else 1
-        with interruption(monkeypatch, experience=1, iteration=last), pytest.raises(Killed):
+    trained = [t for t, images in enumerate(whole.info["costs"]["trained_images"]) if images]
+    if trained[1:]:  # joint has no increment, frozen trains none
+        with interruption(monkeypatch, 1, epoch), pytest.raises(Killed):
             tiny_run(strategy, data, tmp_path / "stopped", checkpoint_epochs=1)
     resumed = tiny_run(strategy, data, tmp_path / "stopped")
 
-    trained = [t for t, images in enumerate(whole.info["costs"]["trained_images"]) if images]
-    assert resumed.info["resumed"] == trained
+    # What has a single epoch starts it again, and the base's is the beginning.
+    assert resumed.info["resumed"] == trained[0 if plan.learner.uses.gradients else 1 :]
     assert_same_run(whole, resumed)
+
+
+def test_a_kill_after_the_last_epoch_of_an_experience_costs_none(data, tmp_path, monkeypatch):
+    """What a memory learnt in its only epoch is part of the state that it is resumed from."""
+    for strategy in ("padim", "ewc"):
+        _, parts = assembled(strategy, data, tmp_path)
+        monkeypatch.setattr(runner, "assemble", reassembly(parts))
+        whole = tiny_run(strategy, data, tmp_path / "whole")
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(type(parts.strategy), "_after_training_exp", killed)
+            tiny_run(strategy, data, tmp_path / "stopped", checkpoint_epochs=1)
+        with interruption(monkeypatch, 0, 1):  # would raise if its training began again
+            assert_same_run(whole, tiny_run(strategy, data, tmp_path / "stopped"))
+
+
+def killed(strategy, **kwargs):
+    raise Killed
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

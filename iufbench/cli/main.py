@@ -38,7 +38,7 @@ class Commands(click.Group):
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand in ("run", "sweep")
-            hint = ": the same command goes on from the last checkpoint" if is_run else ""
+            hint = ": the same command resumes from the last checkpoint" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
         except BrokenPipeError:

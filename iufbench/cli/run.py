@@ -70,7 +70,7 @@ from iufbench.support.errors import InputError
     "--checkpoint-epochs",
     type=click.IntRange(1),
     metavar="N",
-    help="Save inside an experience every N epochs [default: about once a minute].",
+    help="Save after every N epochs of an experience [default: about once a minute].",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
 @click.option(
@@ -105,8 +105,9 @@ def run(
     iufbench run --protocol mvtec_10_1x5 --strategy finetune --data-root ~/mvtec --preset quick
     iufbench run --protocol visa_2_2x5 --strategy ./mine.yaml --synthetic --set base.epochs=10
 
-    The same command again goes on with a run that was stopped, to the same numbers as if it had never been,
-    and does nothing when the run is finished; --restart runs it anew. Ctrl-C and SIGTERM save first. Exit
+    The same command again resumes a run that was stopped, to the same numbers as if it had never been, and
+    does nothing when the run is finished; --restart runs it anew. Ctrl-C and SIGTERM end a run at once: what
+    is lost is the epoch at work, and about a minute where epochs are shorter (docs/determinism.md). Exit
     code 0 done, 2 wrong input, 1 failure (with --verify: a difference), 130 interrupted.
     """
     from iufbench.cards.request import Request

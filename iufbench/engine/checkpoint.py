@@ -1,4 +1,4 @@
-"""What a run needs to go on: a file per trained experience, and one from inside of the current experience.
+"""What a run is resumed from: a file per trained experience, and one from inside the current experience.
 
 Each is written to a temporary name, flushed and renamed; then the manifest, written the same way, takes it in
 with its SHA-256. A file counts only when the manifest vouches for it, and only such a file is loaded, without
@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from iufbench.engine.stopping import Stop
 from iufbench.reporting.maps import MAPS
 from iufbench.reporting.rundir import BASELINE, EPOCH_STATES, SELECTION
 from iufbench.support.errors import RunError
@@ -87,16 +86,15 @@ def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
 
 def save_within(run: Path, experience: int, strategy: Any, seconds: float) -> None:
     """Store ``strategy.state_within()``; ``seconds``: what training of the experience took so far."""
-    manifest = _manifest(run)
-    epoch, iteration, _ = strategy.position
+    manifest, state = _manifest(run), strategy.state_within()
     # Never the name of the file that counts now: a kill before the manifest is written leaves that one.
-    name = f"within{experience}_{epoch}_{iteration}.pt"
+    name = f"within{experience}_{state['clock']['train_exp_epochs']}.pt"
     files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
-    _write(run, {**manifest, "files": files}, name, {"seconds": seconds, "state": strategy.state_within()})
+    _write(run, {**manifest, "files": files}, name, {"seconds": seconds, "state": state})
 
 
-def load_within(run: Path, experience: int, strategy: Any) -> dict[str, Any] | None:
-    """Let ``strategy`` go on inside ``experience``; what was stored of it, None when nothing was.
+def load_within(run: Path, experience: int, device: torch.device) -> dict[str, Any] | None:
+    """``seconds`` and ``state`` as ``save_within`` stored them, None when nothing was stored.
 
     Raises RunError when the file is damaged; it is not looked at again then.
     """
@@ -104,13 +102,12 @@ def load_within(run: Path, experience: int, strategy: Any) -> dict[str, Any] | N
     for name in _manifest(run)["files"]:
         if name.startswith(f"within{experience}_"):
             try:
-                _load(run, name, strategy.device, found.update)
+                _load(run, name, device, found.update)
             except RunError:
                 manifest = _manifest(run)
                 del manifest["files"][name]
                 _write_manifest(run, manifest)
                 raise
-            strategy.resume_within(found["state"])
     return found or None
 
 
@@ -134,34 +131,30 @@ def tidy(run: Path) -> None:
 
 
 class Saver:
-    """Called after every iteration of an experience, it stores the state inside it when it is time.
+    """Called after every epoch of an experience, it stores the state inside it when it is time.
 
     ``epochs``: after every so many epochs; None: about once a minute, and never for more than 2% of the time.
-    It also does so when ``stop`` is asked for, and then raises KeyboardInterrupt. ``seconds``: what training
-    of the experience took in earlier processes.
+    ``seconds``: what training of the experience took in earlier processes.
     """
 
-    def __init__(
-        self, run: Path, experience: int, strategy: Any, stop: Stop, epochs: int | None, seconds: float
-    ) -> None:
+    def __init__(self, run: Path, experience: int, strategy: Any, epochs: int | None, seconds: float) -> None:
         self._run, self._experience, self._strategy = run, experience, strategy
-        self._stop, self._epochs = stop, epochs
+        self._epochs = epochs
         self._start = time.monotonic() - seconds
         self._next = time.monotonic() + EVERY
 
     def __call__(self) -> None:
-        if self._stop.asked or self._is_time():
-            clock = time.monotonic()
-            save_within(self._run, self._experience, self._strategy, clock - self._start)
-            now = time.monotonic()
-            self._next = now + max(EVERY, SHARE * (now - clock))
-        self._stop.check()
+        if not self._is_time():
+            return
+        clock = time.monotonic()
+        save_within(self._run, self._experience, self._strategy, clock - self._start)
+        now = time.monotonic()
+        self._next = now + max(EVERY, SHARE * (now - clock))
 
     def _is_time(self) -> bool:
         if self._epochs is None:
             return time.monotonic() >= self._next
-        epoch, iteration, iterations = self._strategy.position
-        return iteration == iterations and (epoch + 1) % self._epochs == 0
+        return self._strategy.clock.train_exp_epochs % self._epochs == 0
 
 
 def _is_within(name: str) -> bool:

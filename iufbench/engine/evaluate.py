@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from iufbench.engine.assembly import Parts
 from iufbench.engine.sealing import untouched
-from iufbench.engine.stopping import Stop
 from iufbench.evaluation.objects import EvaluationResult
 from iufbench.support.progress import Progress
 
@@ -18,17 +17,11 @@ def evaluate_objects(
     objects: Sequence[int],
     progress: Progress,
     label: str,
-    stop: Stop | None = None,
 ) -> EvaluationResult:
-    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt.
-
-    Ends with KeyboardInterrupt between two objects when ``stop`` is asked for.
-    """
+    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt."""
     parts.evaluation.start(experience, seen)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
         for number in objects:
-            if stop is not None:
-                stop.check()
             parts.strategy.eval([parts.streams.test[number]])
             parts.evaluation.judge(number)
             bar.advance()

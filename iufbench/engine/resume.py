@@ -1,4 +1,4 @@
-"""Where a run goes on, and what must not have changed since it stopped."""
+"""Where a run is resumed, and what must not have changed since it stopped."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ SECONDS = ("features", "train", "evaluate")
 
 @dataclass(frozen=True)
 class Start:
-    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``inside``: training goes on
-    inside the next one, in ``epoch`` (from 0), and took ``seconds`` so far."""
+    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``inside``: the state inside
+    the next one, after ``epochs`` epochs whose training took ``seconds``; None where it starts from 0."""
 
     trained: int = 0
     evaluated: int = 0
-    inside: bool = False
-    epoch: int = 0
+    inside: dict[str, Any] | None = None
+    epochs: int = 0
     seconds: float = 0.0
 
     @property
     def is_beginning(self) -> bool:
-        return self.trained == 0 and not self.inside
+        return self.trained == 0 and self.inside is None
 
 
 def starting_point(
@@ -55,9 +55,9 @@ def starting_point(
     tidy(run)
     trained = trained_experiences(run)
     try:
-        inside = load_within(run, trained, strategy)
+        inside = load_within(run, trained, strategy.device)
     except RunError as error:
-        progress.say(f"{error}: going on without it")
+        progress.say(f"{error}: resuming without it")
         inside = None
     if trained == 0 and inside is None:
         return Start()
@@ -74,13 +74,11 @@ def starting_point(
     place = f"after experience {trained}/{len(plan.experiences)}"
     start = Start(trained, evaluated_experiences(run))
     if inside is not None:
-        epoch, iteration, iterations = inside["state"]["position"]
-        start = Start(trained, start.evaluated, True, epoch, inside["seconds"])
-        place = (
-            f"inside experience {trained + 1}/{len(plan.experiences)}, epoch {epoch + 1}, "
-            f"after iteration {iteration}/{iterations}"
-        )
-    progress.say(f"going on {place} (--restart begins anew)")
+        state = inside["state"]
+        epochs = state["clock"]["train_exp_epochs"]
+        start = Start(trained, start.evaluated, state, epochs, inside["seconds"])
+        place = f"inside experience {trained + 1}/{len(plan.experiences)}, after epoch {epochs}"
+    progress.say(f"resuming {place} (--restart begins anew)")
     for difference in _differences(_machine(before), _machine(info)):
         progress.say(f"note: {difference}; the last digits may differ from those of an uninterrupted run")
     return start

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.engine.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
-from iufbench.engine.selection import diagnose, watching
-from iufbench.engine.stopping import Stop
+from iufbench.engine.selection import EpochStates, diagnose
+from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.reporting.rundir import (
     INFO,
     SELECTION,
@@ -55,7 +56,6 @@ class Work:
     progress: Progress
     checkpoint_epochs: int | None
     start: Start = Start()
-    stop: Stop = field(default_factory=Stop)
 
 
 def is_complete(plan: Plan) -> bool:
@@ -89,12 +89,12 @@ def execute(
 ) -> Path:
     """Train and evaluate a whole stream; returns the run directory.
 
-    An unfinished run goes on from its last checkpoint, and ends with the same numbers as one that was never
-    stopped; ``restart`` begins anew. Checkpoints inside an experience come every ``checkpoint_epochs``
-    epochs, None: about once a minute. The directory appears only after weights, images and masks have been
-    read without a fault, so that bad input leaves nothing behind. An interrupt or a failure is recorded in
-    ``run.json``. Raises RunError when another process is at work in the directory, and when the device's
-    memory is not enough.
+    An unfinished run is resumed from its last checkpoint, and ends with the same numbers as one that was
+    never stopped; ``restart`` begins anew. Checkpoints inside an experience come every ``checkpoint_epochs``
+    epochs, None: at the end of an epoch, about once a minute. The directory appears only after weights,
+    images and masks have been read without a fault, so that bad input leaves nothing behind. An interrupt or
+    a failure is recorded in ``run.json``. Raises RunError when another process is at work in the directory,
+    and when the device's memory is not enough.
     """
     device = choose_device(plan.request.device)
     started, clock = now(), time.perf_counter()
@@ -127,7 +127,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
     seconds["features"] += time.perf_counter() - clock
     _write(plan, info, "running")
     try:
-        with work.stop:
+        with terminated_as_interrupted():
             _loop(work)
     except KeyboardInterrupt:
         _write(plan, info, "interrupted")
@@ -152,10 +152,10 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
 
 def _loop(work: Work) -> None:
     """Experiences from the start on: train, checkpoint, evaluate, record."""
-    plan, parts, progress, start, stop = work.plan, work.parts, work.progress, work.start, work.stop
+    plan, parts, progress, start = work.plan, work.parts, work.progress, work.start
     objects_seen, steps, all_objects = 0, len(plan.experiences), range(len(plan.protocol.objects))
     if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
-        rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training", stop)
+        rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training")
         record_baseline(plan.path, rows.metrics)
     for number, names in enumerate(plan.experiences):
         objects_seen += len(names)
@@ -165,7 +165,7 @@ def _loop(work: Work) -> None:
         if number >= start.evaluated:
             clock = time.perf_counter()
             shown = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
-            rows = evaluate_objects(parts, number, objects_seen, shown, progress, label, stop)
+            rows = evaluate_objects(parts, number, objects_seen, shown, progress, label)
             record_experience(plan.path, number, rows.metrics, rows.scores)
             if plan.request.diagnose_every is not None:
                 diagnose(plan, parts, number, objects_seen, rows.metrics, progress)
@@ -178,18 +178,19 @@ def _train(work: Work, number: int, label: str) -> None:
     """Train experience ``number`` (from 0), or the rest of it, and store what it leaves."""
     plan, info, strategy = work.plan, work.info, work.parts.strategy
     experience = work.parts.streams.train[number]
-    inside = work.start if number == work.start.trained else Start()
+    start = work.start if number == work.start.trained else Start()
+    work.start = replace(work.start, inside=None)  # its tensors need not live as long as the training
     seed_everything(derive(Seeds.of(plan.request.seed).training, number))
     strategy.training_log = []
     images, epochs = len(experience.resident), epochs_of(plan, number)
     clock = time.perf_counter()
-    strategy.after_iteration = Saver(
-        plan.path, number, strategy, work.stop, work.checkpoint_epochs, inside.seconds
-    )
+    save = Saver(plan.path, number, strategy, work.checkpoint_epochs, start.seconds)
+    aside = EpochStates(plan.path, plan.request.diagnose_every, start.epochs)
     label = f"{label}: training {_short(plan.experiences[number])}"
-    with watching(strategy, plan.path, plan.request.diagnose_every, inside.epoch):
-        train_experience(work.parts, number, epochs, work.progress, label, inside.epoch)
-    info["seconds"]["train"] += inside.seconds + time.perf_counter() - clock
+    for _ in train_experience(work.parts, number, epochs, work.progress, label, start.inside, start.epochs):
+        aside.after_epoch(strategy)
+        save()
+    info["seconds"]["train"] += start.seconds + time.perf_counter() - clock
     costs = info["costs"]
     costs["trained_images"].append(images * strategy.train_epochs)
     costs["bytes_kept"].append(int(strategy.bytes_kept))
@@ -210,13 +211,23 @@ def epochs_of(plan: Plan, number: int) -> int:
 
 
 def train_experience(
-    parts: Parts, number: int, epochs: int, progress: Progress, label: str, done: int = 0
-) -> None:
-    """Train experience ``number`` (from 0) with a bar over the ``epochs`` of which ``done`` are behind."""
+    parts: Parts,
+    number: int,
+    epochs: int,
+    progress: Progress,
+    label: str,
+    inside: dict[str, Any] | None = None,
+    done: int = 0,
+) -> Iterator[None]:
+    """Train experience ``number`` (from 0) with a bar over its ``epochs``, pausing after each.
+
+    ``inside``: the state after ``done`` epochs that training is resumed from. What is done in the pauses is
+    out of the strategy's reach.
+    """
     strategy, experience = parts.strategy, parts.streams.train[number]
     with TrainingBar(progress, label, len(experience.resident) * (epochs - done), done) as bar:
         strategy.plugins.insert(0, bar)
-        strategy.train(experience, eval_streams=[])
+        yield from strategy.train_by_epoch(experience, inside)
         strategy.plugins.remove(bar)
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,38 +25,24 @@ COLUMNS = ("experience", "epoch", "reported", "object", "level", "auroc")
 
 
 class EpochStates:
-    """An Avalanche plugin (by its callback) that sets the state of every ``every``-th epoch aside."""
+    """Sets the state of every ``every``-th epoch of one experience aside; of none when that is None.
 
-    def __init__(self, run: Path, every: int, epochs_done: int) -> None:
-        self._folder, self._every, self._epoch = run / EPOCH_STATES, every, epochs_done
+    ``epochs_done``: of the experience where its training is resumed; their states are there already.
+    """
 
-    def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
+    def __init__(self, run: Path, every: int | None, epochs_done: int = 0) -> None:
+        self._folder, self._every = run / EPOCH_STATES, every
+        if every is not None and not epochs_done:
+            shutil.rmtree(self._folder, ignore_errors=True)  # of an experience that was begun in vain
+
+    def after_epoch(self, strategy: Any) -> None:
         import torch
 
-        self._epoch += 1
-        if self._epoch % self._every == 0:
+        epoch = strategy.clock.train_exp_epochs
+        if self._every is not None and epoch % self._every == 0:
             buffer = io.BytesIO()
             torch.save(strategy.state(), buffer)
-            write_bytes(self._folder / f"{self._epoch}.pt", buffer.getvalue())
-
-
-@contextmanager
-def watching(strategy: Any, run: Path, every: int | None, epochs_done: int = 0) -> Iterator[None]:
-    """Set states aside while the strategy trains one experience; nothing when ``every`` is None.
-
-    ``epochs_done``: of the experience when its training goes on inside it; their states are there already.
-    """
-    if every is None:
-        yield
-        return
-    if not epochs_done:
-        shutil.rmtree(run / EPOCH_STATES, ignore_errors=True)  # of an experience that was begun in vain
-    states = EpochStates(run, every, epochs_done)
-    strategy.plugins.append(states)
-    try:
-        yield
-    finally:
-        strategy.plugins.remove(states)
+            write_bytes(self._folder / f"{epoch}.pt", buffer.getvalue())
 
 
 def diagnose(

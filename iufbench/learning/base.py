@@ -39,7 +39,7 @@ class ReconstructionStrategy(Resumable):
     mbatch: Any
 
     uses: ClassVar[Uses] = Uses()
-    within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images", "_sums", "_images", "_rate")
+    within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images")
 
     def __init__(self, *, context: Context, evaluator: Any = None, plugins: Any = None) -> None:
         self.context = context

@@ -83,6 +83,7 @@ class MemoryBank(ReconstructionStrategy):
 
     uses: ClassVar[Uses] = Uses(gradients=False)
     carried: ClassVar[tuple[str, ...]] = ("memory",)
+    within: ClassVar[tuple[str, ...]] = ("memory",)  # up to date at the end of the only epoch
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

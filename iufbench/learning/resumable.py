@@ -1,26 +1,13 @@
-"""What lets a learner stop after any iteration and go on to the same numbers.
-
-A learner names its state; the loop over batches is watched, because between two batches that state is whole.
-"""
+"""What lets a learner stop after any epoch and be resumed to the same numbers: it names its state."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import islice
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterator
+from typing import Any, ClassVar
 
 from avalanche.training.templates import SupervisedTemplate
 
 from iufbench.support.seeding import random_states, set_random_states
-
-
-class Position(NamedTuple):
-    """Where training stands in an experience: ``iteration`` of ``iterations`` done in ``epoch`` (from 0)."""
-
-    epoch: int
-    iteration: int
-    iterations: int
 
 
 class Resumable(SupervisedTemplate):
@@ -30,18 +17,14 @@ class Resumable(SupervisedTemplate):
     # What goes from one experience to the next beside the network.
     carried: ClassVar[tuple[str, ...]] = ()
     # What changes while an experience is trained. What ``_before_training_exp`` sets and nothing changes
-    # afterwards needs no name: it is set again before the rest of the experience is trained.
+    # afterwards needs no name: it is set again before the rest of the experience is trained. Nor does what
+    # ``_before_training_epoch`` sets: there is state to resume from at the end of epochs only.
     within: ClassVar[tuple[str, ...]] = ()
 
     scheduler: Any = None
     dataloader: Any
     _stop_training: bool
-    # Called after every iteration, when ``state_within`` may be asked for.
-    after_iteration: Callable[[], None] | None = None
-    position = Position(0, 0, 0)
-
-    _interrupted: dict[str, Any] | None = None
-    _random_before_epoch: dict[str, Any] | None = None
+    _eval_streams: Any
 
     # Between experiences ----------------------------------------------------------------------------
 
@@ -79,82 +62,53 @@ class Resumable(SupervisedTemplate):
 
     # Within an experience ---------------------------------------------------------------------------
 
-    def state_within(self) -> dict[str, Any]:
-        """All that the rest of the current experience depends on beside ``state()`` of the one before.
+    def train_by_epoch(self, experience: Any, state: dict[str, Any] | None = None) -> Iterator[None]:
+        """``train(experience)`` that pauses after every epoch, when ``state_within`` may be asked for.
 
-        To be asked for from ``after_iteration``. These are the live tensors, too.
+        Args:
+            experience: what to train on; there is no evaluation.
+            state: what ``state_within`` returned in an earlier training on the same experience, which is
+                resumed from there. The learner must be as it was before that experience.
         """
+        # Avalanche's ``train`` and ``_train_exp``, but for where they begin and that they pause.
+        self.is_training, self._stop_training, self._eval_streams = True, False, []
+        self.model.train()
+        self.model.to(self.device)
+        self._before_training()
+        self.experience = experience
+        self._before_training_exp()
+        if state is not None:  # after the callbacks, which reset what is set here
+            self._resume(state)
+            state = None  # its tensors need not live as long as the training
+        while self.clock.train_exp_epochs < self.train_epochs:
+            self._before_training_epoch()
+            if self._stop_training:
+                self._stop_training = False
+                break
+            self.training_epoch()
+            self._after_training_epoch()
+            yield
+        self._after_training_exp()
+        self._after_training()
+        self._train_cleanup()
+
+    def state_within(self) -> dict[str, Any]:
+        """At the end of an epoch, all that the rest of the experience depends on beside ``state()`` of the
+        one before. These are the live tensors, too."""
         return {
-            "position": list(self.position),
             "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "within": self._named("within"),
             "clock": self._clock(),
-            "random_before_epoch": self._random_before_epoch,
-            "random": random_states(),
+            "random": random_states(getattr(self.dataloader, "generator", None)),
         }
 
-    def resume_within(self, state: dict[str, Any]) -> None:
-        """Let the next call of ``train`` go on where ``state_within`` was asked for.
-
-        The learner must be as it was before that experience, and train on the same experience.
-        """
-        self._interrupted = state
-
-    def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
-        # Avalanche's loop, but for where it begins and that its batches are watched.
-        first = 0 if self._interrupted is None else self._interrupted["position"][0]
-        for epoch in range(first, self.train_epochs):
-            self._before_training_epoch(**kwargs)
-            if self._stop_training:
-                self._stop_training = False
-                break
-            batches = self.dataloader
-            self.dataloader = WatchedBatches(self, epoch)
-            self.training_epoch(**kwargs)
-            self.dataloader = batches
-            self._after_training_epoch(**kwargs)
-
-    def _go_on(self, state: dict[str, Any]) -> None:
-        # After all callbacks that come before an experience and an epoch: they reset what is set here.
+    def _resume(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self._set("within", state["within"])
         self.clock.__dict__.update(state["clock"])
-        set_random_states(state["random"])
-
-
-class WatchedBatches:
-    """The batches of one epoch; ``after_iteration`` is called when the loop asks for the next one.
-
-    In the first epoch of a resumed learner, the batches that it has seen are drawn again in the same order
-    and left out.
-    """
-
-    def __init__(self, learner: Resumable, epoch: int) -> None:
-        self._learner, self._epoch, self._batches = learner, epoch, learner.dataloader
-
-    def __len__(self) -> int:
-        return len(self._batches)  # type: ignore[arg-type]
-
-    def __iter__(self) -> Iterator[Any]:
-        learner, done = self._learner, 0
-        order = getattr(self._batches, "generator", None)
-        interrupted, learner._interrupted = learner._interrupted, None
-        if interrupted is not None:
-            set_random_states(interrupted["random_before_epoch"], order)
-        learner._random_before_epoch = random_states(order)
-        batches = iter(self._batches)
-        if interrupted is not None:
-            done = interrupted["position"][1]
-            deque(islice(batches, done), maxlen=0)
-            learner._go_on(interrupted)
-            interrupted = None  # its tensors need not live as long as the epoch
-        for iteration, batch in enumerate(batches, start=done + 1):
-            yield batch
-            learner.position = Position(self._epoch, iteration, len(self))
-            if learner.after_iteration is not None:
-                learner.after_iteration()
+        set_random_states(state["random"], getattr(self.dataloader, "generator", None))

@@ -32,7 +32,8 @@ def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
     """What the first experience leaves, by name."""
     parts = assemble(plan, choose_device(plan.request.device), progress)
     seed_everything(derive(Seeds.of(plan.request.seed).training, 0))
-    train_experience(parts, 0, epochs_of(plan, 0), progress, f"{label}: training")
+    for _ in train_experience(parts, 0, epochs_of(plan, 0), progress, f"{label}: training"):
+        pass
     state = dict(_leaves(deepcopy(parts.strategy.state())))
     objects = len(plan.experiences[0])
     rows = evaluate_objects(parts, 0, objects, range(objects), progress, label)
