@@ -19,6 +19,7 @@ from iufbench.engine.plan import Plan
 from iufbench.reporting.rundir import INFO, is_claimed
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import read_json
+from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
 
 PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")
@@ -138,17 +139,11 @@ def other_recipe(plan: Plan) -> str | None:
 _WORDS = ("title", "description", "provenance", "resources")
 
 
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """``{"base.lr": 1e-4, ...}`` as on a card, without what no number depends on."""
-    result: dict[str, Any] = {}
-    for key, value in recipe.items():
-        if isinstance(value, Mapping):
-            result |= _flat(value, f"{prefix}{key}.")
-        else:
-            result[f"{prefix}{key}".removeprefix("options.")] = value
-    return {k: v for k, v in result.items() if k.partition(".")[0] not in _WORDS}
+    named = {key.removeprefix("options."): value for key, value in flat(recipe).items()}
+    return {k: v for k, v in named.items() if k.partition(".")[0] not in _WORDS}
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    keys = dict.fromkeys([*before, *now])
-    return [f"{k}: {before.get(k)} before, {now.get(k)} now" for k in keys if before.get(k) != now.get(k)]
+    return [f"{k}: {then} before, {new} now" for k, (then, new) in differing(before, now).items()]

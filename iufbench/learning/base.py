@@ -37,6 +37,7 @@ class ReconstructionStrategy(Resumable):
 
     optimizer: torch.optim.Optimizer
     mbatch: Any
+    mb_output: Any
 
     uses: ClassVar[Uses] = Uses()
     within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images")
@@ -180,6 +181,10 @@ class ReconstructionStrategy(Resumable):
     def make_eval_dataloader(self, **kwargs: Any) -> None:
         assert self.experience is not None
         self.dataloader = Batches(self.experience.resident, self.eval_mb_size)
+
+    def _eval_cleanup(self) -> None:
+        super()._eval_cleanup()
+        self.mbatch = self.mb_output = None  # no test image lies about in training
 
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
         return self.model if model is None else model

@@ -17,6 +17,7 @@ from iufbench.reporting.maps import maps_path, write_maps
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
+from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -69,14 +70,12 @@ def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
     return plan
 
 
-def _changed(then: Any, now: Any, key: str = "") -> str:
+def _changed(then: dict[str, Any], now: dict[str, Any]) -> str:
     """The first few keys that differ, with both values."""
     words = ("title", "description", "provenance")
-    if isinstance(then, dict) and isinstance(now, dict):
-        names = [n for n in {**then, **now} if key or n not in words]
-        parts = [_changed(then.get(n), now.get(n), f"{key}.{n}" if key else n) for n in names]
-        return ", ".join([p for p in parts if p][:5])
-    return "" if then == now else f"{key} was {then!r} and is {now!r}"
+    cards = [flat({k: v for k, v in card.items() if k not in words}) for card in (then, now)]
+    changed = list(differing(*cards).items())[:5]
+    return ", ".join(f"{key} was {one!r} and is {other!r}" for key, (one, other) in changed)
 
 
 def evaluate_run(
@@ -133,12 +132,9 @@ def evaluate_run(
 
 def compared(experience: int, stored: Mapping[Key, float], again: Mapping[Key, float]) -> list[Difference]:
     """What differs between two sets of values, bit by bit; NaN stands for a value that is not there."""
-    pairs = [(key, stored.get(key, np.nan), again.get(key, np.nan)) for key in {**stored, **again}]
-    return [
-        Difference(experience, *key, float(one), float(other))
-        for key, one, other in pairs
-        if not (one == other or (np.isnan(one) and np.isnan(other)))
-    ]
+    keys = {**stored, **again}
+    one, other = ({key: float(values.get(key, np.nan)) for key in keys} for values in (stored, again))
+    return [Difference(experience, *key, *pair) for key, pair in differing(one, other).items()]
 
 
 def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:

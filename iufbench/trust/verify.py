@@ -11,6 +11,7 @@ from typing import Any
 from iufbench.reporting.store import Run, load_run
 from iufbench.reporting.summary import image_metrics_from_scores, summaries
 from iufbench.support.errors import RunError
+from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
 from iufbench.trust.reevaluate import Difference, Key, compared, evaluate_run
 
@@ -69,19 +70,11 @@ def image_differences(run: Run) -> list[Difference]:
 
 def _summary_differences(run: Run) -> list[str]:
     """Where ``run.json`` says something else than ``metrics.csv``."""
-    stored = _flat(run.info.get("summary") or {})
-    again = _flat(summaries(run))
-    return [
-        f"run.json, summary {name}: stored {stored.get(name)!r}, now {again.get(name)!r}"
-        for name in {**stored, **again}
-        if stored.get(name) != again.get(name)
-    ]
+    changed = differing(_flat(run.info.get("summary") or {}), _flat(summaries(run))).items()
+    return [f"run.json, summary {name}: stored {one!r}, now {other!r}" for name, (one, other) in changed]
 
 
 def _flat(summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    """ "level name" -> value; None for NaN, which JSON does not have."""
-    return {
-        f"{level} {name}": None if value is None or math.isnan(value) else float(value)
-        for level, values in summary.items()
-        for name, value in values.items()
-    }
+    """ "level.name" -> value; None for NaN, which JSON does not have."""
+    values = flat(summary).items()
+    return {name: None if value is None or math.isnan(value) else float(value) for name, value in values}
