@@ -75,6 +75,8 @@ def _summary_differences(run: Run) -> list[str]:
 
 
 def _flat(summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
-    """ "level.name" -> value; None for NaN, which JSON does not have."""
-    values = flat(summary).items()
-    return {name: None if value is None or math.isnan(value) else float(value) for name, value in values}
+    """ "level name" -> value; None for NaN, which JSON does not have."""
+    return {
+        name.replace(".", " ", 1): None if value is None or math.isnan(value) else float(value)
+        for name, value in flat(summary).items()
+    }
