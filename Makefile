@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help bench bench-gpu demo demo-check test test-fast lint types check tables figures verdicts report clean
+.PHONY: help bench bench-gpu demo demo-check matrix test test-fast lint types check docs dist tables figures verdicts report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -13,7 +13,7 @@ help:  ## this list
 	touch $@
 
 .venv/installed-for-tests: .venv/installed
-	$(BIN)/pip install --quiet -e ".[test]"
+	$(BIN)/pip install --quiet -e ".[test,docs]"
 	touch $@
 
 demo: .venv/installed  ## install, run IUF on synthetic VisA, print the forgetting matrix
@@ -39,6 +39,13 @@ types: .venv/installed-for-tests  ## mypy on the harness
 	$(BIN)/mypy
 
 check: lint types test  ## everything that must be green
+
+docs: .venv/installed-for-tests  ## the documentation site, into build/site
+	$(BIN)/mkdocs build --quiet --strict
+
+dist: .venv/installed-for-tests  ## wheel and source distribution, built and checked, into dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
 
 bench: .venv/installed  ## how fast each stage of a run is on this machine
 	$(BIN)/iufbench bench

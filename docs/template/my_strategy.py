@@ -1,11 +1,13 @@
-"""A strategy of your own: weights are held near those of the last experience (an L2 anchor)."""
+"""A strategy of your own: an L2 penalty holds the weights near those of the previous experience."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
-from iufbench.learning.base import ReconstructionStrategy
-from iufbench.support.fields import number
+from torch import Tensor
+
+from iufbench.learning import ReconstructionStrategy, number
 
 
 @dataclass(frozen=True)
@@ -15,26 +17,26 @@ class Anchor:  # the card's `anchor:` block; a wrong key or value is an error th
 
 class MyStrategy(ReconstructionStrategy):
     @dataclass(frozen=True)
-    class Options:
+    class Options(ReconstructionStrategy.Options):
         anchor: Anchor = field(default_factory=Anchor)
 
-    carried = ("old",)  # what goes to the next experience beside the network, and into checkpoints
+    carried = ("old",)  # goes to the next experience beside the network, and into checkpoints
 
-    def __init__(self, **arguments):
+    def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
-        self.old = {}
+        self.old: dict[str, Tensor] = {}
 
-    def losses(self):
+    def losses(self) -> dict[str, Tensor]:
         terms = super().losses()  # {"reconstruction": ...} of the current mini-batch
         if self.old:
             moved = [(p - self.old[n]).square().sum() for n, p in self.model.named_parameters()]
-            terms["anchor"] = self.options.anchor.strength * sum(moved)
+            terms["anchor"] = self.options.anchor.strength * sum(moved, moved[0].new_zeros(()))
         return terms
 
-    def _after_training_exp(self, **kwargs):  # Avalanche's callbacks, underscore in front
+    def _after_training_exp(self, **kwargs: Any) -> None:  # Avalanche's callbacks start with an underscore
         self.old = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         super()._after_training_exp(**kwargs)
 
     @property
-    def bytes_kept(self):  # shown beside the results: memory is a cost
+    def bytes_kept(self) -> int:  # shown beside the results: memory is a cost
         return sum(tensor.nbytes for tensor in self.old.values())

@@ -1,0 +1,134 @@
+"""Pages of the documentation that are made from cards and definitions, when the site is built."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.protocols import protocol_cards
+from iufbench.cards.registry import card_paths
+from iufbench.cards.strategies import load_strategy
+from iufbench.metrics import continual, values
+from iufbench.metrics.definition import Definition
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages to those on disk (an event of mkdocs)."""
+    from mkdocs.structure.files import File
+
+    for name, page in PAGES.items():
+        files.append(File.generated(config, name, content=page()))
+    return files
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table; ``|`` in cells is escaped."""
+
+    def line(cells: Sequence[object]) -> str:
+        return "| " + " | ".join(str(c).replace("|", "\\|").replace("\n", " ") for c in cells) + " |"
+
+    return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])
+
+
+def strategies() -> str:
+    """Every registered strategy, with the provenance of the numbers on its card."""
+    cards = {name: load_strategy(name) for name in card_paths("strategy")}
+    rows = [(f"[`{n}`](#{n})", c.title, c.content.get("description", "")) for n, c in cards.items()]
+    parts = [
+        "# Strategies",
+        "One module and one card (YAML) each. `iufbench show strategy NAME` prints a card as resolved; "
+        "`iufbench run --set key=value` changes a key.",
+        table(("name", "title", "what it is"), rows),
+    ]
+    for name, card in cards.items():
+        own = {k: v for k, v in card.content.get("provenance", {}).items() if not k.startswith("_")}
+        parts += [f"## {name}", f"**{card.title}.** {card.content.get('description', '')}"]
+        parts.append(f"Learner: `{card.content.get('learner', '')}`.")
+        if own:
+            parts.append(table(("key", "where the value comes from"), own.items()))
+    return "\n\n".join(parts) + "\n"
+
+
+def protocols() -> str:
+    """Every protocol card with its objects per experience."""
+    cards = protocol_cards().values()
+    rows = [
+        (f"`{p.id}`", p.title, " + ".join(str(len(e)) for e in p.experiences), ", ".join(p.aliases))
+        for p in cards
+    ]
+    parts = [
+        "# Protocols",
+        "A protocol says which objects arrive when. Any other works without a card: "
+        "`<dataset>_<X>_<Y>[x<N>]` is X base objects, then N experiences of Y objects each "
+        "(`mvtec_1_1x14`, `visa_2_2x5`). `--order a,b,c` and `--order-seed K` change the order of objects "
+        "and become part of the id.",
+        table(("id", "published name", "objects per experience", "also understood"), rows),
+    ]
+    for p in cards:
+        objects = (", ".join(f"`{o}`" for o in e) for e in p.experiences)
+        parts += [f"## {p.id}", f"{p.title}. Source: {p.source or 'this project'}."]
+        parts.append(table(("experience", "objects"), enumerate(objects)))
+    return "\n\n".join(parts) + "\n"
+
+
+def datasets() -> str:
+    """Every data set card: objects, counts, licence, source."""
+    parts = [
+        "# Data sets",
+        "`--data-root DIR` says where a data set lies; `IUFBENCH_DATA=DIR` serves `DIR/<name>` for all. "
+        "`iufbench data check DIR --dataset NAME` compares a folder with the counts below, "
+        "`iufbench data download NAME DIR` fetches what has a stable address.",
+    ]
+    cards = dataset_cards().values()
+    rows = [
+        (f"[`{c.name}`](#{c.name})", c.title, len(c.objects), f"`{c.layout}`", c.licence or "not known")
+        for c in cards
+    ]
+    parts.append(table(("name", "title", "objects", "layout", "licence"), rows))
+    for c in cards:
+        parts += [f"## {c.name}", f"**{c.title}.** {c.source} Home: {c.home or 'not known'}."]
+        parts.append("Objects, in order: " + ", ".join(f"`{o}`" for o in c.objects) + ".")
+    return "\n\n".join(parts) + "\n"
+
+
+def metrics() -> str:
+    """Every definition that ``iufbench explain`` knows."""
+
+    def rows(definitions: Iterable[Definition]) -> list[tuple[str, ...]]:
+        return [
+            (f"`{d.name}`", d.title, d.formula, d.used_by, "higher" if d.higher_is_better else "lower")
+            for d in definitions
+        ]
+
+    columns = ("name", "title", "definition", "used by", "better")
+    return (
+        "\n\n".join(
+            [
+                "# Metrics",
+                "R[t, o] is a metric of object o after experience t; c_t is the mean of row t over the "
+                "objects seen so far. The literature gives one name to several quantities, so each has a "
+                "name of its own here and is never mixed with another in one column. "
+                "`iufbench explain NAME [RUN]` prints a definition and, for a run, the steps to its number.",
+                "## Of one object after one experience",
+                "An AUROC below 0.5 stays below 0.5. Image labels come from the list of files, never from "
+                "scores; maps and masks are compared at 224x224.",
+                table(columns, rows(values.DEFINITIONS.values())),
+                "## Of a whole run",
+                table(columns, rows(continual.DEFINITIONS.values())),
+            ]
+        )
+        + "\n"
+    )
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "strategies.md": strategies,
+    "protocols.md": protocols,
+    "datasets.md": datasets,
+    "metrics.md": metrics,
+}
