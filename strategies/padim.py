@@ -49,7 +49,7 @@ class PaDiM(MemoryBank):
         self._work: dict[int, dict[str, Tensor]] = {}
         self._factors: dict[int, Tensor] = {}
 
-    def see(self, key: int, patches: Tensor) -> None:
+    def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
         if key not in self._work:
             old = self.memory.get(key, {})
             self._work[key] = {name: tensor.double() for name, tensor in old.items()}
@@ -85,7 +85,7 @@ class PaDiM(MemoryBank):
 class PaDiMPerObject(PaDiM):
     """Gaussians per object; the nearest object's judge a test image."""
 
-    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False)
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
 
 
 def moments(x: Tensor) -> dict[str, Tensor]:

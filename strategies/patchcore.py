@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iufbench.learning.context import Uses
-from iufbench.learning.memory_bank import MemoryBank, Patches
+from iufbench.learning.memory_bank import MemoryBank, Patches, patch_rows
 from iufbench.models.neighbours import greedy_coreset, nearest
 from iufbench.support.errors import InputError
 from iufbench.support.fields import number
@@ -47,8 +47,8 @@ class PatchCore(MemoryBank):
         super().__init__(**arguments)
         self._new: dict[int, list[Tensor]] = {}
 
-    def see(self, key: int, patches: Tensor) -> None:
-        self._new.setdefault(key, []).append(_rows(patches))
+    def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
+        self._new.setdefault(key, []).append(patch_rows(patches))
 
     def settle(self) -> None:
         banks = len({*self.memory, *self._new})
@@ -86,22 +86,17 @@ class PatchCore(MemoryBank):
         return int(torch.randint(points, (), generator=torch.Generator().manual_seed(seed)))
 
     def distances(self, key: int, patches: Tensor) -> Tensor:
-        distance, _ = nearest(_rows(patches), self.memory[key]["bank"])
+        distance, _ = nearest(patch_rows(patches), self.memory[key]["bank"])
         return distance.view(len(patches), *patches.shape[2:])
 
 
 class PatchCorePerObject(PatchCore):
     """A bank per object, all of the same share of the budget; the nearest bank judges a test image."""
 
-    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False)
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
 
 
 class PatchCoreOracle(PatchCore):
     """A bank per object, and a test image is judged by the bank of its own object."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)
-
-
-def _rows(patches: Tensor) -> Tensor:
-    """[B, C, h, w] to [B * h * w, C]."""
-    return patches.permute(0, 2, 3, 1).flatten(0, 2)

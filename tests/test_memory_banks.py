@@ -8,13 +8,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 from tiny import assembled
 
-from iufbench.cards.registry import room
 from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches
+from iufbench.learning import memory_bank
 from iufbench.models.neighbours import greedy_coreset, nearest
 from iufbench.support.errors import InputError, RunError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-memory_bank, padim = room("strategies.memory_bank"), room("strategies.padim")
 
 
 def points(n: int, channels: int, seed: int = 0) -> torch.Tensor:

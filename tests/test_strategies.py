@@ -12,6 +12,7 @@ from tiny import assembled, tiny_run
 from iufbench.cards.registry import card_paths
 from iufbench.engine import runner
 from iufbench.reporting.store import find_runs
+from iufbench.streams.streams import PeekingError
 
 STRATEGIES = sorted(card_paths("strategy"))
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -125,9 +126,6 @@ def test_evaluation_changes_no_weight(strategy, data, tmp_path):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_strategy_cannot_reach_other_experiences(strategy, data, tmp_path):
-    from iufbench.cards.registry import room
-
-    peeking = room("benchmarks.streams").PeekingError
     _, parts = assembled(strategy, data, tmp_path)
 
     class Peek:
@@ -138,5 +136,5 @@ def test_a_strategy_cannot_reach_other_experiences(strategy, data, tmp_path):
             self.before_training_epoch(strategy)
 
     parts.strategy.plugins.insert(0, Peek())
-    with pytest.raises(peeking):
+    with pytest.raises(PeekingError):
         parts.strategy.train(parts.streams.train[0], eval_streams=[])

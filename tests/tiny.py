@@ -28,10 +28,22 @@ SETTINGS = (
 )
 
 
+# Blocks of single methods: a small classifier image, and memories that do not hold everything they see.
+BLOCKS = {
+    "oasa": ("oasa.resolution=8",),
+    "gcr": ("gcr.prototypes=8",),
+    "task": ("task.key=8", "task.knowledge=12"),
+    "positions": ("positions.fewest=2",),
+}
+
+
 def tiny_settings(strategy: str) -> tuple[str, ...]:
-    """SETTINGS, and a small classifier image for cards that have one."""
-    small_image = ("oasa.resolution=8",) if "oasa" in load_strategy(strategy).content else ()
-    return SETTINGS + small_image
+    """SETTINGS, and those of the card's own BLOCKS."""
+    content = load_strategy(strategy).content
+    own = [setting for block, settings in BLOCKS.items() if block in content for setting in settings]
+    if content.get("coreset", {}).get("ratio") == 1:
+        own.append("coreset.budget_bytes=40000")
+    return (*SETTINGS, *own)
 
 
 def tiny_plan(strategy: str, data: Path, results: Path, settings: tuple[str, ...] = (), **request) -> Plan:

@@ -14,12 +14,14 @@ from iufbench.support.seeding import Seeds
 
 @dataclass(frozen=True)
 class Uses:
-    """What a learner relies on, recorded in every run and shown beside its numbers."""
+    """What a learner relies on, recorded in every run and shown beside its numbers. ``routing``: it chooses
+    for every test image the memory that judges it, and says which (``routed``)."""
 
     object_id_at_training: bool = False
     object_id_at_test: bool = False
     stored_images: bool = False
     gradients: bool = True
+    routing: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ A learner fills in what it does with the patches it sees (``see``, ``settle``) a
 what it remembers (``distances``). What it declares in ``uses`` decides how its memory is organised:
 
 - nothing: one memory for all objects;
-- ``object_id_at_training``: a memory per object; a test image is judged by the memory that it is nearest
-  to (smallest median distance of its patches: defects cover few patches);
+- ``object_id_at_training``: a memory per object; a test image is judged by the memory that ``route`` chooses
+  (unless a learner says otherwise, the smallest median distance of its patches: defects cover few patches);
 - ``object_id_at_test`` as well (an oracle): a test image is judged by the memory of its own object. An
-  object that has not been learnt yet is judged by the nearest memory.
+  object that has not been learnt yet is judged by the memory that ``route`` chooses.
 """
 
 from __future__ import annotations
@@ -75,7 +75,11 @@ class PatchEmbedding(nn.Module):
 
 
 class MemoryBank(ReconstructionStrategy):
-    """``memory``: what is remembered, tensors by name, for every object or under ``SHARED``."""
+    """``memory``: what is remembered, tensors by name, for every object or under ``SHARED``.
+
+    ``routed``: where a learner chooses between memories (``uses.routing``), the object [B] whose memory
+    judged each image of the last test batch, else None.
+    """
 
     @dataclass(frozen=True)
     class Options:
@@ -88,12 +92,14 @@ class MemoryBank(ReconstructionStrategy):
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
         self.memory: dict[int, dict[str, Tensor]] = {}
+        self.routed: Tensor | None = None
 
     # What a method fills in ------------------------------------------------------------------------
 
     @abstractmethod
-    def see(self, key: int, patches: Tensor) -> None:
-        """Take in patches [B, C, h, w] of training images that belong to the memory ``key``."""
+    def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
+        """Take in patches [B, C, h, w] of training images that belong to the memory ``key``, and ``vectors``
+        [B, V] of them as a whole, where the card asks the backbone for any."""
 
     @abstractmethod
     def settle(self) -> None:
@@ -101,7 +107,13 @@ class MemoryBank(ReconstructionStrategy):
 
     @abstractmethod
     def distances(self, key: int, patches: Tensor) -> Tensor:
-        """[B, h, w] >= 0: how far patches [B, C, h, w] are from the memory ``key``."""
+        """[B, h, w]: how far patches [B, C, h, w] are from the memory ``key``; higher is farther."""
+
+    def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
+        """int64 [B]: the memory that judges each image; here the one that explains most of it best."""
+        distances = torch.stack([self.distances(key, patches) for key in self.memory])
+        keys = torch.tensor(list(self.memory), device=patches.device)
+        return keys[distances.flatten(2).median(dim=2).values.argmin(dim=0)]
 
     # Training ----------------------------------------------------------------------------------------
 
@@ -125,7 +137,9 @@ class MemoryBank(ReconstructionStrategy):
             objects = self.mbatch.objects
             keys = objects if self.uses.object_id_at_training else torch.full_like(objects, SHARED)
             for key in keys.unique().tolist():
-                self.see(key, self.mb_output[keys == key])
+                own = keys == key
+                vectors = self.mbatch.vector
+                self.see(key, self.mb_output[own], None if vectors is None else vectors[own])
             trigger_plugins(self, "after_training_iteration", **kwargs)
         self.settle()
 
@@ -144,28 +158,43 @@ class MemoryBank(ReconstructionStrategy):
         return self.model(self.mbatch.x)
 
     def anomaly_maps(self) -> Tensor:
-        judge = self._judged_by_own if self.uses.object_id_at_test else self._judged_by_nearest
-        distances = judge(self.mb_output)
-        maps = F.interpolate(
-            distances[:, None], size=(self.context.map_size,) * 2, mode="bilinear", align_corners=True
-        )
+        self.routed = None
+        if self.uses.object_id_at_test:
+            distances = self._judged_by_own(self.mb_output)
+        elif self.uses.routing:
+            self.routed = self.route(self.mb_output, self.mbatch.vector)
+            distances = self._judged_by(self.mb_output, self.routed)
+        else:
+            distances = self.distances(SHARED, self.mb_output)
+        return self.to_maps(distances)
+
+    def to_maps(self, distances: Tensor) -> Tensor:
+        """Anomaly maps [B, S, S] of patch distances [B, h, w]: upsampled, then smoothed."""
+        size = (self.context.map_size,) * 2
+        maps = F.interpolate(distances[:, None], size=size, mode="bilinear", align_corners=True)
         return blur(maps[:, 0], self.options.patches.smoothing)
 
-    def _judged_by_nearest(self, patches: Tensor) -> Tensor:
-        """[B, h, w]: distances to the one memory that explains most of an image best."""
-        distances = torch.stack([self.distances(key, patches) for key in self.memory])
-        nearest = distances.flatten(2).median(dim=2).values.argmin(dim=0)
-        return distances[nearest, torch.arange(len(patches), device=patches.device)]
+    def _judged_by(self, patches: Tensor, keys: Tensor) -> Tensor:
+        """[B, h, w]: distances of each image to the memory that ``keys`` [B] says."""
+        result = patches.new_empty(len(patches), *patches.shape[2:])
+        for key in keys.unique().tolist():
+            own = keys == key
+            result[own] = self.distances(key, patches[own])
+        return result
 
     def _judged_by_own(self, patches: Tensor) -> Tensor:
         """[B, h, w]: distances to the memory of each image's object."""
-        objects = self.mbatch.objects
-        result = patches.new_empty(len(patches), *patches.shape[2:])
-        for key in objects.unique().tolist():
-            own = objects == key
-            part = patches[own]
-            result[own] = self.distances(key, part) if key in self.memory else self._judged_by_nearest(part)
-        return result
+        keys = self.mbatch.objects.to(patches.device).clone()
+        known = torch.isin(keys, torch.tensor(list(self.memory), device=keys.device))
+        if not bool(known.all()):
+            vectors = self.mbatch.vector
+            keys[~known] = self.route(patches[~known], None if vectors is None else vectors[~known])
+        return self._judged_by(patches, keys)
+
+
+def patch_rows(patches: Tensor) -> Tensor:
+    """[B, C, h, w] to [B * h * w, C]."""
+    return patches.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def blur(maps: Tensor, sigma: float) -> Tensor:

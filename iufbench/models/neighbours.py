@@ -43,6 +43,18 @@ def nearest(queries: Tensor, bank: Tensor, matrix_bytes: int = MATRIX_BYTES) -> 
     return _distances(queries, bank, index, rows), index
 
 
+def squared_distances(queries: Tensor, bank: Tensor, count: int, matrix_bytes: int = MATRIX_BYTES) -> Tensor:
+    """[n, k]: squared Euclidean distances from each of ``queries`` [n, C] to its ``count`` nearest rows of
+    ``bank`` [m, C], ascending; k is ``count``, or m when that is less. In parts of ``matrix_bytes``."""
+    k, norms = min(count, len(bank)), bank.square().sum(dim=1)
+    rows = max(1, matrix_bytes // (queries.element_size() * max(len(bank), k * bank.shape[1])))
+    parts = []
+    for part in queries.split(rows):
+        index = torch.addmm(norms, part, bank.T, alpha=-2).topk(k, dim=1, largest=False).indices
+        parts.append((part[:, None] - bank[index]).square().sum(dim=2))
+    return torch.cat(parts) if parts else queries.new_zeros(0, k)
+
+
 def _distances(queries: Tensor, bank: Tensor, index: Tensor, rows: int) -> Tensor:
     """[n]: from each query to its bank row by subtraction, free of the product form's cancellation."""
     parts = [

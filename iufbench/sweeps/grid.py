@@ -44,7 +44,7 @@ class Grid:
     synthetic: bool = False
     data_seed: int = number(0, at_least=0)
     data_root: str | None = None
-    preset: Literal["paper", "quick"] | None = None
+    preset: Literal["paper", "quick", "dinov2_small", "dinov2_base", "wide_resnet50"] | None = None
     backbone: str | None = None
     weights: str | None = None
     device: str = "auto"

@@ -13,9 +13,11 @@ from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream
 from iufbench.reporting.figures.drawing import save, styles
 from iufbench.reporting.figures.matrix import matrix_figure
 from iufbench.reporting.figures.qualitative import qualitative_figures
+from iufbench.reporting.figures.routing import routing_figure
 from iufbench.reporting.groups import Group, group_runs
 from iufbench.reporting.literature import published
 from iufbench.reporting.maps import how_to_keep
+from iufbench.reporting.routing import routes
 from iufbench.reporting.store import LEVELS, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.support.errors import InputError, RunError
@@ -31,7 +33,8 @@ __all__ = [
 
 
 def write_run_figures(run_path: Path | str) -> list[Path]:
-    """Write ``matrix_image``, ``matrix_pixel`` and ``curve`` (PNG and PDF) into a run directory.
+    """Write ``matrix_image``, ``matrix_pixel`` and ``curve`` (PNG and PDF) into a run directory, ``routing``
+    too where the strategy chooses the memory that judges an image.
 
     Levels without metrics have no figure. Raises RunError when the run is damaged.
     """
@@ -42,6 +45,8 @@ def write_run_figures(run_path: Path | str) -> list[Path]:
         paths += save(matrix_figure(run, level), run.path / f"matrix_{level}")
     if levels:
         paths += save(stream_figure(group_runs([run]), published(), levels), run.path / "curve")
+    if routes(run):
+        paths += save(routing_figure(run), run.path / "routing")
     return paths
 
 
@@ -88,6 +93,9 @@ def write_figures(
                 if heat_map is not None:
                     name = group.runs[0].id.replace("/", "_")
                     paths += save(heat_map, out / f"matrix_{name}_{level}")
+            if routes(group.runs[0]):
+                name = group.runs[0].id.replace("/", "_")
+                paths += save(routing_figure(group.runs[0]), out / f"routing_{name}")
     for wanted in qualitative_figures(groups):
         try:
             paths += save(wanted.figure(numbers), out / wanted.stem)

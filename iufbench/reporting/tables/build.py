@@ -14,6 +14,7 @@ from iufbench.reporting.store import Run
 from iufbench.reporting.tables.details import detail_tables
 from iufbench.reporting.tables.render import FORMATS, render
 from iufbench.reporting.tables.results import ablation_tables, one_by_one_tables, result_tables
+from iufbench.reporting.tables.routing import routing_tables
 from iufbench.reporting.tables.spread import spread_tables
 from iufbench.reporting.tables.table import Table
 from iufbench.support.files import write_text
@@ -40,6 +41,7 @@ def build_tables(
         *ablation_tables(groups, published, notes),
         *one_by_one_tables(groups, published, notes),
         *detail_tables(groups, published, notes),
+        *routing_tables(groups, notes),
         *spread_tables(groups, published, notes),
     ]
 

@@ -46,7 +46,7 @@ def detail_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     return tables
 
 
-def _table(
+def table(
     name: str,
     title: str,
     caption: str,
@@ -57,7 +57,8 @@ def _table(
     summaries: Sequence[str] = (),
     spread: bool = True,
 ) -> Table:
-    """Number the footnotes, one a group; rows with the same first label are compared for the best value."""
+    """A table of ``rows``, each of a group. Footnotes are numbered, one a group; rows with the same first
+    label are compared for the best value."""
     groups = list(dict.fromkeys(group for group, _ in rows))
     marks = dict(zip(groups, footnote_marks(len(groups))))
     noted = [Row(r.labels, r.cells, r.kind, not g.joint, marks[g]) for g, r in rows]
@@ -104,7 +105,7 @@ def _continual(name: str, where: str, groups: Sequence[Group], notes: Notes) -> 
         "Best value of a column and level in bold."
     )
     labels = ("Level", "Strategy", "Recipe")
-    return _table(name, f"{where}: continual summaries", caption, labels, columns, rows, notes, summaries)
+    return table(name, f"{where}: continual summaries", caption, labels, columns, rows, notes, summaries)
 
 
 def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Table:
@@ -123,7 +124,7 @@ def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Ta
         "Incomplete results stay empty. Best value of a column and summary in bold."
     )
     labels = ("Summary", "Strategy", "Recipe")
-    return _table(name, f"{where}: all metrics", caption, labels, columns, rows, notes, summaries)
+    return table(name, f"{where}: all metrics", caption, labels, columns, rows, notes, summaries)
 
 
 def _objects(name: str, where: str, groups: Sequence[Group], level: str, notes: Notes) -> Table:
@@ -146,7 +147,7 @@ def _objects(name: str, where: str, groups: Sequence[Group], level: str, notes: 
     )
     labels = ("Measured", "Strategy", "Recipe")
     title = f"{where}: objects, {LEVEL_TITLES[level]}"
-    return _table(name, title, caption, labels, columns, rows, notes, spread=False)
+    return table(name, title, caption, labels, columns, rows, notes, spread=False)
 
 
 WHEN = {"learnt": "when introduced", "last": "after the last"}
@@ -224,4 +225,4 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         "Times of different devices do not compare."
     )
     title = f"{groups[0].info['dataset'].get('title') or name}: costs"
-    return _table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)
+    return table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)

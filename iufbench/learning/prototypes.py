@@ -1,0 +1,49 @@
+"""Memories of a few prototypes an object, and the choice of the object by its patches' distances to them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from iufbench.learning.context import Uses
+from iufbench.learning.memory_bank import MemoryBank, patch_rows
+from iufbench.models.neighbours import greedy_coreset
+from iufbench.support.seeding import derive
+
+
+class Prototypes(MemoryBank):
+    """A k-centre coreset of ``size`` patches an object; the farthest-first order is kept, so that the first k
+    prototypes are the coreset of size k.
+
+    ``memory[object]["bank"]`` is [size, C], fewer where an object has fewer patches.
+    """
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
+    within: ClassVar[tuple[str, ...]] = ("_new",)
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._new: dict[int, list[Tensor]] = {}
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """Prototypes an object."""
+
+    def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
+        self._new.setdefault(key, []).append(patch_rows(patches))
+
+    def settle(self) -> None:
+        for key in list(self._new):
+            points = torch.cat(self._new.pop(key))
+            seed = derive(self.context.seeds.memory, "prototypes", key)
+            first = int(torch.randint(len(points), (), generator=torch.Generator().manual_seed(seed)))
+            self.memory[key] = {"bank": points[greedy_coreset(points, self.size, first=first)]}
+
+    def nearest_key(self, costs: dict[int, Tensor]) -> Tensor:
+        """int64 [B]: per image the object with the lowest cost, ``costs[object]`` [B]."""
+        keys = torch.tensor(list(costs), device=self.device)
+        return keys[torch.stack(list(costs.values())).argmin(dim=0)]

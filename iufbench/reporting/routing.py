@@ -1,0 +1,67 @@
+"""Which memory judged which image: routing accuracy, and what wrong routing costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from iufbench.metrics.curve import score_curve
+from iufbench.reporting.store import Run
+
+
+def routes(run: Run) -> bool:
+    """Whether the strategy chose, for every test image, the memory that judges it."""
+    return bool(run.info["strategy"].get("uses", {}).get("routing"))
+
+
+def routing(run: Run) -> pd.DataFrame:
+    """One row per experience: ``routing_acc``, ``auroc_right``, ``auroc_wrong``, all in [0, 1].
+
+    ``routing_acc`` is the share of test images judged by the memory of their own object, the mean over the
+    objects seen so far. ``auroc_right`` and ``auroc_wrong`` are image AUROCs over the images routed right and
+    wrong: means over the objects for which they are defined (a normal and a defective image among them), NaN
+    where there is none. Raises KeyError for a run whose strategy does not route.
+    """
+    scores = run.scores()
+    introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
+    rows = []
+    for t in range(len(run.experiences)):
+        seen = scores[(scores["experience"] == t) & (scores["object"].map(introduced) <= t)]
+        right = seen["routed"] == seen["object"]
+        rows.append(
+            {
+                "experience": t,
+                "routing_acc": float(right.groupby(seen["object"]).mean().mean()),
+                "auroc_right": _mean_auroc(seen[right]),
+                "auroc_wrong": _mean_auroc(seen[~right]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def confusion(run: Run, experience: int = -1) -> tuple[tuple[str, ...], np.ndarray]:
+    """The objects seen after ``experience`` (-1: the last), and shares [O, O] of their images that went to
+    the memory of each; rows are true objects and sum to 1."""
+    t = range(len(run.experiences))[experience]
+    objects = tuple(o for group in run.experiences[: t + 1] for o in group)
+    scores = run.scores()
+    seen = scores[(scores["experience"] == t) & scores["object"].isin(objects)]
+    counts = pd.crosstab(seen["object"], seen["routed"]).reindex(index=objects, columns=objects, fill_value=0)
+    numbers = counts.to_numpy(float)
+    return objects, numbers / numbers.sum(axis=1, keepdims=True)
+
+
+def _mean_auroc(images: pd.DataFrame) -> float:
+    found = [
+        score_curve(part["label"].to_numpy(bool), part["score"].to_numpy()).auroc()
+        for _, part in images.groupby("object")
+        if part["label"].nunique() == 2
+    ]
+    return float(np.mean(found)) if found else float("nan")
+
+
+def last(runs: Sequence[Run], column: str) -> np.ndarray:
+    """A column of ``routing`` after the last experience, one value a run."""
+    return np.array([float(routing(run)[column].iloc[-1]) for run in runs])

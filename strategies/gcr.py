@@ -1,0 +1,84 @@
+"""GCR (Chae, "Geometry-consistent routing", arXiv 2601.01856): prototypes an object, routing by geometry.
+
+An image goes to the object whose prototypes are nearest to its patches; the score inside that object is a
+soft distance to its nearest prototypes. Nothing is trained, so all forgetting is wrong routing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from iufbench.learning.context import Uses
+from iufbench.learning.memory_bank import Patches, patch_rows
+from iufbench.learning.prototypes import Prototypes
+from iufbench.metrics.image import image_score
+from iufbench.models.neighbours import nearest, squared_distances
+from iufbench.support.fields import number
+from iufbench.support.seeding import derive
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """``prototypes`` an object; ``neighbours`` in the soft distance; ``tokens``: how many of an image routing
+    looks at, drawn once from the seed (None: all). ``router``: ``distance``, the summed squared distance
+    of the tokens to their nearest prototypes; ``score``, the head that finds the image least anomalous."""
+
+    prototypes: int = number(196, at_least=1)
+    neighbours: int = number(16, at_least=1)
+    tokens: int | None = number(None, at_least=1)
+    router: Literal["distance", "score"] = "distance"
+
+
+class GCR(Prototypes):
+    @dataclass(frozen=True)
+    class Options:
+        patches: Patches = field(default_factory=Patches)
+        gcr: Geometry = field(default_factory=Geometry)
+
+    @property
+    def size(self) -> int:
+        return self.options.gcr.prototypes
+
+    def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
+        if self.options.gcr.router == "score":
+            return self._least_anomalous(patches)
+        rows = self._looked_at(patches)
+        images, tokens = rows.shape[:2]
+        costs = {
+            key: nearest(rows.flatten(0, 1), parts["bank"])[0].square().view(images, tokens).sum(dim=1)
+            for key, parts in self.memory.items()
+        }
+        return self.nearest_key(costs)
+
+    def _looked_at(self, patches: Tensor) -> Tensor:
+        """[B, n, C]: the tokens that routing looks at, the same positions in every image."""
+        tokens = patches.flatten(2).transpose(1, 2)
+        count = self.options.gcr.tokens
+        if count is None or count >= tokens.shape[1]:
+            return tokens
+        seed = derive(self.context.seeds.memory, "routing tokens")
+        order = torch.randperm(tokens.shape[1], generator=torch.Generator().manual_seed(seed))
+        return tokens[:, order[:count].to(tokens.device)]
+
+    def _least_anomalous(self, patches: Tensor) -> Tensor:
+        costs = {}
+        for key in self.memory:
+            maps = self.to_maps(self.distances(key, patches)).cpu().numpy()
+            costs[key] = torch.from_numpy(image_score(maps, self.recipe.score)).to(self.device)
+        return self.nearest_key(costs)
+
+    def distances(self, key: int, patches: Tensor) -> Tensor:
+        """-log sum over the nearest prototypes of exp(-||q - mu||^2 / 2)."""
+        bank = self.memory[key]["bank"]
+        squared = squared_distances(patch_rows(patches), bank, self.options.gcr.neighbours)
+        return -torch.logsumexp(-squared / 2, dim=1).view(len(patches), *patches.shape[2:])
+
+
+class GCROracle(GCR):
+    """The object of a test image is known: what wrong routing costs is the difference to this."""
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)

@@ -1,0 +1,57 @@
+"""UCAD's continual prompting module without the contrastive part (Liu et al., AAAI 2024), no test peeking.
+
+A task keeps a key, by which it is recognised, and knowledge, by which it judges: k-centre coresets of frozen
+features. Without trained prompts both are coresets of the same features, so the smaller one is the beginning
+of the larger and is stored once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from iufbench.learning.context import Uses
+from iufbench.learning.memory_bank import Patches, patch_rows
+from iufbench.learning.prototypes import Prototypes
+from iufbench.models.neighbours import nearest
+from iufbench.support.fields import number
+
+
+@dataclass(frozen=True)
+class Task:
+    """``key``: patches by which an object is recognised; ``knowledge``: patches by which it is judged."""
+
+    key: int = number(196, at_least=1)
+    knowledge: int = number(196, at_least=1)
+
+
+class UCADCPM(Prototypes):
+    @dataclass(frozen=True)
+    class Options:
+        patches: Patches = field(default_factory=Patches)
+        task: Task = field(default_factory=Task)
+
+    @property
+    def size(self) -> int:
+        return max(self.options.task.key, self.options.task.knowledge)
+
+    def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
+        """The object whose key has the smallest sum of distances to all patches of an image."""
+        rows = patch_rows(patches)
+        costs = {
+            key: nearest(rows, parts["bank"][: self.options.task.key])[0].view(len(patches), -1).sum(dim=1)
+            for key, parts in self.memory.items()
+        }
+        return self.nearest_key(costs)
+
+    def distances(self, key: int, patches: Tensor) -> Tensor:
+        distance, _ = nearest(patch_rows(patches), self.memory[key]["bank"][: self.options.task.knowledge])
+        return distance.view(len(patches), *patches.shape[2:])
+
+
+class UCADCPMOracle(UCADCPM):
+    """The object of a test image is known."""
+
+    uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)
