@@ -8,6 +8,17 @@ from typing import Any
 import numpy as np
 
 from iufbench.reporting import store
+from iufbench.reporting.record import (
+    BackboneRecord,
+    Costs,
+    DatasetRecord,
+    ProtocolRecord,
+    RunRecord,
+    Seconds,
+    StrategyRecord,
+    record_from,
+)
+from iufbench.support.provenance import Environment
 
 MVTEC = [
     "bottle",
@@ -100,71 +111,60 @@ def make_run(
     images = _fake_scores(objects, introduced, len(experiences), seed) if scores else {}
     for (t, obj), (good, bad) in images.items():
         matrices["image"][t, objects.index(obj)] = float(np.mean(bad[:, None] > good[None, :]))
-    info: dict[str, Any] = {
-        "iufbench": "0.1.0",
-        "id": store.run_id(dataset, protocol, strategy, recipe_hash, seed),
-        "status": status,
-        "dataset": {
-            "name": dataset,
-            "title": {"mvtec": "MVTec AD", "visa": "VisA", "elpv": "ELPV"}[protocol.split("_")[0]]
+    record = RunRecord(
+        iufbench="0.1.0",
+        id=store.run_id(dataset, protocol, strategy, recipe_hash, seed),
+        status=status,
+        dataset=DatasetRecord(
+            name=dataset,
+            title={"mvtec": "MVTec AD", "visa": "VisA", "elpv": "ELPV"}[protocol.split("_")[0]]
             + (" (synthetic)" if synthetic else ""),
-            "synthetic": synthetic,
-            "fingerprint": "f00d" * 16,
-            "has_masks": masks,
-            "licence": "invented for tests",
-            "counts": {o: {"train": 40, "test": 30} for o in objects},
-        },
-        "protocol": {
-            "id": protocol,
-            "title": TITLES.get(protocol.partition("+")[0], protocol.partition("+")[0]),
-            "order": "alphabetical",
-            "experiences": experiences,
-        },
-        "strategy": {
-            "name": strategy,
-            "title": STRATEGY_TITLES.get(strategy, strategy),
-            "version": 1,
-            "uses": {
+            synthetic=synthetic,
+            fingerprint="f00d" * 16,
+            has_masks=masks,
+            licence="invented for tests",
+            counts={o: {"train": 40, "test": 30} for o in objects},
+        ),
+        protocol=ProtocolRecord(
+            id=protocol,
+            title=TITLES.get(protocol.partition("+")[0], protocol.partition("+")[0]),
+            order="alphabetical",
+            experiences=experiences,
+        ),
+        strategy=StrategyRecord(
+            name=strategy,
+            title=STRATEGY_TITLES.get(strategy, strategy),
+            version=1,
+            uses={
                 "object_id_at_training": strategy == "iuf",
                 "object_id_at_test": False,
                 "stored_images": 0,
                 "stored_bytes": 0,
                 "gradients": True,
             },
-        },
-        "recipe": {"title": strategy, "base": {"epochs": 3}},
-        "recipe_hash": recipe_hash,
-        "preset": "paper",
-        "seed": seed,
-        "seeds": {"torch": seed},
-        "backbone": {
-            "name": "tf_efficientnet_b4",
-            "weights": "b4.pth",
-            "weights_sha256": "ab" * 32,
-            "random": False,
-        },
-        "image_size": 224,
-        "map_size": 224,
-        "environment": {
-            "python": "3.11",
-            "packages": {"torch": "2.5"},
-            "device": "cpu",
-            "threads": 2,
-            "git": {},
-        },
-        "command": f"iufbench run --protocol {protocol} --strategy {strategy} --seed {seed}",
-        "started": "2026-01-01T00:00:00Z",
-        "finished": "2026-01-01T00:10:00Z",
-        "seconds": {"features": 12.5, "train": 300.0 + seed, "evaluate": 60.0, "total": 380.0},
-        "costs": {
-            "parameters_total": 12_345_678,
-            "parameters_trainable": 7_654_321,
-            "bytes_kept": [1_000_000 * (t + 1) for t in steps],
-            "replayed_images": [0 for _ in steps],
-            "peak_memory_mb": 812.5,
-            "train_images_per_s": 45.6,
-        },
-    }
+        ),
+        recipe={"title": strategy, "base": {"epochs": 3}},
+        recipe_hash=recipe_hash,
+        preset="paper",
+        seed=seed,
+        seeds={"torch": seed},
+        backbone=BackboneRecord("tf_efficientnet_b4", "b4.pth", "ab" * 32, False),
+        image_size=224,
+        map_size=224,
+        environment=Environment(python="3.11", packages={"torch": "2.5"}, device="cpu", threads=2),
+        command=f"iufbench run --protocol {protocol} --strategy {strategy} --seed {seed}",
+        started="2026-01-01T00:00:00Z",
+        finished="2026-01-01T00:10:00Z",
+        seconds=Seconds(features=12.5, train=300.0 + seed, evaluate=60.0, total=380.0),
+        costs=Costs(
+            parameters_total=12_345_678,
+            parameters_trainable=7_654_321,
+            bytes_kept=[1_000_000 * (t + 1) for t in steps],
+            replayed_images=[0 for _ in steps],
+            peak_memory_mb=812.5,
+            train_images_per_s=45.6,
+        ),
+    )
     path = store.run_path(results, dataset, protocol, strategy, recipe_hash, seed)
     summary: dict[str, dict[str, float]] = {}
     for level, values in matrices.items():
@@ -174,8 +174,7 @@ def make_run(
             "acc_final": float(curve[-1]),
             "fm": float(np.mean([curve[0] - c for c in curve[1:]])),
         }
-    info["summary"] = summary
-    store.write_info(path, {**info, **changes})
+    store.write_record(path, record_from({**record.as_dict(), "summary": summary, **changes}, path))
     for t in steps:
         metric_rows, score_rows = [], []
         for i, obj in enumerate(objects):

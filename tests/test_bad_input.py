@@ -231,12 +231,12 @@ class Killed(BaseException):
     """Stands for a kill: nothing that runs afterwards may count on having been called."""
 
 
-@pytest.mark.parametrize("last", ["record_experience", "write_info", "save_checkpoint"])
+@pytest.mark.parametrize("last", ["record_experience", "write_record", "save_checkpoint"])
 def test_a_kill_after_any_step_leaves_a_run_that_can_go_on(data, tmp_path, monkeypatch, last):
     def until_killed(*arguments):
         step(*arguments)
         counts.append(1)
-        if len(counts) == (2 if last == "write_info" else 1):  # the first says that the run has begun
+        if len(counts) == (2 if last == "write_record" else 1):  # the first says that the run has begun
             raise Killed
 
     step, counts = getattr(runner, last), []

@@ -148,7 +148,7 @@ def test_costs(tmp_path):
             strategy=strategy,
             keep=keep,
             seconds={"train": seconds},
-            costs={"bytes_kept": [0, kept]},
+            costs={"bytes_kept": [0, int(kept)]},
         )
     figure = cost_figure(groups_of(tmp_path), published(), "image")
     for axes in figure.axes:

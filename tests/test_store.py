@@ -212,8 +212,8 @@ def test_a_copy_counts_once_and_a_rival_is_an_error(tmp_path):
 
 
 def test_what_reads_results_needs_neither_torch_nor_avalanche():
-    modules = ["store", "tables", "figures", "report", "compare", "export"]
-    code = "import sys, " + ", ".join(f"iufbench.{m}" for m in modules)
+    modules = ["store", "tables.build", "figures.build", "report.build", "compare", "export"]
+    code = "import sys, " + ", ".join(f"iufbench.reporting.{m}" for m in modules)
     code += "; print(*{'torch', 'avalanche'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

@@ -82,7 +82,7 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
         rows.append(
             {
                 "run": run.id,
-                "status": run.info["status"],
+                "status": run.record.status,
                 "image ACC": image.get("acc", math.nan),
                 "image ACC-final": image.get("acc_final", math.nan),
                 "image FM": image.get("fm", math.nan),
@@ -157,10 +157,8 @@ def describe_plan(plan: Plan) -> str:
 def describe_results(run: Run) -> str:
     """The matrix R of image and pixel AUROC and its summaries, as text."""
     if not run.complete:
-        raise InputError(f"{run.path}: the run is {run.info['status']}, not complete")
-    blocks = [
-        run.info["protocol"]["title"] + " | " + run.info["strategy"]["title"] + f" | seed {run.info['seed']}"
-    ]
+        raise InputError(f"{run.path}: the run is {run.record.status}, not complete")
+    blocks = [f"{run.record.protocol.label} | {run.record.strategy.label} | seed {run.seed}"]
     if run.synthetic:
         blocks[0] += " | SYNTHETIC data"
     for level, summary in summaries(run).items():

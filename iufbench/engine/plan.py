@@ -27,7 +27,7 @@ from iufbench.cards.strategies import (
 )
 from iufbench.data.datasets import known_objects, known_orders, open_dataset, synthetic_root
 from iufbench.data.samples import DataSet
-from iufbench.reporting.rundir import run_id, run_path
+from iufbench.reporting.record import run_id, run_path
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,11 @@ from iufbench.engine.checkpoint import (
     trained_experiences,
 )
 from iufbench.engine.plan import Plan
-from iufbench.reporting.rundir import INFO, is_claimed
+from iufbench.reporting.record import INFO, PER_EXPERIENCE, RunRecord, read_record
+from iufbench.reporting.rundir import is_claimed
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_json
 from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
-
-PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")
-SECONDS = ("features", "train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -42,9 +39,7 @@ class Start:
         return self.trained == 0 and self.inside is None
 
 
-def starting_point(
-    plan: Plan, strategy: Any, info: dict[str, Any], restart: bool, progress: Progress
-) -> Start:
+def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, progress: Progress) -> Start:
     """Restore ``strategy`` and the measured costs in ``info`` from what a run directory holds.
 
     Raises InputError when the run was begun in another way than ``info`` says, RunError when a checkpoint is
@@ -62,16 +57,15 @@ def starting_point(
         inside = None
     if trained == 0 and inside is None:
         return Start()
-    before = read_json(run / INFO)
+    before = read_record(run)
     _refuse_changes(run, before, info)
     if trained:
         load_checkpoint(run, trained - 1, strategy)
-    seconds = {part: before["seconds"][part] for part in SECONDS}
-    info["seconds"] = {**seconds, "total": sum(seconds.values())}
-    info["resumed"] = [*before.get("resumed", []), trained]
-    if "shared_base" in before:  # where a sweep took the base experience from
-        info["shared_base"] = before["shared_base"]
-    info["costs"] = {**before["costs"], **{k: before["costs"][k][:trained] for k in PER_EXPERIENCE}}
+    spent = before.seconds
+    info.seconds = replace(spent, total=spent.features + spent.train + spent.evaluate)
+    info.resumed = [*before.resumed, trained]
+    info.shared_base = before.shared_base  # where a sweep took the base experience from
+    info.costs = replace(before.costs, **{k: getattr(before.costs, k)[:trained] for k in PER_EXPERIENCE})
     place = f"after experience {trained}/{len(plan.experiences)}"
     start = Start(trained, evaluated_experiences(run))
     if inside is not None:
@@ -85,7 +79,7 @@ def starting_point(
     return start
 
 
-def _refuse_changes(run: Path, before: dict[str, Any], info: dict[str, Any]) -> None:
+def _refuse_changes(run: Path, before: RunRecord, info: RunRecord) -> None:
     changed = _differences(_made_of(before), _made_of(info))
     if changed:
         raise InputError(
@@ -94,22 +88,18 @@ def _refuse_changes(run: Path, before: dict[str, Any], info: dict[str, Any]) -> 
         )
 
 
-def _made_of(info: Mapping[str, Any]) -> dict[str, Any]:
+def _made_of(info: RunRecord) -> dict[str, Any]:
     """What changes the numbers of a run and is not in its directory's name."""
     return {
-        "experiences of the protocol": info["protocol"]["experiences"],
-        "backbone weights, SHA-256": info["backbone"]["weights_sha256"],
-        "--eval-unseen": info["request"]["eval_unseen"],
+        "experiences of the protocol": info.protocol.experiences,
+        "backbone weights, SHA-256": info.backbone.weights_sha256,
+        "--eval-unseen": info.request.get("eval_unseen"),
     }
 
 
-def _machine(info: Mapping[str, Any]) -> dict[str, Any]:
-    packages = info["environment"]["packages"]
-    return {
-        "device": info["environment"]["device"],
-        "threads": info["environment"]["threads"],
-        "torch": packages.get("torch"),
-    }
+def _machine(info: RunRecord) -> dict[str, Any]:
+    where = info.environment
+    return {"device": where.device, "threads": where.threads, "torch": where.packages.get("torch")}
 
 
 def other_recipe(plan: Plan) -> str | None:
@@ -123,12 +113,12 @@ def other_recipe(plan: Plan) -> str | None:
     now = _flat(plan.recipe.as_dict())
     for path in sorted(plan.path.parent.parent.glob(f"*/{plan.path.name}/{INFO}")):
         try:
-            info = read_json(path)
+            record = read_record(path.parent)
         except RunError:
             continue
-        if info.get("status") == "complete" or is_claimed(path.parent):
+        if record.complete or is_claimed(path.parent):
             continue
-        changed = _differences(_flat(info["recipe"]), now)
+        changed = _differences(_flat(record.recipe), now)
         return (
             f"note: {path.parent} is an unfinished run with another recipe ({'; '.join(changed)}); "
             "this begins a new run beside it"

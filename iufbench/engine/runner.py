@@ -15,24 +15,37 @@ from iufbench.engine.assembly import Parts, assemble, count_parameters
 from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
-from iufbench.engine.resume import PER_EXPERIENCE, SECONDS, Start, other_recipe, starting_point
+from iufbench.engine.resume import Start, other_recipe, starting_point
 from iufbench.engine.selection import EpochStates, diagnose
 from iufbench.engine.stopping import terminated_as_interrupted
-from iufbench.reporting.rundir import (
+from iufbench.reporting.record import (
+    COMPLETE,
+    FAILED,
     INFO,
+    INTERRUPTED,
+    RUNNING,
+    BackboneRecord,
+    Costs,
+    DatasetRecord,
+    ProtocolRecord,
+    RunRecord,
+    Seconds,
+    StrategyRecord,
+    read_record,
+    write_record,
+)
+from iufbench.reporting.rundir import (
     SELECTION,
     claimed,
     record_baseline,
     record_experience,
     record_hashes,
     record_training,
-    write_info,
 )
 from iufbench.reporting.store import load_run
 from iufbench.reporting.summary import summaries
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_json
 from iufbench.support.progress import Progress, TrainingBar
 from iufbench.support.provenance import (
     command_line,
@@ -52,7 +65,7 @@ class Work:
 
     plan: Plan
     parts: Parts
-    info: dict[str, Any]
+    info: RunRecord
     progress: Progress
     checkpoint_epochs: int | None
     start: Start = Start()
@@ -67,17 +80,17 @@ def is_complete(plan: Plan) -> bool:
     if not (plan.path / INFO).is_file():
         return False
     try:
-        info = read_json(plan.path / INFO)
+        record = read_record(plan.path)
     except RunError as error:
         raise RunError(f"{error}; --restart runs it anew") from error
-    if info.get("dataset", {}).get("fingerprint") != plan.dataset.fingerprint():
+    if record.dataset.fingerprint != plan.dataset.fingerprint():
         raise InputError(
             f"{plan.path} holds a run on other data (its file list or file sizes differ): "
             "use --restart to replace it or --results DIR to keep both"
         )
-    if info.get("status") != "complete":
+    if not record.complete:
         return False
-    if plan.request.eval_unseen and not info.get("request", {}).get("eval_unseen"):
+    if plan.request.eval_unseen and not record.request.get("eval_unseen"):
         raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
     if plan.request.diagnose_every is not None and not (plan.path / SELECTION).is_file():
         raise InputError(f"{plan.path} was run without --diagnose-selection: use --restart to run it with it")
@@ -120,34 +133,34 @@ def execute(
 def _carry_out(work: Work, restart: bool, clock: float) -> None:
     """Everything that writes into the run directory."""
     plan, parts, info = work.plan, work.parts, work.info
-    info["seconds"] = {**dict.fromkeys(SECONDS, 0.0), "total": 0.0}
-    info["costs"] = {**count_parameters(parts.strategy), **{name: [] for name in PER_EXPERIENCE}}
+    info.seconds, info.costs = Seconds(0.0, 0.0, 0.0, 0.0), Costs()
+    vars(info.costs).update(count_parameters(parts.strategy))
     work.start = starting_point(plan, parts.strategy, info, restart, work.progress)
-    seconds = info["seconds"]
-    seconds["features"] += time.perf_counter() - clock
-    _write(plan, info, "running")
+    seconds, costs = info.seconds, info.costs
+    seconds.features += time.perf_counter() - clock
+    _write(plan, info, RUNNING)
     try:
         with terminated_as_interrupted():
             _loop(work)
     except KeyboardInterrupt:
-        _write(plan, info, "interrupted")
+        _write(plan, info, INTERRUPTED)
         raise
     except Exception as error:
-        info["error"] = f"{type(error).__name__}: {error}"
+        info.error = f"{type(error).__name__}: {error}"
         with suppress(RunError):  # a full disk: what filled it is said, not that this could not be written
-            _write(plan, info, "failed")
+            _write(plan, info, FAILED)
         raise
-    images = sum(info["costs"]["trained_images"])
-    info["costs"]["train_images_per_s"] = images / seconds["train"] if seconds["train"] else None
-    info["costs"]["peak_memory_mb"] = peak_memory_mb()
+    images = sum(costs.trained_images)
+    costs.train_images_per_s = images / seconds.train if seconds.train else None
+    costs.peak_memory_mb = peak_memory_mb()
     device = parts.strategy.device
     if device.type == "cuda":
-        info["costs"]["peak_device_memory_mb"] = torch.cuda.max_memory_allocated(device) / 2**20
-    seconds["total"] += time.perf_counter() - clock
-    info["finished"] = now()
-    info["summary"] = summaries(load_run(plan.path))
-    info["records_sha256"] = record_hashes(plan.path)
-    _write(plan, info, "complete")
+        costs.peak_device_memory_mb = torch.cuda.max_memory_allocated(device) / 2**20
+    seconds.total += time.perf_counter() - clock
+    info.finished = now()
+    info.summary = summaries(load_run(plan.path))
+    info.records_sha256 = record_hashes(plan.path)
+    _write(plan, info, COMPLETE)
 
 
 def _loop(work: Work) -> None:
@@ -169,8 +182,8 @@ def _loop(work: Work) -> None:
             record_experience(plan.path, number, rows.metrics, rows.scores)
             if plan.request.diagnose_every is not None:
                 diagnose(plan, parts, number, objects_seen, rows.metrics, progress)
-            work.info["seconds"]["evaluate"] += time.perf_counter() - clock
-            _write(plan, work.info, "running")
+            work.info.seconds.evaluate += time.perf_counter() - clock
+            _write(plan, work.info, RUNNING)
             record_evaluated(plan.path, number + 1)
 
 
@@ -190,16 +203,16 @@ def _train(work: Work, number: int, label: str) -> None:
     for _ in train_experience(work.parts, number, epochs, work.progress, label, start.inside, start.epochs):
         aside.after_epoch(strategy)
         save()
-    info["seconds"]["train"] += start.seconds + time.perf_counter() - clock
-    costs = info["costs"]
-    costs["trained_images"].append(images * strategy.train_epochs)
-    costs["bytes_kept"].append(int(strategy.bytes_kept))
-    costs["replayed_images"].append(int(strategy.replayed_images))
-    costs.update(count_parameters(strategy))
+    info.seconds.train += start.seconds + time.perf_counter() - clock
+    costs = info.costs
+    costs.trained_images.append(images * strategy.train_epochs)
+    costs.bytes_kept.append(int(strategy.bytes_kept))
+    costs.replayed_images.append(int(strategy.replayed_images))
+    vars(costs).update(count_parameters(strategy))
     log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log, start=1)]
     record_training(plan.path, number, log)
     # The checkpoint comes last: where there is one, all else of this training has been written.
-    _write(plan, info, "running")
+    _write(plan, info, RUNNING)
     save_checkpoint(plan.path, number, strategy)
 
 
@@ -235,61 +248,61 @@ def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{len(names)} objects"
 
 
-def _write(plan: Plan, info: dict[str, Any], status: str) -> None:
-    write_info(plan.path, {**info, "status": status})
+def _write(plan: Plan, info: RunRecord, status: str) -> None:
+    info.status = status
+    write_record(plan.path, info)
 
 
-def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> dict[str, Any]:
+def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRecord:
     dataset, card, protocol = plan.dataset, plan.dataset_card, plan.protocol
-    uses = vars(plan.learner.uses)
-    return {
-        "iufbench": __version__,
-        "id": plan.id,
-        "dataset": {
-            "name": dataset.name,
-            "title": (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else ""),
-            "synthetic": dataset.synthetic,
-            "fingerprint": dataset.fingerprint(),
-            "root": str(dataset.root.absolute()),
-            "has_masks": dataset.has_masks,
-            "notes": list(dataset.notes),
-            "licence": "synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
-            "counts": image_counts(plan),
-        },
-        "protocol": {
-            "id": protocol.id,
-            "title": protocol.title,
-            "order": protocol.order,
-            "experiences": [list(e) for e in plan.experiences],
-            "version": protocol.version,
-        },
-        "strategy": {
-            "name": plan.card.name,
-            "title": plan.recipe.title,
-            "family": plan.recipe.family,
-            "version": plan.recipe.version,
-            "uses": dict(uses),
-            "card_sha256": file_hash(plan.card.path),
-            "learner_sha256": source_file_hash(plan.learner),
-        },
-        "recipe": plan.recipe.as_dict(),
-        "recipe_hash": plan.recipe_hash,
-        "preset": plan.preset,
-        "seed": plan.request.seed,
-        "seeds": {
-            **Seeds.of(plan.request.seed).as_dict(),
-            "synthetic_data": plan.request.data_seed if plan.request.synthetic else None,
-        },
-        "backbone": {
-            "name": plan.recipe.backbone.name,
-            "weights": plan.recipe.backbone.weights,
-            "weights_sha256": parts.backbone.weights_sha256,
-            "random": parts.backbone.random,
-        },
-        "image_size": plan.recipe.image_size,
-        "map_size": MAP_SIZE,
-        "environment": environment(str(device), torch.get_num_threads()),
-        "request": plan.request.as_dict(),
-        "command": command_line(),
-        "started": started,
-    }
+    title = (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else "")
+    data_seed = plan.request.data_seed if plan.request.synthetic else None
+    return RunRecord(
+        iufbench=__version__,
+        id=plan.id,
+        status=RUNNING,
+        dataset=DatasetRecord(
+            name=dataset.name,
+            title=title,
+            synthetic=dataset.synthetic,
+            fingerprint=dataset.fingerprint(),
+            root=str(dataset.root.absolute()),
+            has_masks=dataset.has_masks,
+            notes=list(dataset.notes),
+            licence="synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
+            counts=image_counts(plan),
+        ),
+        protocol=ProtocolRecord(
+            id=protocol.id,
+            title=protocol.title,
+            order=protocol.order,
+            experiences=[list(e) for e in plan.experiences],
+            version=protocol.version,
+        ),
+        strategy=StrategyRecord(
+            name=plan.card.name,
+            title=plan.recipe.title,
+            family=plan.recipe.family,
+            version=plan.recipe.version,
+            uses=dict(vars(plan.learner.uses)),
+            card_sha256=file_hash(plan.card.path),
+            learner_sha256=source_file_hash(plan.learner),
+        ),
+        recipe=plan.recipe.as_dict(),
+        recipe_hash=plan.recipe_hash,
+        preset=plan.preset,
+        seed=plan.request.seed,
+        seeds={**Seeds.of(plan.request.seed).as_dict(), "synthetic_data": data_seed},
+        backbone=BackboneRecord(
+            name=plan.recipe.backbone.name,
+            weights=plan.recipe.backbone.weights,
+            weights_sha256=parts.backbone.weights_sha256,
+            random=parts.backbone.random,
+        ),
+        image_size=plan.recipe.image_size,
+        map_size=MAP_SIZE,
+        environment=environment(str(device), torch.get_num_threads()),
+        request=plan.request.as_dict(),
+        command=command_line(),
+        started=started,
+    )

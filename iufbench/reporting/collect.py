@@ -30,7 +30,7 @@ class Collection:
         """One line for everything a reader of the results should know."""
         lines = [f"skipped {path}: {reason}" for path, reason in self.damaged]
         lines += [f"{run}: {note}" for run, notes in self.notes.items() for note in notes]
-        return lines + [f"not counted: {run.id} is {run.info['status']}" for run in self.incomplete]
+        return lines + [f"not counted: {run.id} is {run.record.status}" for run in self.incomplete]
 
 
 def collect(results: Path | str, strict: bool = False) -> Collection:
@@ -80,7 +80,7 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
         run, changed = _from_scores(run)
         if changed:
             notes.append(f"metrics.csv disagrees with scores.csv.gz ({changed[0]}; {len(changed)} in all)")
-    stored = run.info.get("summary") or {}
+    stored = run.record.summary
     wrong = []
     for level, values in summaries(run).items():
         for name, value in values.items():
@@ -95,7 +95,7 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
 
 
 def _changed_files(run: Run) -> list[str]:
-    told, found = run.info.get("records_sha256") or {}, record_hashes(run.path)
+    told, found = run.record.records_sha256, record_hashes(run.path)
     return [
         f"{name} {'was changed' if name in found else 'was removed'} after the run ended"
         for name, digest in told.items()

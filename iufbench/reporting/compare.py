@@ -88,11 +88,10 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
         raise InputError(f"{first.ids} and {second.ids} have no {metric} summary that both can give")
     titles = [_title(first, second), _title(second, first)]
     columns = [*titles, "difference", "95 % interval", "effect d_z", "p", "differences by seed"]
-    info = first.info
+    info = first.record
     return Table(
         name="comparison",
-        title=f"{titles[0]} against {titles[1]}: {info['dataset'].get('title') or info['dataset']['name']}, "
-        f"{info['protocol'].get('title') or first.protocol}",
+        title=f"{titles[0]} against {titles[1]}: {info.dataset.label}, {info.protocol.label}",
         caption=(
             f"{METRIC_TITLES.get(metric, metric)} in percent over {common} common seeds: mean ± sample "
             "standard deviation (number of seeds). Difference: first minus second, seed by seed. Interval: "
@@ -105,22 +104,22 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
         columns=tuple(map(Column, columns)),
         rows=tuple(rows),
         footnotes=(("", f"{titles[0]}: runs {first.ids}"), ("", f"{titles[1]}: runs {second.ids}")),
-        synthetic=bool(info["dataset"]["synthetic"]),
+        synthetic=info.dataset.synthetic,
     )
 
 
 SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
-    ("data set", lambda run: run.info["dataset"]["name"]),
-    ("protocol", lambda run: run.info["protocol"]["id"]),
-    ("data fingerprint", lambda run: run.info["dataset"]["fingerprint"]),
-    ("image size", lambda run: run.info.get("image_size")),
-    ("map size", lambda run: run.info.get("map_size")),
+    ("data set", lambda run: run.record.dataset.name),
+    ("protocol", lambda run: run.record.protocol.id),
+    ("data fingerprint", lambda run: run.record.dataset.fingerprint),
+    ("image size", lambda run: run.record.image_size),
+    ("map size", lambda run: run.record.map_size),
 )
 
 
 def _by_seed(group: Group, level: str, metric: str, summary: str) -> dict[int, float]:
     values = group.values(level, metric, summary)
-    return {run.info["seed"]: float(v) for run, v in zip(group.runs, values)}
+    return {run.seed: float(v) for run, v in zip(group.runs, values)}
 
 
 def _interval(found: Spread) -> str:

@@ -83,21 +83,21 @@ def export(
 
 def tidy_rows(run: Run) -> list[tuple[Any, ...]]:
     """One row for every value of a run, with all that identifies it; columns as in ``COLUMNS``."""
-    info = run.info
+    info = run.record
     introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
     shared = (
         run.id,
-        info["dataset"]["name"],
-        info["dataset"]["synthetic"],
-        info["dataset"]["fingerprint"],
-        info["protocol"]["id"],
-        info["strategy"]["name"],
-        info["strategy"].get("version"),
-        info.get("preset"),
-        info["recipe_hash"],
-        info["seed"],
-        (info.get("backbone") or {}).get("name"),
-        info.get("image_size"),
+        info.dataset.name,
+        info.dataset.synthetic,
+        info.dataset.fingerprint,
+        info.protocol.id,
+        info.strategy.name,
+        info.strategy.version,
+        info.preset,
+        info.recipe_hash,
+        info.seed,
+        info.backbone.name,
+        info.image_size,
     )
     return [
         (
@@ -121,14 +121,14 @@ def pyclad(run: Run) -> dict[str, Any]:
     objects is named by all of them. pyCLAD evaluates unseen objects too; where they were not evaluated
     here (see ``--eval-unseen``) the entry is absent, and summaries that need it are null.
     """
-    info = run.info
+    info = run.record
     order = ["+".join(objects) for objects in run.experiences]
     result: dict[str, Any] = {
-        "dataset": {"name": info["dataset"]["name"], "train_concepts_no": len(order)},
+        "dataset": {"name": info.dataset.name, "train_concepts_no": len(order)},
         "strategy": {
-            "name": info["strategy"]["name"],
-            "recipe_hash": info["recipe_hash"],
-            "seed": info["seed"],
+            "name": info.strategy.name,
+            "recipe_hash": info.recipe_hash,
+            "seed": info.seed,
         },
         "iufbench_run": run.id,
     }
@@ -160,5 +160,4 @@ def pyclad(run: Run) -> dict[str, Any]:
                 ],
                 "first_seen_step": dict(zip(matrix.objects, matrix.introduced.tolist())),
             }
-    seconds = info.get("seconds") or {}
-    return {**result, "train_time": seconds.get("train"), "eval_time": seconds.get("evaluate")}
+    return {**result, "train_time": info.seconds.train, "eval_time": info.seconds.evaluate}

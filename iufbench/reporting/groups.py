@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import FAMILIES, load_strategy
+from iufbench.reporting.record import RunRecord, StrategyRecord
 from iufbench.reporting.store import Run
 from iufbench.reporting.summary import summary_of
 
@@ -23,26 +24,26 @@ class Group:
     _cache: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict, repr=False)
 
     @property
-    def info(self) -> dict[str, Any]:
+    def record(self) -> RunRecord:
         """What the runs share, as in the first run's ``run.json``."""
-        return self.runs[0].info
+        return self.runs[0].record
 
     @property
     def protocol(self) -> str:
-        return self.info["protocol"]["id"]
+        return self.record.protocol.id
 
     @property
     def strategy(self) -> str:
-        return self.info["strategy"]["name"]
+        return self.record.strategy.name
 
     @property
     def title(self) -> str:
-        return str(self.info["strategy"].get("title") or self.strategy)
+        return self.record.strategy.label
 
     @property
     def family(self) -> str:
         """The kind of strategy, a key of ``FAMILIES``."""
-        return family_of(self.info)
+        return family_of(self.record.strategy)
 
     @property
     def rank(self) -> tuple[int, str, str]:
@@ -51,11 +52,11 @@ class Group:
 
     @property
     def preset(self) -> str:
-        return str(self.info.get("preset") or "")
+        return self.record.preset or ""
 
     @property
     def recipe_hash(self) -> str:
-        return self.info["recipe_hash"]
+        return self.record.recipe_hash
 
     @property
     def joint(self) -> bool:
@@ -66,7 +67,7 @@ class Group:
     def ids(self) -> str:
         """The ids of the runs, short: ``visa/visa_8_1x4/iuf/0a1b2c3d/seed{0,1,2}``."""
         place = self.runs[0].id.rpartition("/seed")[0]
-        seeds = [str(run.info["seed"]) for run in self.runs]
+        seeds = [str(run.seed) for run in self.runs]
         return f"{place}/seed{seeds[0]}" if len(seeds) == 1 else f"{place}/seed{{{','.join(seeds)}}}"
 
     def values(self, level: str, metric: str, summary: str) -> np.ndarray:
@@ -84,22 +85,22 @@ class Group:
 
 def setting(run: Run) -> tuple[Any, ...]:
     """What must agree for results to stand in one row: strategy, preset, sizes, backbone."""
-    info, backbone = run.info, run.info.get("backbone") or {}
+    record, backbone = run.record, run.record.backbone
     return (
-        info["strategy"]["name"],
-        info["strategy"].get("version"),
-        info.get("preset"),
-        info.get("image_size"),
-        info.get("map_size"),
-        backbone.get("name"),
-        backbone.get("weights_sha256"),
-        backbone.get("random"),
+        record.strategy.name,
+        record.strategy.version,
+        record.preset,
+        record.image_size,
+        record.map_size,
+        backbone.name,
+        backbone.weights_sha256,
+        backbone.random,
     )
 
 
-def family_of(info: Mapping[str, Any]) -> str:
+def family_of(strategy: StrategyRecord) -> str:
     """The family that ``run.json`` gives, else that of the installed card of that name, else ``other``."""
-    told = info["strategy"].get("family") or _family_of_card(info["strategy"]["name"])
+    told = strategy.family or _family_of_card(strategy.name)
     return told if told in FAMILIES else "other"
 
 
@@ -112,10 +113,10 @@ def _family_of_card(name: str) -> str:
 def group_runs(runs: Iterable[Run]) -> list[Group]:
     """Groups by data set, protocol, family, strategy and recipe; the runs of one differ in the seed only."""
     found: dict[tuple[Any, ...], list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.info["seed"])):
+    for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.seed)):
         experiences = tuple(map(tuple, run.experiences))
         place = run.id.rpartition("/seed")[0]
-        key = (place, run.info["dataset"]["fingerprint"], experiences, *setting(run))
+        key = (place, run.record.dataset.fingerprint, experiences, *setting(run))
         found.setdefault(key, []).append(run)
     groups = [Group(tuple(members)) for members in found.values()]
-    return sorted(groups, key=lambda g: (g.info["dataset"]["name"], g.protocol, g.rank))  # stable: by recipe
+    return sorted(groups, key=lambda g: (g.record.dataset.name, g.protocol, g.rank))  # stable: by recipe

@@ -60,14 +60,14 @@ def images_of(run: Run) -> DataSet:
 
     Raises InputError when it is not there, RunError when it is not the same any more.
     """
-    if "request" not in run.info:
+    if not run.record.request:
         raise RunError(f"{run.path}: run.json does not say where its images lie; run it anew")
-    request = Request.from_dict(run.info["request"])
+    request = Request.from_dict(run.record.request)
     name, _ = find_protocol(request.protocol)
     root = request.data_root
     if request.synthetic:
         root = synthetic_root(name, request.data_seed, progress=False)
     dataset = open_dataset(name, run.objects, root, request.lists)
-    if dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+    if dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from other data than {dataset.root} holds now")
     return dataset

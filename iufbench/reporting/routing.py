@@ -13,7 +13,7 @@ from iufbench.reporting.store import Run
 
 def routes(run: Run) -> bool:
     """Whether the strategy chose, for every test image, the memory that judges it."""
-    return bool(run.info["strategy"].get("uses", {}).get("routing"))
+    return bool(run.record.strategy.uses.get("routing"))
 
 
 def routing(run: Run) -> pd.DataFrame:

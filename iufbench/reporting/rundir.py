@@ -1,7 +1,7 @@
 """The layout of a run directory, and writing into it.
 
 A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>/`` with ``run.json``
-(what was run), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image) and
+(``record.py``), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image) and
 ``train_log.csv``. A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
 """
 
@@ -18,11 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
-from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_text, write_csv, write_json
+from iufbench.support.errors import RunError
+from iufbench.support.files import read_text, write_csv
 
-FORMAT = 1
-INFO, METRICS, SCORES, TRAIN_LOG = "run.json", "metrics.csv", "scores.csv.gz", "train_log.csv"
+METRICS, SCORES, TRAIN_LOG = "metrics.csv", "scores.csv.gz", "train_log.csv"
 BASELINE = "baseline.csv"
 SELECTION = "selection.csv"
 EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
@@ -32,36 +31,6 @@ METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
 ROUTED = "routed"  # a further column of scores where a strategy chooses the memory that judges an image
 BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
-
-
-def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
-    """The identity of a run, which is also its place below ``<results>/runs``.
-
-    Raises InputError when a name cannot be one folder name.
-    """
-    for what, name in (
-        ("data set", dataset),
-        ("protocol", protocol),
-        ("strategy", strategy),
-        ("recipe hash", recipe_hash),
-    ):
-        if not name or name.startswith(".") or any(c in "/\\\0" or ord(c) < 32 for c in name):
-            raise InputError(
-                f"{what} name {name!r} cannot be a folder name: "
-                "use no '/', '\\', control characters or leading '.'"
-            )
-        if len(name.encode("utf-8", "surrogatepass")) > 200:
-            raise InputError(
-                f"{what} name {name[:40]!r}... is too long for a folder name (200 bytes at most)"
-            )
-    return f"{dataset}/{protocol}/{strategy}/{recipe_hash}/seed{seed}"
-
-
-def run_path(
-    results: Path | str, dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int
-) -> Path:
-    """Where a run lives; creates nothing."""
-    return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
 
 
 @contextmanager
@@ -103,13 +72,6 @@ def is_claimed(run: Path) -> bool:
             return False
     except RunError:
         return True
-
-
-def write_info(run: Path | str, info: Mapping[str, Any]) -> Path:
-    """Write ``run.json``; the format number is set here."""
-    return write_json(
-        Path(run) / INFO, {"format": FORMAT, **{k: v for k, v in info.items() if k != "format"}}
-    )
 
 
 def record_experience(

@@ -18,11 +18,10 @@ import numpy as np
 import pandas as pd
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.reporting.record import INFO, RunRecord, read_record, run_id, run_path, write_record
 from iufbench.reporting.rundir import (
     BASELINE,
     BASELINE_COLUMNS,
-    FORMAT,
-    INFO,
     LEVELS,
     METRIC_COLUMNS,
     METRICS,
@@ -34,12 +33,9 @@ from iufbench.reporting.rundir import (
     record_baseline,
     record_experience,
     record_training,
-    run_id,
-    run_path,
-    write_info,
 )
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_json, write_csv, write_json
+from iufbench.support.files import write_csv, write_json
 
 __all__ = [
     "Matrix",
@@ -54,8 +50,8 @@ __all__ = [
     "run_id",
     "run_path",
     "write_csv",
-    "write_info",
     "write_json",
+    "write_record",
 ]
 
 
@@ -83,32 +79,41 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory, read and checked. ``info`` is ``run.json``, ``metrics`` the long table."""
+    """One run directory, read and checked. ``record`` is ``run.json``, ``metrics`` the long table."""
 
     path: Path
-    info: dict[str, Any]
+    record: RunRecord
     metrics: pd.DataFrame = field(repr=False)
+
+    @cached_property
+    def info(self) -> dict[str, Any]:
+        """``record`` as plain values, as in ``run.json``."""
+        return self.record.as_dict()
 
     @property
     def id(self) -> str:
-        return str(self.info["id"])
+        return self.record.id
+
+    @property
+    def seed(self) -> int:
+        return self.record.seed
 
     @property
     def complete(self) -> bool:
-        return self.info["status"] == "complete"
+        return self.record.complete
 
     @property
     def synthetic(self) -> bool:
-        return bool(self.info["dataset"]["synthetic"])
+        return self.record.dataset.synthetic
 
     @property
     def score_rule(self) -> str:
         """How maps became image scores (``metrics.image.image_score``); older runs had no choice."""
-        return str(self.info.get("recipe", {}).get("score", "pooled_max"))
+        return str(self.record.recipe.get("score", "pooled_max"))
 
     @property
     def experiences(self) -> list[list[str]]:
-        return self.info["protocol"]["experiences"]
+        return self.record.protocol.experiences
 
     @cached_property
     def objects(self) -> tuple[str, ...]:
@@ -180,50 +185,12 @@ def load_run(path: Path | str) -> Run:
     path = Path(path)
     if not (path / INFO).is_file():
         raise InputError(f"{path} is not a run directory (no {INFO}); see: iufbench list runs")
-    info = read_json(path / INFO)
-    if info.get("format") != FORMAT:
-        raise RunError(
-            f"{path / INFO}: format {info.get('format')!r}; this iufbench reads format {FORMAT} "
-            f"(written by iufbench {info.get('iufbench')})"
-        )
-    _check_info(path / INFO, info)
-    if not (path / METRICS).exists() and info["status"] != "complete":
+    record = read_record(path)
+    if not (path / METRICS).exists() and not record.complete:
         metrics = pd.DataFrame({name: [] for name in METRIC_COLUMNS})
     else:
-        metrics = _read_metrics(path / METRICS, info)
-    return Run(path, info, metrics)
-
-
-_KEYS: dict[str, type] = {
-    "id": str,
-    "status": str,
-    "recipe_hash": str,
-    "seed": int,
-    "dataset.name": str,
-    "dataset.synthetic": bool,
-    "dataset.fingerprint": str,
-    "protocol.id": str,
-    "protocol.experiences": list,
-    "strategy.name": str,
-}
-
-
-def _check_info(path: Path, info: dict[str, Any]) -> None:
-    for key, kind in _KEYS.items():
-        value: Any = info
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if not isinstance(value, kind):
-            raise RunError(f"{path}: {key} is {value!r}, expected {kind.__name__}")
-    dataset, protocol, strategy = info["dataset"], info["protocol"], info["strategy"]
-    if not all(isinstance(e, list) and e for e in protocol["experiences"]) or not protocol["experiences"]:
-        raise RunError(f"{path}: protocol.experiences must be a list of non-empty lists of objects")
-    objects = [obj for experience in protocol["experiences"] for obj in experience]
-    if not all(isinstance(obj, str) for obj in objects) or len(set(objects)) < len(objects):
-        raise RunError(f"{path}: protocol.experiences must name every object once")
-    expected = run_id(dataset["name"], protocol["id"], strategy["name"], info["recipe_hash"], info["seed"])
-    if info["id"] != expected:
-        raise RunError(f"{path}: id is {info['id']!r} but its own fields say {expected!r}")
+        metrics = _read_metrics(path / METRICS, record.protocol.experiences)
+    return Run(path, record, metrics)
 
 
 def _numbers(texts: list[str], kind: type, path: Path, column: str) -> list[Any]:
@@ -233,9 +200,9 @@ def _numbers(texts: list[str], kind: type, path: Path, column: str) -> list[Any]
         raise RunError(f"{path}: column {column}: {error}") from error
 
 
-def _read_metrics(path: Path, info: dict[str, Any]) -> pd.DataFrame:
-    introduced = {o: t for t, objects in enumerate(info["protocol"]["experiences"]) for o in objects}
-    experiences = len(info["protocol"]["experiences"])
+def _read_metrics(path: Path, protocol: list[list[str]]) -> pd.DataFrame:
+    introduced = {o: t for t, objects in enumerate(protocol) for o in objects}
+    experiences = len(protocol)
     columns: dict[str, list[Any]] = {name: [] for name in METRIC_COLUMNS}
     known: set[tuple[Any, ...]] = set()
     for number, row in enumerate(read_rows(path, METRIC_COLUMNS), start=2):

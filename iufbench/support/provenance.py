@@ -10,6 +10,7 @@ import resource
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
 from importlib import metadata, resources
@@ -55,7 +56,27 @@ def command_line() -> str:
     return shlex.join(["iufbench", *sys.argv[1:]])
 
 
-def environment(device: str, threads: int) -> dict[str, Any]:
+@dataclass
+class Environment:
+    """Where a run was done: versions of packages, hardware, settings of the process, source.
+
+    ``device`` in torch's words; ``source``: SHA-256 over the files of the harness; ``git``: ``commit`` and
+    ``dirty``.
+    """
+
+    python: str | None = None
+    system: str | None = None
+    packages: dict[str, str] = field(default_factory=dict)
+    device: str | None = None
+    processor: str | None = None
+    threads: int | None = None
+    cores: int | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    source: str | None = None
+    git: dict[str, str | None] = field(default_factory=dict)
+
+
+def environment(device: str, threads: int) -> Environment:
     """Versions, machine, source and git state; missing packages and unset variables are left out.
 
     ``device`` in torch's words; ``threads`` of torch. ``processor`` names the hardware: with the versions
@@ -67,18 +88,18 @@ def environment(device: str, threads: int) -> dict[str, Any]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "packages": versions,
-        "device": device,
-        "processor": _processor(device),
-        "threads": threads,
-        "cores": os.cpu_count(),
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "source": source_hash(),
-        "git": git_state(Path(__file__).resolve().parent.parent),
-    }
+    return Environment(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        packages=versions,
+        device=device,
+        processor=_processor(device),
+        threads=threads,
+        cores=os.cpu_count(),
+        variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        source=source_hash(),
+        git=git_state(Path(__file__).resolve().parents[2]),
+    )
 
 
 def file_hash(path: str | Path | None) -> str | None:

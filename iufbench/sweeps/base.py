@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from iufbench.engine.plan import Plan
-from iufbench.reporting.rundir import (
+from iufbench.reporting.record import (
     INFO,
+    INTERRUPTED,
+    PER_EXPERIENCE,
+    ProtocolRecord,
+    RunRecord,
+    Seconds,
+    SharedBase,
+    read_record,
+    write_record,
+)
+from iufbench.reporting.rundir import (
     METRIC_COLUMNS,
     METRICS,
     ROUTED,
@@ -17,12 +27,11 @@ from iufbench.reporting.rundir import (
     TRAIN_LOG,
     claimed,
     read_rows,
-    write_info,
 )
 from iufbench.support.errors import RunError
-from iufbench.support.files import read_json, write_csv
+from iufbench.support.files import write_csv
 from iufbench.support.progress import Progress
-from iufbench.support.provenance import environment
+from iufbench.support.provenance import Environment, environment
 from iufbench.support.version import __version__
 
 
@@ -49,7 +58,7 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
     donor = next((path for path in donors if has_base(path) and _made_in(path) == here), None)
     if donor is None:
         return None
-    info = read_json(donor / INFO)
+    record = read_record(donor)
     with claimed(plan.path):
         (plan.path / INFO).unlink(missing_ok=True)
         remove_state(plan.path)
@@ -57,12 +66,12 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
             _copy_base_rows(donor / name, plan.path / name, columns)
         copy_checkpoint(donor, plan.path, 0)
         # Last: where run.json is, all else of the base is there.
-        write_info(plan.path, _after_base(plan, info))
-    progress.say(f"base experience taken over from {info['id']}")
+        write_record(plan.path, _after_base(plan, record))
+    progress.say(f"base experience taken over from {record.id}")
     return donor
 
 
-def _environment(plan: Plan) -> dict[str, Any]:
+def _environment(plan: Plan) -> tuple[str | None, Environment]:
     """Version, packages, device and threads as the plan's run would record them."""
     import torch
 
@@ -71,12 +80,12 @@ def _environment(plan: Plan) -> dict[str, Any]:
 
     set_threads(plan)
     device = choose_device(plan.request.device)
-    return {"iufbench": __version__, **environment(str(device), torch.get_num_threads())}
+    return __version__, environment(str(device), torch.get_num_threads())
 
 
-def _made_in(run: Path) -> dict[str, Any]:
-    info = read_json(run / INFO)
-    return {"iufbench": info.get("iufbench"), **info.get("environment", {})}
+def _made_in(run: Path) -> tuple[str | None, Environment]:
+    record = read_record(run)
+    return record.iufbench, record.environment
 
 
 def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -> None:
@@ -88,22 +97,22 @@ def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -
     write_csv(target, names, [[row[name] for name in names] for row in rows])
 
 
-def _after_base(plan: Plan, donor: dict[str, Any]) -> dict[str, Any]:
+def _after_base(plan: Plan, donor: RunRecord) -> RunRecord:
     """``run.json`` of a run that stands after its base experience and has spent no time on it itself."""
-    costs = {k: v[:1] if isinstance(v, list) else v for k, v in donor["costs"].items()}
-    return {
-        "id": plan.id,
-        "seed": plan.request.seed,
-        "recipe_hash": plan.recipe_hash,
-        "dataset": donor["dataset"],
-        "strategy": donor["strategy"],
-        "backbone": donor["backbone"],
-        "environment": donor["environment"],
-        "recipe": plan.recipe.as_dict(),
-        "protocol": {"id": plan.protocol.id, "experiences": [list(e) for e in plan.experiences]},
-        "request": plan.request.as_dict(),
-        "seconds": dict.fromkeys(("features", "train", "evaluate", "total"), 0.0),
-        "costs": costs,
-        "shared_base": {"run": donor["id"], "environment": donor["environment"]},
-        "status": "interrupted",
-    }
+    costs = replace(donor.costs, **{name: getattr(donor.costs, name)[:1] for name in PER_EXPERIENCE})
+    return RunRecord(
+        id=plan.id,
+        status=INTERRUPTED,
+        seed=plan.request.seed,
+        recipe_hash=plan.recipe_hash,
+        dataset=donor.dataset,
+        strategy=donor.strategy,
+        backbone=donor.backbone,
+        environment=donor.environment,
+        recipe=plan.recipe.as_dict(),
+        protocol=ProtocolRecord(id=plan.protocol.id, experiences=[list(e) for e in plan.experiences]),
+        request=plan.request.as_dict(),
+        seconds=Seconds(0.0, 0.0, 0.0, 0.0),
+        costs=costs,
+        shared_base=SharedBase(donor.id, donor.environment),
+    )

@@ -9,9 +9,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO, RunRecord, read_record
 from iufbench.support.errors import RunError
-from iufbench.support.files import read_json
 from iufbench.sweeps.runs import PlannedRun
 
 DEFAULT_MEMORY_MB = 2048.0  # a run of the quick preset takes 1 GB; used where neither a run nor a card tells
@@ -83,28 +82,26 @@ def measured_costs(results: Path) -> Costs:
         folders.clear()
         path = Path(folder)
         try:
-            info = read_json(path / INFO)
-            if info.get("status") != "complete" or info.get("shared_base"):
-                continue  # a run that began with somebody else's base took less than a whole one
-            found.append(_finished(path, info))
-        except (RunError, KeyError, TypeError):
+            record = read_record(path)
+        except RunError:
             continue
+        if record.complete and record.shared_base is None:  # else it took less than a whole run
+            found.append(_finished(path, record))
     return Costs(found)
 
 
-def _finished(path: Path, info: dict[str, Any]) -> Finished:
-    costs = info["costs"]
+def _finished(path: Path, record: RunRecord) -> Finished:
     return Finished(
         kind=(
-            info["dataset"]["name"],
-            info["protocol"]["id"].partition("+")[0],
-            info["strategy"]["name"],
-            info["recipe_hash"],
+            record.dataset.name,
+            record.protocol.id.partition("+")[0],
+            record.strategy.name,
+            record.recipe_hash,
         ),
-        preset=info["preset"],
-        seconds=float(info["seconds"]["total"]),
-        trained_images=sum(costs["trained_images"]),
-        memory_mb=float(costs.get("peak_memory_mb") or 0.0),
+        preset=record.preset or "",
+        seconds=record.seconds.total,
+        trained_images=sum(record.costs.trained_images),
+        memory_mb=record.costs.peak_memory_mb or 0.0,
         bytes=sum(f.stat().st_size for f in path.rglob("*") if f.is_file()),
     )
 

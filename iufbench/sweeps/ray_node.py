@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.cards.request import Request
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Bar
 from iufbench.sweeps.live import LiveProgress, to_file

@@ -14,9 +14,8 @@ from typing import Any
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import Resources
 from iufbench.engine.plan import Plan, image_counts, prepare
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO, read_record
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_json
 from iufbench.sweeps.grid import report_all
 
 MISSING, UNFINISHED, FAILED, COMPLETE = "missing", "unfinished", "failed", "complete"
@@ -135,7 +134,7 @@ def state_of(plan: Plan) -> str:
     try:
         if is_complete(plan):
             return COMPLETE
-        failed = read_json(plan.path / INFO).get("status") == "failed"
+        failed = read_record(plan.path).status == FAILED
     except RunError as error:
         raise InputError(str(error)) from error
     return FAILED if failed else UNFINISHED

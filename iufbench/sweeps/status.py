@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.engine.describe import columns
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO, read_record
 from iufbench.support.errors import RunError
-from iufbench.support.files import read_json
 from iufbench.sweeps.board import live_row
 from iufbench.sweeps.record import LIVE, RUNNING, Event, Record, read_live
 from iufbench.sweeps.runs import COMPLETE, FAILED, MISSING, UNFINISHED
@@ -42,7 +41,7 @@ def rows_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _state(path: Path, event: Event | None, live: dict[str, Any]) -> str:
     try:
-        status = read_json(path / INFO).get("status") if (path / INFO).is_file() else None
+        status = read_record(path).status if (path / INFO).is_file() else None
     except RunError:
         return FAILED
     if status == "complete":

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from iufbench.cards.request import Request
-from iufbench.reporting.rundir import INFO, METRICS, SCORES, TRAIN_LOG
+from iufbench.reporting.record import INFO, record_from
+from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
 from iufbench.support.files import json_text, write_bytes
 from iufbench.sweeps.runs import command
 
@@ -67,7 +67,6 @@ def put(folder: Path, files: Mapping[str, bytes]) -> None:
 
 def as_if_done_at_home(info: bytes, request: Request) -> bytes:
     """``run.json`` of a run in a scratch folder, with the results folder and command it was asked with."""
-    content: dict[str, Any] = json.loads(info)
-    content["request"] = request.as_dict()
-    content["command"] = command(request)
-    return (json_text(content) + "\n").encode("utf-8", "surrogateescape")
+    record = record_from(json.loads(info), INFO)
+    record.request, record.command = request.as_dict(), command(request)
+    return (json_text(record.as_dict()) + "\n").encode("utf-8", "surrogateescape")

@@ -49,20 +49,20 @@ def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
     ``data_root``: where its data lie now, if elsewhere; ``changes``: of its request. Raises RunError when
     the data or the card are not what they were, naming what is different.
     """
-    if "request" not in run.info:
+    if not run.record.request:
         raise RunError(f"{run.path}: run.json does not say how it was made; run it anew")
-    request = Request.from_dict(run.info["request"])
-    recorded = run.info["dataset"].get("root")
+    request = Request.from_dict(run.record.request)
+    recorded = run.record.dataset.root
     if data_root is not None:
         changes |= {"data_root": data_root, "synthetic": False}
     elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
         changes["data_root"] = Path(recorded)
-    threads = run.info.get("environment", {}).get("threads")
+    threads = run.record.environment.threads
     plan = prepare(replace(request, threads=threads or request.threads, **changes), progress=False)
-    if plan.dataset.fingerprint() != run.info["dataset"]["fingerprint"]:
+    if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from other data than {plan.dataset.root} holds now")
-    if plan.recipe_hash != run.info["recipe_hash"]:
-        changed = _changed(run.info.get("recipe", {}), plan.recipe.as_dict())
+    if plan.recipe_hash != run.record.recipe_hash:
+        changed = _changed(run.record.recipe, plan.recipe.as_dict())
         raise RunError(
             f"{run.path} was made with another recipe than its card gives now: {changed or 'other weights'}; "
             f"go back to the card it was made with"
@@ -105,7 +105,7 @@ def evaluate_run(
         if not checkpoint_path(path, number).is_file():
             raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
     parts = assemble(plan, choose_device(device), progress)
-    weights = run.info.get("backbone", {}).get("weights_sha256")
+    weights = run.record.backbone.weights_sha256
     if weights != parts.backbone.weights_sha256:
         raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")
     scores = run.scores()

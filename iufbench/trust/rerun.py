@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO, RunRecord
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress
@@ -48,9 +47,9 @@ def rerun(
     run = load_run(path)
     if not run.complete:
         raise RunError(
-            f"{path}: the run is {run.info['status']}, not complete: there is nothing to compare with"
+            f"{path}: the run is {run.record.status}, not complete: there is nothing to compare with"
         )
-    recorded = str(run.info.get("environment", {}).get("device", "auto"))
+    recorded = run.record.environment.device or "auto"
     changes = {"results": results or usual_place(run), "device": device or recorded}
     plan = plan_again(run, data_root, **changes)
     if plan.path.resolve() == run.path.resolve():
@@ -58,7 +57,9 @@ def rerun(
     from iufbench.engine.runner import execute, is_complete  # after the plan, which brings Avalanche
 
     again = load_run(execute(plan, progress, restart=(plan.path / INFO).is_file() and is_complete(plan)))
-    return Repetition(again.path, list(differences_of(run, again)), list(_surroundings(run.info, again.info)))
+    return Repetition(
+        again.path, list(differences_of(run, again)), list(_surroundings(run.record, again.record))
+    )
 
 
 def differences_of(one: Run, other: Run) -> Iterator[str]:
@@ -85,16 +86,16 @@ def differences_of(one: Run, other: Run) -> Iterator[str]:
         yield f"scores.csv.gz: {len(scores)} of {len(tables[0])} scores differ, by {largest:.3g} at most"
 
 
-def _surroundings(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def _surroundings(then: RunRecord, now: RunRecord) -> Iterator[str]:
     """What was different around the two runs: it may explain other numbers."""
-    before, after = then.get("environment", {}), now.get("environment", {})
+    before, after = then.environment, now.environment
     for part in ENVIRONMENT:
-        old, new = before.get(part), after.get(part)
+        old, new = getattr(before, part), getattr(after, part)
         if isinstance(old, dict) and isinstance(new, dict):
             for name in sorted({*old, *new}):
                 if old.get(name) != new.get(name):
                     yield f"{part} {name}: {old.get(name)} then, {new.get(name)} now"
         elif old != new:
             yield f"{part}: {old} then, {new} now"
-    if then.get("strategy", {}).get("learner_sha256") != now.get("strategy", {}).get("learner_sha256"):
+    if then.strategy.learner_sha256 != now.strategy.learner_sha256:
         yield "the learner's source has changed"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iufbench.reporting.store import Run, load_run
 from iufbench.reporting.summary import image_metrics_from_scores, summaries
@@ -39,7 +39,7 @@ def verify_run(
     """
     run = load_run(path)
     if not run.complete:
-        raise RunError(f"{path}: the run is {run.info['status']}, not complete: nothing to verify yet")
+        raise RunError(f"{path}: the run is {run.record.status}, not complete: nothing to verify yet")
     from_scores = image_differences(run)
     differences = [*_summary_differences(run), *map(str, from_scores)]
     checked = [
@@ -70,11 +70,11 @@ def image_differences(run: Run) -> list[Difference]:
 
 def _summary_differences(run: Run) -> list[str]:
     """Where ``run.json`` says something else than ``metrics.csv``."""
-    changed = differing(_flat(run.info.get("summary") or {}), _flat(summaries(run))).items()
+    changed = differing(_flat(run.record.summary), _flat(summaries(run))).items()
     return [f"run.json, summary {name}: stored {one!r}, now {other!r}" for name, (one, other) in changed]
 
 
-def _flat(summary: dict[str, dict[str, Any]]) -> dict[str, float | None]:
+def _flat(summary: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
     """ "level name" -> value; None for NaN, which JSON does not have."""
     return {
         name.replace(".", " ", 1): None if value is None or math.isnan(value) else float(value)

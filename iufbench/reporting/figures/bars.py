@@ -59,10 +59,10 @@ def forgetting_figure(
         grid[0, 0].invert_yaxis()
         label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
         figure.supxlabel(f"{label};\nno bar: objects of the last experience)", fontsize=8)
-        info = groups[0].info
-        dataset = info["dataset"].get("title") or info["dataset"]["name"]
+        info = groups[0].record
+        dataset = info.dataset.label
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
-        head(figure, title, bool(info["dataset"]["synthetic"]))
+        head(figure, title, info.dataset.synthetic)
     return figure
 
 
@@ -94,17 +94,15 @@ def cost_figure(
             axes.set_xlabel(title)
             axes.grid()
         grid[0].set_ylabel(f"ACC, {level} AUROC (%)")
-        devices = sorted(
-            {str((r.info.get("environment") or {}).get("device")) for g in groups for r in g.runs}
-        )
+        devices = sorted({str(r.record.environment.device) for g in groups for r in g.runs})
         note = "line: best ACC for its cost; bars: ± one standard deviation over seeds"
         legend(
             figure, note + (f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else "")
         )
-        info = groups[0].info
-        dataset = info["dataset"].get("title") or info["dataset"]["name"]
+        info = groups[0].record
+        dataset = info.dataset.label
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: quality against cost"
-        head(figure, title, bool(info["dataset"]["synthetic"]))
+        head(figure, title, info.dataset.synthetic)
     return figure
 
 

@@ -72,7 +72,7 @@ def write_figures(
     titles = list(dict.fromkeys(title for title, _ in numbers.protocols.values()))
     for number, title in enumerate(titles, start=1):
         protocols = {p for p, (dataset, _) in numbers.protocols.items() if dataset == title}
-        members = [g for g in groups if g.protocol in protocols and not g.info["dataset"]["synthetic"]]
+        members = [g for g in groups if g.protocol in protocols and not g.record.dataset.synthetic]
         if members:
             family = members[0].protocol.partition("_")[0]
             paths += save(paper_figure(members, numbers, title, look), out / f"figure{number}_{family}")
@@ -144,5 +144,5 @@ def _matrix(group: Group, level: str) -> Figure | None:
 def _streams(groups: list[Group]) -> dict[tuple[str, str], list[Group]]:
     found: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        found.setdefault((group.info["dataset"]["name"], group.protocol), []).append(group)
+        found.setdefault((group.record.dataset.name, group.protocol), []).append(group)
     return found

@@ -60,8 +60,8 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
         axes.set_ylabel(f"{level} AUROC (%)")
         axes.set_xlabel("objects seen")
         legend(figure, _note(groups, not synthetic and protocol in published.protocols))
-        first = groups[0].info
-        dataset = first["dataset"].get("title") or first["dataset"]["name"]
+        first = groups[0].record
+        dataset = first.dataset.label
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}, {level} level", synthetic)
     return figure
 
@@ -97,8 +97,8 @@ def stream_figure(
     groups: Sequence[Group], published: Published, levels: Sequence[str], look: Look | None = None
 ) -> Figure:
     """All groups of one protocol, one panel a level; published curves beneath where there are any."""
-    info = groups[0].info
-    synthetic = bool(info["dataset"]["synthetic"])
+    info = groups[0].record
+    synthetic = info.dataset.synthetic
     protocol = groups[0].protocol
     with style_context():
         figure = new_figure(0.6 + 3.4 * len(levels), 3.6)
@@ -110,7 +110,7 @@ def stream_figure(
             axes.set_xlabel("objects seen")
         grid[0].set_ylabel("AUROC (%)")
         legend(figure, _note(groups, not synthetic and protocol in published.protocols))
-        dataset = info["dataset"].get("title") or info["dataset"]["name"]
+        dataset = info.dataset.label
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}", synthetic)
     return figure
 

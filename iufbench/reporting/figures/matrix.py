@@ -71,10 +71,10 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
         bar.outline.set_visible(False)  # type: ignore[operator]
         bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
         bar.set_label(f"{level} {METRIC_LABELS.get(metric, metric)} (%)")
-        info = run.info
-        title = f"{info['strategy'].get('title') or info['strategy']['name']}: "
-        title += f"{info['protocol'].get('title') or info['protocol']['id']}, "
-        title += str(info["dataset"].get("title") or info["dataset"]["name"])
+        info = run.record
+        title = f"{info.strategy.label}: "
+        title += f"{info.protocol.label}, "
+        title += info.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")
         head(figure, title, run.synthetic)
     return figure

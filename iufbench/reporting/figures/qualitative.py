@@ -81,9 +81,9 @@ def qualitative_figure(example: Example, published: Published) -> Figure:
 
 
 def _place(group: Group, published: Published) -> str:
-    dataset = group.info["dataset"]
+    dataset = group.record.dataset
     title = protocol_title(group.protocol, [group], published)
-    return f"{dataset.get('title') or dataset['name']}, {title}"
+    return f"{dataset.label}, {title}"
 
 
 def _ticks(highest: float) -> list[int]:
@@ -175,8 +175,8 @@ def qualitative_figures(
     streams: dict[tuple[str, str, str], list[Group]] = {}
     for group in groups:
         if strategies is None or group.strategy in strategies:
-            data = group.info["dataset"]
-            streams.setdefault((data["name"], group.protocol, data["fingerprint"]), []).append(group)
+            data = group.record.dataset
+            streams.setdefault((data.name, group.protocol, data.fingerprint), []).append(group)
     found = []
     for (dataset, protocol, fingerprint), members in streams.items():
         twice = sum(key[:2] == (dataset, protocol) for key in streams) > 1

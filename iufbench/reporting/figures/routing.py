@@ -34,9 +34,9 @@ def routing_figure(run: Run) -> Figure:
         bar = figure.colorbar(colours, ax=axes, pad=0.015, fraction=0.05, aspect=12)
         bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
         bar.set_label("share of images (%)")
-        info = run.info
-        title = f"{info['strategy'].get('title') or info['strategy']['name']}: routing, "
-        title += str(info["dataset"].get("title") or info["dataset"]["name"])
+        record = run.record
+        title = f"{record.strategy.label}: routing, "
+        title += record.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")
         head(figure, title, run.synthetic)
     return figure

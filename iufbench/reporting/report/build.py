@@ -105,13 +105,13 @@ def _curves(groups: Sequence[Group], published: Published) -> str:
     look = styles([g.strategy for g in groups], published)
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        streams.setdefault((group.info["dataset"]["name"], group.protocol), []).append(group)
+        streams.setdefault((group.record.dataset.name, group.protocol), []).append(group)
     parts = []
-    for (dataset, protocol), members in streams.items():
+    for (_, protocol), members in streams.items():
         levels = [level for level in LEVELS if any("auroc" in g.runs[0].names(level) for g in members)]
         if not levels:
             continue
-        title = f"{members[0].info['dataset'].get('title') or dataset}, "
+        title = f"{members[0].record.dataset.label}, "
         title += protocol_title(protocol, members, published)
         names = ", ".join(dict.fromkeys(g.title for g in members))
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"

@@ -72,7 +72,7 @@ Entry = tuple[dict[str, str], list[Cell], str]
 def _measured(groups: Sequence[Group], published: Published) -> list[Entry]:
     entries: list[Entry] = []
     for group in groups:
-        links = ", ".join(f'<a href="#{anchor(r)}">seed {r.info["seed"]}</a>' for r in group.runs)
+        links = ", ".join(f'<a href="#{anchor(r)}">seed {r.record.seed}</a>' for r in group.runs)
         for level in LEVELS:
             for metric in group.runs[0].names(level):
                 fields = _fields(group, published) | {
@@ -87,18 +87,18 @@ def _measured(groups: Sequence[Group], published: Published) -> list[Entry]:
 
 
 def _fields(group: Group, published: Published) -> dict[str, str]:
-    dataset = group.info["dataset"]
+    dataset = group.record.dataset
     return {
-        "dataset": str(dataset.get("title") or dataset["name"]),
+        "dataset": dataset.label,
         "protocol": protocol_title(group.protocol, [group], published),
         "strategy": group.title,
-        "synthetic": "yes" if dataset["synthetic"] else "",
+        "synthetic": "yes" if dataset.synthetic else "",
     }
 
 
 def _published(groups: Sequence[Group], published: Published) -> list[Entry]:
     entries: list[Entry] = []
-    real = {g.protocol: g for g in groups if not g.info["dataset"]["synthetic"]}
+    real = {g.protocol: g for g in groups if not g.record.dataset.synthetic}
     for protocol, group in real.items():
         for method in published.methods_of():
             for level in LEVELS:
@@ -170,32 +170,31 @@ def _shaded(value: float, scale: Any, kind: str) -> str:
 
 def provenance(run: Run, notes: Sequence[str]) -> str:
     """Where a run's numbers come from: data, weights, software, command, recipe; with its matrices."""
-    info = run.info
-    environment, backbone = info.get("environment") or {}, info.get("backbone") or {}
-    dataset, strategy = info["dataset"], info["strategy"]
+    info, known = run.record, run.info
+    environment, backbone, dataset, strategy = info.environment, info.backbone, info.dataset, info.strategy
     facts = {
-        "command": info.get("command"),
-        "data": f"{dataset['name']}, licence: {dataset.get('licence') or 'unknown'}",
-        "data fingerprint": dataset["fingerprint"],
-        "order of objects": info["protocol"].get("order"),
-        "backbone": f"{backbone.get('name')}, {backbone.get('weights')}",
-        "weights sha256": backbone.get("weights_sha256"),
-        "image and map size": f"{info.get('image_size')}, {info.get('map_size')}",
-        "strategy": f"{strategy['name']}, version {strategy.get('version')}",
-        "uses": _plain(strategy.get("uses")),
-        "seeds": _plain(info.get("seeds")),
-        "device": f"{environment.get('device')}, {environment.get('threads')} threads",
-        "packages": _plain(environment.get("packages")),
-        "Python": environment.get("python"),
-        "git": _plain(environment.get("git")),
-        "started": info.get("started"),
-        "finished": info.get("finished"),
-        "seconds": _plain(info.get("seconds")),
-        "costs": _plain(info.get("costs")),
-        "iufbench": info.get("iufbench"),
+        "command": info.command,
+        "data": f"{dataset.name}, licence: {dataset.licence or 'unknown'}",
+        "data fingerprint": dataset.fingerprint,
+        "order of objects": info.protocol.order,
+        "backbone": f"{backbone.name}, {backbone.weights}",
+        "weights sha256": backbone.weights_sha256,
+        "image and map size": f"{info.image_size}, {info.map_size}",
+        "strategy": f"{strategy.name}, version {strategy.version}",
+        "uses": _plain(strategy.uses),
+        "seeds": _plain(info.seeds),
+        "device": f"{environment.device}, {environment.threads} threads",
+        "packages": _plain(environment.packages),
+        "Python": environment.python,
+        "git": _plain(environment.git),
+        "started": info.started,
+        "finished": info.finished,
+        "seconds": _plain(known.get("seconds")),
+        "costs": _plain(known.get("costs")),
+        "iufbench": info.iufbench,
     }
     lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v)
-    recipe = escape(json.dumps(info.get("recipe"), indent=1, ensure_ascii=False))
+    recipe = escape(json.dumps(info.recipe, indent=1, ensure_ascii=False))
     matrices = "".join(matrix(run, level) for level in LEVELS if "auroc" in run.names(level))
     warnings = "".join(f'<p class="warnings">{escape(note)}</p>' for note in notes)
     badge = f" {BADGE}" if run.synthetic else ""

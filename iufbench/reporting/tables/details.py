@@ -28,12 +28,12 @@ def detail_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     tables = []
     datasets: dict[str, dict[str, list[Group]]] = {}
     for group in groups:
-        protocols = datasets.setdefault(group.info["dataset"]["name"], {})
+        protocols = datasets.setdefault(group.record.dataset.name, {})
         protocols.setdefault(group.protocol, []).append(group)
     for dataset, protocols in datasets.items():
         for protocol, members in protocols.items():
-            info = members[0].info["dataset"]
-            where = f"{info.get('title') or dataset}, {protocol_title(protocol, members, published)}"
+            info = members[0].record.dataset
+            where = f"{info.label}, {protocol_title(protocol, members, published)}"
             stem = f"{dataset}_{protocol}"
             tables.append(_continual(f"continual_{stem}", where, members, notes))
             tables.append(_metrics(f"metrics_{stem}", where, members, notes))
@@ -62,7 +62,7 @@ def table(
     groups = list(dict.fromkeys(group for group, _ in rows))
     marks = dict(zip(groups, footnote_marks(len(groups))))
     noted = [Row(r.labels, r.cells, r.kind, not g.joint, marks[g]) for g, r in rows]
-    synthetic = bool(groups[0].info["dataset"]["synthetic"])
+    synthetic = groups[0].record.dataset.synthetic
     if synthetic:
         caption += " Synthetic data: not comparable with any published value."
     footnotes = []
@@ -169,9 +169,9 @@ def cost(*keys: str) -> Callable[[Run], float]:
     """A reader of one number of ``run.json``: the largest of a list, NaN when it was not recorded."""
 
     def value(run: Run) -> float:
-        found: Any = run.info
+        found: Any = run.record
         for key in keys:
-            found = found.get(key) if isinstance(found, dict) else None
+            found = getattr(found, key)
         if isinstance(found, list):
             found = max(found, default=None)
         return float(found) if isinstance(found, (int, float)) else np.nan
@@ -181,7 +181,7 @@ def cost(*keys: str) -> Callable[[Run], float]:
 
 def test_images_per_second(run: Run) -> float:
     """Test images scored per second of evaluation, over all experiences; NaN when not recorded."""
-    counts = run.info["dataset"].get("counts") or {}
+    counts = run.record.dataset.counts
     evaluated = run.metrics[["experience", "object"]].drop_duplicates()["object"]
     images = sum(counts.get(obj, {}).get("test", np.nan) for obj in evaluated)
     seconds = cost("seconds", "evaluate")(run)
@@ -210,10 +210,10 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
     for group in groups:
         cells = [measured([read(r) for r in group.runs], scale, d) for _, _, read, scale, d in COSTS]
         cells = [replace(c, sd=c.sd or None) for c in cells]  # a count that never varies has no spread
-        uses = group.info["strategy"].get("uses") or {}
+        uses = group.record.strategy.uses
         for key in ("object_id_at_training", "object_id_at_test"):
             cells.append(Cell(text="" if uses.get(key) is None else "yes" if uses[key] else "no"))
-        devices = {str((r.info.get("environment") or {}).get("device") or "") for r in group.runs}
+        devices = {str(r.record.environment.device or "") for r in group.runs}
         cells.append(Cell(text=", ".join(sorted(devices))))
         labels = (protocol_title(group.protocol, groups, published), *_labels(group))
         rows.append((group, Row(labels, tuple(cells))))
@@ -224,5 +224,5 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         "images and the frozen backbone. "
         "Times of different devices do not compare."
     )
-    title = f"{groups[0].info['dataset'].get('title') or name}: costs"
+    title = f"{groups[0].record.dataset.label}: costs"
     return table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)

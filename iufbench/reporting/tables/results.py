@@ -52,7 +52,7 @@ def protocol_title(protocol: str, groups: Sequence[Group], published: Published)
     if base in published.protocols:
         title = published.protocols[base][1]
     else:
-        titles = [g.info["protocol"].get("title") for g in groups if g.protocol.partition("+")[0] == base]
+        titles = [g.record.protocol.title for g in groups if g.protocol.partition("+")[0] == base]
         title = next((str(t) for t in titles if t), base)
     return f"{title}, order {order.removeprefix('order')}" if order else title
 
@@ -64,11 +64,11 @@ def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     """
     tables = []
     for dataset, members in _by_dataset(groups).items():
-        info = members[0].info["dataset"]
+        info = members[0].record.dataset
         family = members[0].protocol.partition("_")[0]
         known = [p for p in published.protocols if p.partition("_")[0] == family]
         ran = sorted(dict.fromkeys(g.protocol for g in members), key=lambda p: "+" in p)
-        if info["synthetic"]:
+        if info.synthetic:
             sets = [("", [p for p in known if p in ran] + [p for p in ran if p not in known], False)]
         else:
             sets = [
@@ -80,7 +80,7 @@ def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -
                 if not protocols or not any(g.runs[0].names(level) for g in members):
                     continue
                 quantities = [Quantity(p, level, s) for p in protocols for s in ("acc", "fm")]
-                title = info.get("title") or dataset
+                title = info.label
                 tables.append(
                     comparison(
                         f"results_{dataset}{suffix}_{level}",
@@ -108,12 +108,12 @@ def ablation_tables(groups: Sequence[Group], published: Published, notes: Notes)
     for dataset, members in _by_dataset(groups).items():
         for protocol in dict.fromkeys(g.protocol for g in members if g.strategy in reduced):
             chosen = [g for g in members if g.protocol == protocol and g.strategy in names]
-            synthetic = members[0].info["dataset"]["synthetic"]
+            synthetic = members[0].record.dataset.synthetic
             levels = [level for level in ("image", "pixel") if chosen[0].runs[0].names(level)]
             tables.append(
                 comparison(
                     f"ablation_{dataset}_{protocol}",
-                    f"Ablation on {chosen[0].info['dataset'].get('title') or dataset}, "
+                    f"Ablation on {chosen[0].record.dataset.label}, "
                     f"{protocol_title(protocol, members, published)}",
                     "AUROC",
                     [Quantity(protocol, level, s) for level in levels for s in ("acc", "fm")],
@@ -130,7 +130,7 @@ def one_by_one_tables(groups: Sequence[Group], published: Published, notes: Note
     """Streams of single objects beside what later papers report for them: values after the last object."""
     tables = []
     for dataset, members in _by_dataset(groups).items():
-        if members[0].info["dataset"]["synthetic"]:
+        if members[0].record.dataset.synthetic:
             continue
         for protocol in dict.fromkeys(g.protocol for g in members):
             methods = published.one_by_one_methods(protocol)
@@ -139,7 +139,7 @@ def one_by_one_tables(groups: Sequence[Group], published: Published, notes: Note
                     Quantity(protocol, "image", "acc_final"),
                     Quantity(protocol, "pixel", "acc_final", "ap"),
                 ]
-                title = f"{members[0].info['dataset'].get('title') or dataset}: objects one by one"
+                title = f"{members[0].record.dataset.label}: objects one by one"
                 name = f"one_by_one_{dataset}"
                 subject = "Image-level AUROC and pixel-level AP after the last object,"
                 tables.append(
@@ -156,7 +156,7 @@ def _unpublished(methods: Sequence[Method]) -> list[Method]:
 def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
     found: dict[str, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.info["dataset"]["name"], []).append(group)
+        found.setdefault(group.record.dataset.name, []).append(group)
     return found
 
 
@@ -186,11 +186,11 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
     for group in groups:
         settings.setdefault((*setting(group.runs[0]), group.joint), []).append(group)
     for members in settings.values():
-        data = {(frozenset(g.runs[0].objects), g.info["dataset"]["fingerprint"]) for g in members}
+        data = {(frozenset(g.runs[0].objects), g.record.dataset.fingerprint) for g in members}
         clash = len({g.protocol for g in members}) < len(members) or len({o for o, _ in data}) < len(data)
         parts: dict[object, list[Group]] = {}
         for group in members:
-            key = (group.recipe_hash, group.info["dataset"]["fingerprint"]) if clash else ()
+            key = (group.recipe_hash, group.record.dataset.fingerprint) if clash else ()
             parts.setdefault(key, []).append(group)
         for part in parts.values():
             lines.append(Line(_recipe_label(part), tuple(part)))
@@ -199,9 +199,9 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
 
 def _recipe_label(groups: Sequence[Group]) -> str:
     hashes = list(dict.fromkeys(g.recipe_hash for g in groups))
-    backbone = groups[0].info.get("backbone") or {}
+    backbone = groups[0].record.backbone
     words = [groups[0].preset, hashes[0] if len(hashes) == 1 else f"{len(hashes)} recipes"]
-    if backbone.get("random"):
+    if backbone.random:
         words.append("random weights")
     return " ".join(word for word in words if word)
 
@@ -220,7 +220,7 @@ def comparison(
 
     Bounds come first, then ``methods`` in their order with the published rows, then all others by family.
     """
-    synthetic = bool(groups[0].info["dataset"]["synthetic"])
+    synthetic = groups[0].record.dataset.synthetic
     wanted = {q.protocol for q in quantities}
     groups = [g for g in groups if g.protocol in wanted]
     rows: list[Row] = []

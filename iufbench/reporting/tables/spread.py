@@ -26,10 +26,10 @@ def order_families(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
     found: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
         base = group.protocol.partition("+")[0]
-        fingerprint = group.info["dataset"]["fingerprint"]
+        fingerprint = group.record.dataset.fingerprint
         run = group.runs[0]
         key = (
-            group.info["dataset"]["name"],
+            group.record.dataset.name,
             base,
             fingerprint,
             group.recipe_hash,
@@ -55,7 +55,7 @@ def spread_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     """For every data set and protocol one table: rows are strategies and what is averaged over."""
     found: dict[tuple[str, str], list[Group]] = {}
     for group in sorted(groups, key=lambda g: order_of(g.protocol) != "own"):
-        key = (group.info["dataset"]["name"], group.protocol.partition("+")[0])
+        key = (group.record.dataset.name, group.protocol.partition("+")[0])
         found.setdefault(key, []).append(group)
     return [
         _table(f"spread_{dataset}_{base}", base, members, published, notes)
@@ -74,8 +74,8 @@ def _table(name: str, base: str, groups: Sequence[Group], published: Published, 
                 if len(values) and not np.isnan(values).all():
                     labels = (level, heading(summary), *_labels(members))
                     rows.append(Row(labels, _cells(values), note=mark))
-    info = groups[0].info["dataset"]
-    synthetic = bool(info["synthetic"])
+    info = groups[0].record.dataset
+    synthetic = info.synthetic
     caption = (
         "AUROC in percent: mean ± sample standard deviation (number of values); interval: 95 % percentile "
         "bootstrap of the mean, which with few values is narrow and rough. Over seeds: one value a seed, in "
@@ -86,8 +86,7 @@ def _table(name: str, base: str, groups: Sequence[Group], published: Published, 
         caption += " Synthetic data: not comparable with any published value."
     return Table(
         name=name,
-        title=f"{info.get('title') or info['name']}, {protocol_title(base, groups, published)}: "
-        "spread over seeds and orders",
+        title=f"{info.label}, {protocol_title(base, groups, published)}: spread over seeds and orders",
         caption=caption,
         definitions=definitions(SUMMARIES),
         label_columns=("Level", "Summary", "Strategy", "Recipe", "Over"),
@@ -103,7 +102,7 @@ def _labels(members: Sequence[Group]) -> tuple[str, str, str]:
     if len(members) > 1:
         over = "orders " + ", ".join(order_of(g.protocol) for g in members)
     else:
-        seeds = [str(run.info["seed"]) for run in first.runs]
+        seeds = [str(run.seed) for run in first.runs]
         over = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)}; order {order_of(first.protocol)}"
     return first.title, f"{first.preset} {first.recipe_hash}".strip(), over
 

@@ -1,0 +1,256 @@
+"""``run.json``: one typed description for whoever writes it and whoever reads it.
+
+A field that a later version adds has a default here, so that older files stay readable; a key that this
+version does not know is kept (top level) or ignored (below), so that newer files of the same format are, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import read_json, write_json
+from iufbench.support.provenance import Environment
+
+FORMAT = 1
+INFO = "run.json"
+COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
+PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")  # lists among the costs
+
+
+def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
+    """The identity of a run, which is also its place below ``<results>/runs``.
+
+    Raises InputError when a name cannot be one folder name.
+    """
+    for what, name in (
+        ("data set", dataset),
+        ("protocol", protocol),
+        ("strategy", strategy),
+        ("recipe hash", recipe_hash),
+    ):
+        if not name or name.startswith(".") or any(c in "/\\\0" or ord(c) < 32 for c in name):
+            raise InputError(
+                f"{what} name {name!r} cannot be a folder name: "
+                "use no '/', '\\', control characters or leading '.'"
+            )
+        if len(name.encode("utf-8", "surrogatepass")) > 200:
+            raise InputError(
+                f"{what} name {name[:40]!r}... is too long for a folder name (200 bytes at most)"
+            )
+    return f"{dataset}/{protocol}/{strategy}/{recipe_hash}/seed{seed}"
+
+
+def run_path(
+    results: Path | str, dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int
+) -> Path:
+    """Where a run lives; creates nothing."""
+    return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
+
+
+@dataclass
+class DatasetRecord:
+    """The data of a run. ``counts``: per object ``train`` and ``test`` images; ``fingerprint`` of the file
+    list and sizes; ``root``: where the data lay; ``notes``: what the reader found worth saying."""
+
+    name: str
+    synthetic: bool
+    fingerprint: str
+    title: str | None = None
+    root: str | None = None
+    has_masks: bool | None = None
+    notes: list[str] = field(default_factory=list)
+    licence: str | None = None
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        return self.title or self.name
+
+
+@dataclass
+class ProtocolRecord:
+    """``experiences``: the objects of each experience, in the order in which they were trained."""
+
+    id: str
+    experiences: list[list[str]]
+    title: str | None = None
+    order: str | None = None
+    version: int | None = None
+
+    @property
+    def label(self) -> str:
+        return self.title or self.id
+
+
+@dataclass
+class StrategyRecord:
+    """``uses``: what the learner relies on (``learning.context.Uses``); the hashes are SHA-256 of the card
+    file and of the learner's source file."""
+
+    name: str
+    title: str | None = None
+    family: str | None = None
+    version: int | None = None
+    uses: dict[str, Any] = field(default_factory=dict)
+    card_sha256: str | None = None
+    learner_sha256: str | None = None
+
+    @property
+    def label(self) -> str:
+        return self.title or self.name
+
+
+@dataclass
+class BackboneRecord:
+    """The frozen backbone; ``random``: without pretrained weights."""
+
+    name: str | None = None
+    weights: str | None = None
+    weights_sha256: str | None = None
+    random: bool | None = None
+
+
+@dataclass
+class Seconds:
+    """Wall time of the parts of a run over all processes that did it; NaN where it was not recorded."""
+
+    features: float = math.nan
+    train: float = math.nan
+    evaluate: float = math.nan
+    total: float = math.nan
+
+
+@dataclass
+class Costs:
+    """What a run needed; lists have one entry per trained experience, None: not recorded.
+
+    ``bytes_kept``: carried into the next experience besides the deployed weights; ``replayed_images``: stored
+    old training images; ``trained_images``: images shown, epochs counted; memory in MiB.
+    """
+
+    parameters_total: int | None = None
+    parameters_trainable: int | None = None
+    trained_images: list[int] = field(default_factory=list)
+    replayed_images: list[int] = field(default_factory=list)
+    bytes_kept: list[int] = field(default_factory=list)
+    train_images_per_s: float | None = None
+    peak_memory_mb: float | None = None
+    peak_device_memory_mb: float | None = None
+
+
+@dataclass
+class SharedBase:
+    """The run whose base experience a sweep took over, and where that was trained."""
+
+    run: str
+    environment: Environment
+
+
+@dataclass
+class RunRecord:
+    """Everything that ``run.json`` says about a run.
+
+    ``id`` is the place below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
+    ``request`` are the options of ``iufbench run`` (``cards.request.Request``), ``recipe`` the resolved card;
+    ``summary``: level -> summary name -> value of AUROC; ``records_sha256``: hashes of the files of results;
+    ``resumed``: how many experiences were trained each time the run was resumed; ``other``: keys that this
+    version does not know.
+    """
+
+    id: str
+    status: str
+    recipe_hash: str
+    seed: int
+    dataset: DatasetRecord
+    protocol: ProtocolRecord
+    strategy: StrategyRecord
+    iufbench: str | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    seeds: dict[str, int | None] = field(default_factory=dict)
+    backbone: BackboneRecord = field(default_factory=BackboneRecord)
+    image_size: int | None = None
+    map_size: int | None = None
+    environment: Environment = field(default_factory=Environment)
+    request: dict[str, Any] = field(default_factory=dict)
+    command: str | None = None
+    started: str | None = None
+    finished: str | None = None
+    seconds: Seconds = field(default_factory=Seconds)
+    costs: Costs = field(default_factory=Costs)
+    summary: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    records_sha256: dict[str, str] = field(default_factory=dict)
+    resumed: list[int] = field(default_factory=list)
+    shared_base: SharedBase | None = None
+    error: str | None = None
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return self.status == COMPLETE
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values as in ``run.json``; what was not recorded is left out."""
+        plain = dataclasses.asdict(self)
+        other = plain.pop("other")
+        for part in ("seconds", "costs"):
+            plain[part] = {k: v for k, v in plain[part].items() if v is not None and v == v}
+        optional = [f.name for f in dataclasses.fields(self) if f.default_factory is not dataclasses.MISSING]
+        empty = [k for k, v in plain.items() if v is None or (k in optional and not v)]
+        return {"format": FORMAT, **{k: v for k, v in plain.items() if k not in empty}, **other}
+
+
+_FIELDS = {f.name for f in dataclasses.fields(RunRecord)} - {"other"} | {"format"}
+
+
+def record_from(plain: Mapping[str, Any], where: Path | str) -> RunRecord:
+    """The record that ``as_dict`` described. RunError naming file and key for what is not of its type."""
+    if plain.get("format") != FORMAT:
+        raise RunError(
+            f"{where}: format {plain.get('format')!r}; this iufbench reads format {FORMAT} "
+            f"(written by iufbench {plain.get('iufbench')})"
+        )
+    try:
+        record = msgspec.convert({k: v for k, v in plain.items() if k != "other"}, RunRecord)
+    except msgspec.ValidationError as error:
+        reason, _, key = str(error).partition(" - at `$.")
+        key = key.rstrip("`")
+        raise RunError(f"{where}: {key + ': ' if key else ''}{reason[:1].lower()}{reason[1:]}") from error
+    record.other = {k: v for k, v in plain.items() if k not in _FIELDS}
+    _check(record, where)
+    return record
+
+
+def _check(record: RunRecord, where: Path | str) -> None:
+    experiences = record.protocol.experiences
+    if not experiences or not all(experiences):
+        raise RunError(f"{where}: protocol.experiences must be a list of non-empty lists of objects")
+    objects = [obj for experience in experiences for obj in experience]
+    if len(set(objects)) < len(objects):
+        raise RunError(f"{where}: protocol.experiences must name every object once")
+    try:
+        expected = run_id(
+            record.dataset.name, record.protocol.id, record.strategy.name, record.recipe_hash, record.seed
+        )
+    except InputError as error:
+        raise RunError(f"{where}: {error}") from error
+    if record.id != expected:
+        raise RunError(f"{where}: id is {record.id!r} but its own fields say {expected!r}")
+
+
+def read_record(run: Path) -> RunRecord:
+    """``run.json`` of a run directory. RunError when it is damaged, naming file and key."""
+    return record_from(read_json(run / INFO), run / INFO)
+
+
+def write_record(run: Path | str, record: RunRecord) -> Path:
+    """Write ``run.json`` atomically."""
+    return write_json(Path(run) / INFO, record.as_dict())
