@@ -175,6 +175,6 @@ def test_run_json_says_all_that_is_needed_to_repeat(made):
 def test_settings_of_the_surroundings_are_recorded(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert environment("cpu", 1)["variables"]["OMP_NUM_THREADS"] == "3"
-    assert "CUDA_VISIBLE_DEVICES" not in environment("cpu", 1)["variables"]
-    assert json.dumps(environment("cpu", np.int64(1).item()))
+    assert environment("cpu", 1).variables["OMP_NUM_THREADS"] == "3"
+    assert "CUDA_VISIBLE_DEVICES" not in environment("cpu", 1).variables
+    assert json.dumps(vars(environment("cpu", np.int64(1).item())))
