@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from tiny import assembled
 
+from iufbench.cards.layers import merge
 from iufbench.cards.registry import card_paths
-from iufbench.cards.strategies import FAMILIES, Resources, load_strategy, merge, resolve
+from iufbench.cards.strategies import FAMILIES, Resources, load_strategy, resolve
+from iufbench.models.position import SinePosition
 from iufbench.support.errors import InputError
 
 CARD = """
@@ -48,6 +51,33 @@ def test_later_sources_win(card):
     assert resolve(card, "visa", "visa_8_1x4", "paper").base.epochs == 8
     assert resolve(card, "visa", "visa_8_1x4", "quick").base.epochs == 2
     assert resolve(card, "visa", "visa_8_1x4", "quick", ["base.epochs=9"]).base.epochs == 9
+
+
+def test_a_cards_own_value_wins_over_an_inherited_preset(card, tmp_path):
+    """Its own preset wins over both; what it does not mention stays as the inherited preset has it."""
+    text = "extends: mine\nbase: {epochs: 6}\nnetwork: {standardise: false}\n"
+    (tmp_path / "child.yaml").write_text(text)
+    (tmp_path / "mine.yaml").write_text(CARD.replace("{epochs: 2}", "{epochs: 2, lr: 5e-3}"))
+    child = load_strategy(str(tmp_path / "child.yaml"))
+    assert resolve(child, "mvtec", "mvtec_14_1", "quick").base.epochs == 6
+    assert resolve(child, "visa", "visa_8_1x4", "quick").base.epochs == 6
+    assert resolve(child, "mvtec", "mvtec_14_1", "quick").base.lr == 5e-3
+    (tmp_path / "child.yaml").write_text(text + "presets: {quick: {base: {epochs: 1}}}\n")
+    child = load_strategy(str(tmp_path / "child.yaml"))
+    assert resolve(child, "mvtec", "mvtec_14_1", "quick").base.epochs == 1
+    assert child.sources["base", "epochs"] == child.sources["presets", "quick", "base", "epochs"] == "child"
+    assert child.sources["presets", "quick", "base", "lr"] == child.sources["increment", "epochs"] == "mine"
+
+
+def test_position_and_mask_switches_are_card_keys():
+    card = load_strategy("uniad")
+    recipe = resolve(card, "visa", "visa_8_1x4", "paper")
+    told = ["network.position=sine", "network.mask_switches=[true, false, true]"]
+    other = resolve(card, "visa", "visa_8_1x4", "paper", told)
+    assert (other.network.position, other.network.mask_switches) == ("sine", (True, False, True))
+    assert other.fingerprint() != recipe.fingerprint()
+    with pytest.raises(InputError, match="mask_switches must be three"):
+        resolve(card, "visa", "visa_8_1x4", "paper", ["network.mask_switches=[true]"])
 
 
 def test_a_number_without_a_dot_before_its_exponent_is_a_number(card):
@@ -127,3 +157,10 @@ def test_merge_leaves_its_arguments_alone():
     base = {"a": {"b": 1}}
     assert merge(base, {"a": {"c": 2}}) == {"a": {"b": 1, "c": 2}}
     assert base == {"a": {"b": 1}}
+
+
+@pytest.mark.parametrize("strategy", ["uniad", "iuf"])
+def test_position_and_mask_switches_reach_the_network(strategy, data, tmp_path):
+    told = ("network.position=sine", "network.mask_switches=[true, false, true]")
+    model = assembled(strategy, data, tmp_path, settings=told)[1].strategy.model
+    assert isinstance(model.pos_embed, SinePosition) and model.mask_switches == (True, False, True)

@@ -1,13 +1,12 @@
 """Strategy cards: a YAML file with everything that defines a recipe, resolved into typed values.
 
-Order of precedence, later wins: what the card ``extends``, the card itself, its ``per_dataset`` and
-``per_protocol`` overrides, the preset, ``--set``. The resolved card is written into the run directory;
-its hash identifies the recipe in tables.
+Order of precedence, later wins: what the card ``extends`` (presets included), the card itself, its own
+``per_dataset`` and ``per_protocol`` overrides, its own preset, ``--set``. The resolved card is written into
+the run directory; its hash identifies the recipe in tables.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import json
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import yaml
 
+from iufbench.cards.layers import SECTIONS, extended, leaves, merge
 from iufbench.cards.registry import MOVED, find_card
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
@@ -61,11 +61,16 @@ class Backbone:
 
 
 _LATER_BACKBONE: dict[str, Any] = {"groups": None, "norm": False, "vector": "none"}
+_LATER_NETWORK: dict[str, Any] = {"position": "learned", "mask_switches": [True, True, True]}
 
 
 @dataclass(frozen=True)
 class Network:
-    """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values."""
+    """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values.
+
+    ``position``: the code of a token's place, ``learned`` or ``sine``. ``mask_switches``: where the neighbour
+    mask acts: encoder, decoder's look at the encoder's output, decoder's look at its own earlier output.
+    """
 
     hidden: int = number(256, at_least=4, at_most=16384)
     heads: int = number(8, at_least=1, at_most=1024)
@@ -74,9 +79,17 @@ class Network:
     decoder_layers: int = number(4, at_least=1, at_most=256)
     dropout: float = number(0.1, at_least=0, below=1)
     neighbour_mask: int | None = number(None, at_least=1)
+    mask_switches: tuple[bool, ...] = (True, True, True)
+    position: Literal["learned", "sine"] = "learned"
     jitter_scale: float = number(20.0, at_least=0)
     jitter_probability: float = number(1.0, at_least=0, at_most=1)
     standardise: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.mask_switches) != 3:
+            raise InputError(
+                f"network.mask_switches must be three of true and false, not {len(self.mask_switches)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -147,7 +160,11 @@ class Recipe:
         for words in ("title", "description", "family", "provenance", "evaluation_batch_size", "resources"):
             content.pop(words)
         # Keys that came later leave the identity of older runs alone where they say what was the case then.
-        for block, later in ((content, {"score": "pooled_max"}), (content["backbone"], _LATER_BACKBONE)):
+        for block, later in (
+            (content, {"score": "pooled_max"}),
+            (content["backbone"], _LATER_BACKBONE),
+            (content["network"], _LATER_NETWORK),
+        ):
             for key, usual in later.items():
                 if block[key] == usual:
                     del block[key]
@@ -159,18 +176,19 @@ class Recipe:
 
 @dataclass(frozen=True)
 class StrategyCard:
-    """A strategy card as written, with what it extends merged in, before presets and overrides."""
+    """A strategy card as written, with what it extends merged in, before presets and overrides.
+
+    ``sources``: the keys that lead to a value -> the name of the card that says it.
+    """
 
     name: str
     path: Path
     content: dict[str, Any]
+    sources: dict[tuple[str, ...], str] = field(default_factory=dict, repr=False)
 
     @property
     def title(self) -> str:
         return str(self.content.get("title", self.name))
-
-
-_SECTIONS = ("presets", "per_dataset", "per_protocol")
 
 
 _PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
@@ -262,35 +280,30 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def load_strategy(name: str) -> StrategyCard:
     """The card of a strategy by name, or from a path to a ``.yaml`` file."""
     path = find_card("strategy", name)
-    return StrategyCard(name=path.stem, path=path, content=_extended(path, ()))
+    content, sources = _extended(path, ())
+    return StrategyCard(name=path.stem, path=path, content=content, sources=sources)
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
+    """A card's content over what it extends, and for every value the name of the card that says it."""
     if path.resolve() in seen:
         raise InputError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
-    content = read_yaml(path)
-    parent = content.pop("extends", None)
-    if parent is None:
-        return content
-    if not isinstance(parent, str):
-        raise InputError(f"{path}: extends must be the name of a card, not {parent!r}")
-    beside = path.parent / f"{parent}.yaml"
-    try:
-        parent_path = beside if beside.is_file() else find_card("strategy", parent)
-    except InputError as error:
-        raise InputError(f"{path}: extends: {error}") from error
-    return merge(_extended(parent_path, (*seen, path.resolve())), content)
-
-
-def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``top`` over ``base``, mapping by mapping; lists and values are replaced whole."""
-    result = copy.deepcopy(dict(base))
-    for key, value in top.items():
-        if isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
-            result[key] = merge(result[key], value)
-        else:
-            result[key] = copy.deepcopy(value)
-    return result
+    own = read_yaml(path)
+    parent = own.pop("extends", None)
+    inherited: dict[str, Any] = {}
+    sources: dict[tuple[str, ...], str] = {}
+    if parent is not None:
+        if not isinstance(parent, str):
+            raise InputError(f"{path}: extends must be the name of a card, not {parent!r}")
+        beside = path.parent / f"{parent}.yaml"
+        try:
+            parent_path = beside if beside.is_file() else find_card("strategy", parent)
+        except InputError as error:
+            raise InputError(f"{path}: extends: {error}") from error
+        inherited, sources = _extended(parent_path, (*seen, path.resolve()))
+    content = extended(inherited, own)
+    said = {leaf: path.stem for leaf, _ in leaves(own)}
+    return content, {leaf: said.get(leaf) or sources[leaf] for leaf, value in leaves(content) if value != {}}
 
 
 def resolve(
@@ -306,7 +319,7 @@ def resolve(
     ``settings`` are ``key=value`` texts as given to ``--set``; ``overrides`` is a mapping that other
     options stand for (``--backbone``). Raises InputError naming the file or ``--set`` and the key.
     """
-    content = {k: v for k, v in card.content.items() if k not in _SECTIONS}
+    content = {k: v for k, v in card.content.items() if k not in SECTIONS}
     for section, key in (("per_dataset", dataset), ("per_protocol", protocol), ("presets", preset)):
         block = card.content.get(section, {})
         if not isinstance(block, Mapping):

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.layers import annotated
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
 from iufbench.cards.registry import card_paths, find_card, load_class
 from iufbench.cards.strategies import StrategyCard, load_strategy, read_yaml
@@ -97,13 +98,15 @@ def run_rows(results: Path) -> list[dict[str, Any]]:
 def content_of(kind: str, name: str) -> dict[str, Any]:
     """What a card or a run directory contains.
 
-    A strategy card has what it extends merged in, and ``uses``: what its learner declares to rely on.
+    A strategy card has what it extends merged in, ``uses``: what its learner declares to rely on, and
+    ``sources``: which card each value comes from.
     """
     if kind == "run":
         return load_run(name).info
     if kind == "strategy":
         card = load_strategy(name)
-        return {**card.content, "uses": _declared(card)}
+        sources = {".".join(path): source for path, source in card.sources.items()}
+        return {**card.content, "uses": _declared(card), "sources": sources}
     if kind == "protocol":
         dataset, protocol = find_protocol(name)
         if protocol is None:  # only the grammar knows it
@@ -127,6 +130,9 @@ def _declared(card: StrategyCard) -> dict[str, Any]:
 def as_text(kind: str, name: str, content: dict[str, Any]) -> str:
     if kind == "run":
         return describe_results(load_run(name))
+    if kind == "strategy":
+        shown = {key: value for key, value in content.items() if key != "sources"}
+        return "\n".join(annotated(shown, load_strategy(name).sources))
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=100).rstrip()
 
 

@@ -123,6 +123,8 @@ class ReconstructionStrategy(Resumable):
             "decoder_layers": network.decoder_layers,
             "dropout": network.dropout,
             "neighbour_mask": None if mask is None else (mask, mask),
+            "mask_switches": network.mask_switches,
+            "position": network.position,
             "jitter_scale": network.jitter_scale,
             "jitter_probability": network.jitter_probability,
             "standardise": network.standardise,
