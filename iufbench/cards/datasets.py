@@ -21,8 +21,9 @@ class DataSetCard:
     ``counts`` come from a list of files or were only collected from papers and recollection: a difference
     from the latter is a warning, not an error. ``orders`` are published orders of objects, by name.
 
-    ``without`` names metrics that mean something else on this data set and are not computed;
-    ``kinds`` maps a name to defect types whose image AUROC is given apart (``auroc_<name>``).
+    ``masks``: whether defects are annotated in pixels. ``without`` names metrics that mean something else on
+    this data set and are not computed; ``kinds`` maps a name to the defect types whose image AUROC is given
+    apart, as ``auroc_<name>``.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DataSetCard:
     orders: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     kinds: dict[str, Any] = field(default_factory=dict)
+    masks: bool = True
     licence: str = ""
     home: str = ""
     download: dict[str, Any] = field(default_factory=dict)
@@ -51,10 +53,10 @@ class DataSetCard:
 def dataset_cards() -> dict[str, DataSetCard]:
     """Every data set that has a card, by name."""
     paths = card_paths("dataset")
-    return {name: build(DataSetCard, _content(path), str(path)) for name, path in paths.items()}
+    return {name: build(DataSetCard, dataset_content(path), str(path)) for name, path in paths.items()}
 
 
-def _content(path: Path) -> dict[str, Any]:
+def dataset_content(path: Path) -> dict[str, Any]:
     """The card's keys over those of the card that it ``extends``, which may not extend another one."""
     content = read_yaml(path)
     parent = content.pop("extends", None)

@@ -13,7 +13,7 @@ from iufbench.support.errors import InputError
 
 
 @click.command()
-@click.argument("dataset", metavar="[mvtec|visa]")
+@click.argument("dataset", metavar="DATASET")
 @click.argument("folder", metavar="DIR", type=FOLDER)
 @click.option("--url", help="A mirror of the official archive, or with --sha256 another archive.")
 @click.option("--sha256", help="What the archive at --url must have [default: the official one].")
@@ -24,25 +24,26 @@ def download(
 ) -> None:
     """Fetch the official archive of a data set and unpack it to DIR, verified and all or nothing.
 
-    An interrupted download goes on where it was when the same command is given again. MVTec AD takes
-    about 11 GB of disk (archive and images), VisA 4 GB.
+    For data sets whose card knows a checksum (an unknown name lists them). Several addresses are tried in
+    order; an interrupted download resumes when the same command is given again. MVTec AD takes about 11 GB of
+    disk (archive and images), VisA 4 GB.
 
     \b
     iufbench data download visa ~/data/visa
     iufbench data check ~/data/visa --dataset visa
     """
-    from iufbench.data.download.download import archive_of, card_to_download, complete_root, download_dataset
+    from iufbench.data.download.download import archives_of, card_to_download, complete_root, download_dataset
     from iufbench.support.progress import Progress
 
     card = card_to_download(dataset)
-    archive = archive_of(card, url, sha256)
+    archives = archives_of(card, url, sha256)
     root = complete_root(card, folder)
     if root is not None:
         click.echo(f"{card.title} is complete in {root}: nothing to do", err=True)
     else:
         _require_acceptance(f"{card.title} is licensed under {card.licence}, see {card.home}", accept_licence)
         try:
-            root = download_dataset(card, folder, archive, Progress(-1 if quiet else 0))
+            root = download_dataset(card, folder, archives, Progress(-1 if quiet else 0))
         except KeyboardInterrupt as stop:
             click.echo(f"\ninterrupted: {stop}", err=True)
             raise SystemExit(130) from stop

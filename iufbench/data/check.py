@@ -22,6 +22,7 @@ CHUNK = 16
 MASK_VALUES = 16  # the official masks have at most this many values: 0 and 255, or 0 and classes
 Result = tuple[bytes, list[str], list[str]]
 KINDS = ("train", "test_good", "test_defective")
+MORE_KINDS = ("train_defective", "validation")  # shown where a data set has them
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Report:
     counts: dict[str, dict[str, int]]
     expected: Mapping[str, Mapping[str, int]] | None
     findings: list[Finding]
+    counts_are: str = "official"
 
     @property
     def errors(self) -> int:
@@ -62,22 +64,27 @@ class Report:
         lines = []
         if self.counts:
             width = max(len("object"), *map(len, self.counts))
-            lines.append(f"{'object':{width}}  {'train':>11}  {'test good':>11}  {'defective':>11}")
+            more = [kind for kind in MORE_KINDS if any(kind in found for found in self.counts.values())]
+            titles = ["train", "test good", "defective", *(kind.replace("_", " ") for kind in more)]
+            lines.append(f"{'object':{width}}  " + "  ".join(f"{title:>11}" for title in titles))
         for name, found in self.counts.items():
-            wanted = (self.expected or {}).get(name, found)
-            cells = [_count(found[kind], wanted[kind]) for kind in KINDS]
+            wanted = (self.expected or {}).get(name, {})
+            cells = [_count(found.get(kind, 0), wanted.get(kind)) for kind in (*KINDS, *more)]
             lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>11}" for cell in cells))
         for f in self.findings:
             lines.append(one_line(f"{f.severity}: {f.path or f.object or self.dataset}: {f.message}"))
-        official = "no official counts" if self.expected is None else "counts compared with the official ones"
+        compared = (
+            f"counts compared with the {'official' if self.counts_are == 'official' else 'collected'} ones"
+        )
+        official = "no official counts" if self.expected is None else compared
         number = f"{self.images} images, {len(self.counts)} objects ({official})"
         warnings = len(self.findings) - self.errors
         lines.append(f"{self.dataset}: {number}, {self.errors} errors, {warnings} warnings")
         return "\n".join(lines)
 
 
-def _count(found: int, official: int) -> str:
-    return str(found) if found == official else f"{found} of {official}"
+def _count(found: int, official: int | None) -> str:
+    return str(found) if official is None or found == official else f"{found} of {official}"
 
 
 def check_folder(root: Path, name: str, workers: int | None = None, progress: bool = True) -> Report:
@@ -103,14 +110,16 @@ def check_folder(root: Path, name: str, workers: int | None = None, progress: bo
                 if str(fault) != str(error):
                     findings.append(Finding("error", one, "", str(fault)))
     synthetic = any(dataset.synthetic for dataset in opened)
-    expected = None if card is None or synthetic else card.counts
+    expected = None if card is None or synthetic else card.counts or None
+    certain = card is None or card.counts_are == "official"
     counts: dict[str, dict[str, int]] = {}
     for dataset in opened:
         counts |= dataset.counts()
         own = expected if expected is None or not findings else {o: expected[o] for o in dataset.objects}
-        findings += check_dataset(dataset, own, workers, progress)
+        findings += check_dataset(dataset, own, workers, progress, certain)
     images = sum(len(dataset.samples) for dataset in opened)
-    return Report(opened[0].name if opened else name, images, counts, expected, findings)
+    filed = opened[0].name if opened else name
+    return Report(filed, images, counts, expected, findings, "official" if certain else "unverified")
 
 
 def check_dataset(
@@ -118,20 +127,22 @@ def check_dataset(
     expected: Mapping[str, Mapping[str, int]] | None = None,
     workers: int | None = None,
     progress: bool = True,
+    certain: bool = True,
 ) -> list[Finding]:
     """Everything that is wrong with a data set; an empty list when nothing is.
 
     ``expected``: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set
-    card; None skips the counts. Checked: counts, that both kinds of test images are there (a warning),
-    that every image can be decoded, that every mask fits its image and marks something (a warning where
-    it marks everything or looks smoothed), and equal pictures: an error where one is listed as normal and
-    as defective, a warning where a test image is also a training image.
+    card; None skips the counts; a difference is a warning only where they are not ``certain``. Checked:
+    counts, that both kinds of test images are there (a warning), that every image can be decoded, that every
+    mask fits its image and marks something (a warning where it marks everything or looks smoothed), and equal
+    pictures: an error where one is listed as normal and as defective, a warning where a test image is also a
+    training image.
 
     ``workers``: processes, None for one per available core; the result does not depend on it. A bar
     is shown on a terminal when ``progress``. Raises RunError if a worker process dies.
     """
     findings = _one_kind_findings(dataset)
-    findings += [] if expected is None else _count_findings(dataset, expected)
+    findings += [] if expected is None else _count_findings(dataset, expected, certain)
     pictures: dict[bytes, list[Sample]] = {}
     with tqdm(
         total=len(dataset.samples), desc="check", unit="image", disable=None if progress else True
@@ -150,18 +161,22 @@ def _relative(dataset: DataSet, sample: Sample) -> str:
     return sample.image.relative_to(dataset.root).as_posix()
 
 
-def _count_findings(dataset: DataSet, expected: Mapping[str, Mapping[str, int]]) -> list[Finding]:
+def _count_findings(
+    dataset: DataSet, expected: Mapping[str, Mapping[str, int]], certain: bool
+) -> list[Finding]:
     findings = []
+    severity: Literal["error", "warning"] = "error" if certain else "warning"
     found = dataset.counts()
     for name, counts in expected.items():
         if name not in found:
             findings.append(Finding("error", name, "", f"object {name!r} is missing"))
             continue
         for kind, want in counts.items():
-            have = found[name][kind]
+            have = found[name].get(kind, 0)
             if have != want:
-                text = f"{have} {kind.replace('_', ' ')} images, officially {want}"
-                findings.append(Finding("error", name, "", text))
+                source = "officially" if certain else "according to papers and recollection"
+                text = f"{have} {kind.replace('_', ' ')} images, {source} {want}"
+                findings.append(Finding(severity, name, "", text))
     extra = [name for name in dataset.objects if name not in expected]
     return findings + [Finding("warning", n, "", f"object {n!r} is not an official one") for n in extra]
 

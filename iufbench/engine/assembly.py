@@ -98,9 +98,10 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
         )
-    dataset = plan.dataset
+    dataset, data_card = plan.dataset, plan.dataset_card
+    kinds, without = (data_card.kinds, data_card.without) if data_card else ({}, ())
     tests = [
-        ObjectTest.of(n, s, dataset.root, MAP_SIZE, dataset.is_masked(n))
+        ObjectTest.of(n, s, dataset.root, MAP_SIZE, dataset.is_masked(n), kinds, without)
         for n, s in zip(plan.protocol.objects, built.tests)
     ]
     evaluation = ObjectEvaluation(tests, recipe.score)

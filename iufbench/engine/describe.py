@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Any
 
 import yaml
 
-from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_cards, dataset_content
 from iufbench.cards.layers import annotated
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
 from iufbench.cards.registry import card_paths, find_card, load_class
 from iufbench.cards.strategies import StrategyCard, load_strategy, read_yaml
-from iufbench.data.datasets import known_objects
+from iufbench.data.datasets import default_root, known_objects
 from iufbench.engine.plan import Plan, image_counts, iterations
 from iufbench.metrics import continual, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
@@ -68,11 +69,21 @@ def dataset_rows() -> list[dict[str, Any]]:
             "dataset": c.name,
             "title": c.title,
             "objects": len(c.objects),
-            "layout": c.layout,
+            "images": sum(n for counts in c.counts.values() for n in counts.values()) or "unknown",
+            "masks": "yes" if c.masks else "no",
+            "here": _place_of(c.name),
             "licence": c.licence,
         }
         for c in dataset_cards().values()
     ]
+
+
+def _place_of(name: str) -> str:
+    """Where a data set lies on this machine, as far as ``$IUFBENCH_DATA`` and installed packages tell."""
+    root = default_root(name)
+    if root is not None and root.is_dir():
+        return str(root)
+    return "package" if name == "elpv" and importlib.util.find_spec("elpv_dataset") else "no"
 
 
 def run_rows(results: Path) -> list[dict[str, Any]]:
@@ -113,6 +124,8 @@ def content_of(kind: str, name: str) -> dict[str, Any]:
             made = dataclasses.asdict(resolve_protocol(name, known_objects(dataset, None)))
             return {key: list(map(list, v)) if key == "experiences" else v for key, v in made.items() if v}
         name = protocol.id
+    if kind == "dataset":
+        return dataset_content(find_card(kind, name))
     return read_yaml(find_card(kind, name))
 
 

@@ -6,7 +6,7 @@ collects the strategy's own maps, and nothing else; they are judged after the st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,25 +16,44 @@ from avalanche.evaluation import PluginMetric
 from iufbench.data.images import load_mask
 from iufbench.data.samples import Sample
 from iufbench.evaluation.rows import MetricRow, ScoreRow
-from iufbench.metrics.image import image_metrics, image_score
+from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
 from iufbench.metrics.pixel import pixel_metrics
 
 
 @dataclass(frozen=True)
 class ObjectTest:
-    """What is known about the test images of one object: labels [N], masks [N, S, S] or None, names."""
+    """What is known about the test images of one object: labels [N], masks [N, S, S] or None, names.
+
+    ``parts`` [N] are the physical parts where several images show one, else None. ``kinds`` maps a kind of
+    defect to bool [N]; ``without`` are metrics that are not computed (see ``DataSetCard``).
+    """
 
     object: str
     labels: np.ndarray
     masks: np.ndarray | None
     names: list[str]
+    parts: list[str] | None = None
+    kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
+    without: Collection[str] = ()
 
     @classmethod
     def of(
-        cls, name: str, samples: Sequence[Sample], root: Any, map_size: int, has_masks: bool
+        cls,
+        name: str,
+        samples: Sequence[Sample],
+        root: Any,
+        map_size: int,
+        has_masks: bool,
+        kinds: Mapping[str, Collection[str]] | None = None,
+        without: Collection[str] = (),
     ) -> ObjectTest:
-        """Labels come from the file list; masks are resized to ``map_size`` by nearest neighbour."""
+        """Labels come from the file list; masks are resized to ``map_size`` by nearest neighbour. ``kinds``
+        maps a kind of defect to its types."""
+        parts = [s.part for s in samples]
         return cls(
+            parts=parts if len(set(parts)) < len(parts) and all(parts) else None,
+            kinds={k: np.array([s.defect in types for s in samples]) for k, types in (kinds or {}).items()},
+            without=without,
             object=name,
             labels=np.array([s.label for s in samples], dtype=bool),
             masks=np.stack([load_mask(s, map_size) for s in samples]) if has_masks else None,
@@ -119,6 +138,10 @@ class ObjectEvaluation:
             self.on_maps(test, maps)
         scores = image_score(maps, rule=self.score)
         values = {"image": image_metrics(test.labels, scores, names=test.names, object=test.object)}
+        if test.parts is not None:
+            values["image"]["auroc_sample"] = sample_auroc(test.labels, scores, test.parts)
+        for kind, of_kind in test.kinds.items():
+            values["image"][f"auroc_{kind}"] = kind_auroc(test.labels, scores, of_kind)
         if test.masks is not None:
             values["pixel"] = pixel_metrics(test.masks, maps, names=test.names, object=test.object)
         found = self.maps.routed()
@@ -128,6 +151,8 @@ class ObjectEvaluation:
         self._rows.scores += sorted(rows, key=lambda row: row.image)  # the stream's order is a shuffled one
         for level, metrics in values.items():
             for metric, value in metrics.items():
+                if metric in test.without:
+                    continue
                 row = MetricRow(test.object, level, metric, float(value), number < self.seen)
                 self._rows.metrics.append(row)
 

@@ -64,6 +64,28 @@ def image_metrics(
     return {"auroc": curve.auroc(), "ap": curve.ap(), "f1_max": curve.f1_max()}
 
 
+def sample_auroc(labels: Sequence[bool] | np.ndarray, scores: np.ndarray, parts: Sequence[str]) -> float:
+    """AUROC over physical parts that several images show: a part's score is the highest of its images', and
+    it is defective if any image of it is (Real-IAD's sample-level AUROC over five views).
+
+    labels: [N], true is defective; scores: float [N]; parts: [N] names of the parts. NaN when all parts
+    are of one kind.
+    """
+    defective: dict[str, bool] = {}
+    highest: dict[str, float] = {}
+    for part, label, score in zip(parts, labels, scores):
+        defective[part] = defective.get(part, False) or bool(label)
+        highest[part] = max(highest.get(part, -np.inf), float(score))
+    return score_curve(np.array(list(defective.values())), np.array(list(highest.values()))).auroc()
+
+
+def kind_auroc(labels: Sequence[bool] | np.ndarray, scores: np.ndarray, of_kind: np.ndarray) -> float:
+    """AUROC of the defective images of one kind, bool ``of_kind`` [N], against all normal ones."""
+    labels = np.asarray(labels, dtype=bool)
+    shown = of_kind | ~labels
+    return score_curve(labels[shown], np.asarray(scores)[shown]).auroc()
+
+
 def _best_window(image: np.ndarray) -> float:
     sums = image.astype(np.float64)
     for reach in (1, 2, 4, 8):  # after each round a value is the sum of 2 * reach neighbours

@@ -6,6 +6,7 @@ from functools import partial
 
 from iufbench.metrics.curve import Curve
 from iufbench.metrics.definition import Definition
+from iufbench.metrics.image import kind_auroc, sample_auroc
 from iufbench.metrics.pixel import aupimo_per_image
 
 
@@ -47,6 +48,25 @@ DEFINITIONS: dict[str, Definition] = {
             "VisA, anomalib",
             True,
             Curve.f1_max,
+        ),
+        Definition(
+            "auroc_sample",
+            "sample AUROC",
+            "AUROC over physical parts: the highest score of a part's images, defective if any of them is",
+            "Real-IAD (five views)",
+            True,
+            sample_auroc,
+        ),
+        *(
+            Definition(
+                f"auroc_{kind}",
+                f"AUROC {kind}",
+                f"image AUROC of the {kind} anomalies against all normal images",
+                "MVTec LOCO AD",
+                True,
+                kind_auroc,
+            )
+            for kind in ("logical", "structural")
         ),
         _aupro(0.3, "MVTec AD (IJCV 2021)"),
         _aupro(0.05, "MVTec AD 2"),

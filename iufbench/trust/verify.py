@@ -59,7 +59,9 @@ def image_differences(run: Run) -> list[Difference]:
     found: dict[int, dict[Key, float]] = defaultdict(dict)
     for experience, name, values in image_metrics_from_scores(run):
         found[experience] |= {(name, "image", metric): float(value) for metric, value in values.items()}
-    known = run.metrics[run.metrics["level"] == "image"]
+    # Metrics of some of the images (``auroc_sample``, ``auroc_logical``) need to know more than the scores.
+    alone = ~run.metrics["metric"].str.startswith("auroc_")
+    known = run.metrics[(run.metrics["level"] == "image") & alone]
     differences = []
     for number in range(len(run.experiences)):
         rows = known[known["experience"] == number].itertuples()

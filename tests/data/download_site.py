@@ -17,10 +17,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.download.download import archive_of, download_dataset
+from iufbench.data.download.download import Archive, archives_of, download_dataset
 from iufbench.support.progress import Progress
 
 OBJECTS = ("bolt", "washer")
+
+
+def archive_of(card, *address) -> Archive:
+    (archive,) = archives_of(card, *address)
+    return archive
+
+
 QUIET = Progress(-1)
 
 
@@ -176,14 +183,14 @@ def part_of(folder: Path, content: bytes = TINY) -> Path:
 def get(card, folder, progress=QUIET, archive=None):
     """(data root, pauses that were made)"""
     pauses: list[float] = []
-    return download_dataset(card, folder, archive or archive_of(card), progress, pauses.append), pauses
+    return download_dataset(card, folder, [archive or archive_of(card)], progress, pauses.append), pauses
 
 
 def fails(card, folder, kind, match, archive=None):
     """The pauses made until it failed; nothing is left that could be taken for the data set."""
     pauses: list[float] = []
     with pytest.raises(kind, match=match) as caught:
-        download_dataset(card, folder, archive or archive_of(card), QUIET, pauses.append)
+        download_dataset(card, folder, [archive or archive_of(card)], QUIET, pauses.append)
     assert "\n" not in str(caught.value)
     assert not folder.exists()
     assert not (folder.with_name(f"{folder.name}.download") / "unpacked").exists()

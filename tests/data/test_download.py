@@ -7,6 +7,7 @@ import json
 import os
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from download_site import (
     OBJECTS,
     QUIET,
     TINY,
+    archive_of,
     changed,
     chunked,
     entry,
@@ -32,10 +34,17 @@ from download_site import (
     whole,
     without_ranges,
 )
+from notes import Notes
 
 from iufbench.cards.datasets import dataset_cards
 from iufbench.data.datasets import open_dataset
-from iufbench.data.download.download import Archive, archive_of, complete_root
+from iufbench.data.download.download import (
+    Archive,
+    archives_of,
+    complete_root,
+    download_dataset,
+    downloadable,
+)
 from iufbench.data.download.fetch import fetch
 from iufbench.support import bytebar
 from iufbench.support.errors import InputError, RunError
@@ -319,3 +328,35 @@ def test_an_empty_folder_and_a_link_to_a_place_elsewhere_are_filled(card, tmp_pa
     root, _ = get(card, tmp_path / "tiny")
     assert root == tmp_path / "big" and tree(tmp_path / "tiny") == tiny_files()
     assert (tmp_path / "tiny").is_symlink()
+
+
+def sends(content: bytes):
+    return lambda handler, _: whole()(handler, content)
+
+
+def test_further_addresses_are_tried_in_order(card, site, tmp_path):
+    """The first is gone, the second gives another file, the third is right."""
+    archive = Archive(site.url, "tiny.tar", None, sha256(TINY), (f"{site.url}?b", f"{site.url}?c"))
+    site.behave(status(404), sends(b"another file"), whole())
+    notes = Notes()
+    download_dataset(card, tmp_path / "tiny", [archive], notes, lambda seconds: None)
+    assert tree(tmp_path / "tiny") == tiny_files() and len(site.ranges) == 3
+    said = notes.text
+    assert "404" in said and "gave a wrong file" in said and f"trying {site.url}?c" in said
+
+
+def test_a_data_set_in_several_archives_arrives_whole(card, site, tmp_path):
+    parts = [tar_of({k: v for k, v in tiny_files().items() if k.startswith(o)}) for o in OBJECTS]
+    site.behave(sends(parts[0]), sends(parts[1]))
+    official = [{"url": site.url, "archive": f"{o}.tar", "sha256": sha256(p)} for o, p in zip(OBJECTS, parts)]
+    several = replace(card, download={"archives": official})
+    root = download_dataset(several, tmp_path / "tiny", archives_of(several), QUIET, lambda seconds: None)
+    assert open_dataset("tiny", OBJECTS, root).counts() == card.counts
+    with pytest.raises(InputError, match="has 2 archives, they name only one"):
+        archives_of(several, site.url)
+
+
+def test_every_card_with_an_archive_has_a_checksum_of_it():
+    for card in downloadable().values():
+        for archive in archives_of(card):
+            assert re.fullmatch("[0-9a-f]{64}", archive.sha256) and archive.url.startswith("https://")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
 from download_site import (
     QUIET,
     TINY,
+    archive_of,
     entry,
     fails,
     get,
@@ -18,7 +21,7 @@ from download_site import (
     tree,
 )
 
-from iufbench.data.download.download import archive_of, complete_root
+from iufbench.data.download.download import complete_root
 from iufbench.data.download.extract import unpack
 from iufbench.support import bytebar
 from iufbench.support.errors import InputError
@@ -40,6 +43,41 @@ def test_a_folder_around_everything_is_part_of_the_data_root(card, site, tmp_pat
     root, _ = get(card, tmp_path / "tiny", archive=archive_of(card, site.url, sha256(site.content)))
     assert root == tmp_path / "tiny" / "Tiny_2022"
     assert complete_root(card, tmp_path / "tiny") == root
+
+
+def zip_of(files: dict[str, bytes], link: str = "") -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in files.items():
+            packed.writestr(name, content)
+        if link:
+            info = zipfile.ZipInfo(link)
+            info.external_attr = 0o120777 << 16
+            packed.writestr(info, "/etc/passwd")
+    return stream.getvalue()
+
+
+def test_a_zip_is_unpacked(tmp_path):
+    (tmp_path / "archive").write_bytes(zip_of(tiny_files()))
+    assert unpack(tmp_path / "archive", tmp_path / "out", QUIET) == len(tiny_files())
+    assert tree(tmp_path / "out") == tiny_files()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (zip_of({"../evil": b"x"}), "no relative path"),
+        (zip_of({"/etc/evil": b"x"}), "no relative path"),
+        (zip_of({"a": b"x", "./a": b"y"}), "twice"),
+        (zip_of({"a": b"x"}, link="evil"), "symbolic link"),
+        (zip_of({"a": b"x" * 9999})[:60], "damaged"),
+    ],
+)
+def test_a_hostile_or_damaged_zip_is_refused(tmp_path, content, message):
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        unpack(tmp_path / "archive", tmp_path / "out", QUIET)
+    assert not list(tmp_path.rglob("evil")) and not Path("/etc/evil").exists()
 
 
 def sparse(name: str) -> tuple:

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import trees
+from click.testing import CliRunner
 
 from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import resolve_protocol
+from iufbench.cli.main import main
+from iufbench.data.check import check_dataset, check_folder
 from iufbench.data.datasets import known_orders, open_dataset
 from iufbench.data.images import load_mask
 from iufbench.data.layouts import LAYOUTS
@@ -312,4 +315,30 @@ def test_a_list_of_another_kind_is_refused(tmp_path):
     (tmp_path / "list.json").write_text('{"train": \n{]')
     assert "list.json, line 2: not JSON" in error_of(
         lambda: open_dataset("mine", None, tmp_path, (tmp_path / "list.json",))
+    )
+
+
+@pytest.mark.parametrize("name", trees.TREES)
+def test_a_tree_passes_data_check(name, tree):
+    findings = check_dataset(opened(name, tree(name)), workers=1, progress=False)
+    assert [f for f in findings if f.severity == "error"] == []
+
+
+def test_collected_counts_warn_and_official_ones_are_errors(tmp_path):
+    trees.mtd(tmp_path)
+    report = check_folder(tmp_path, "mtd", workers=1, progress=False)
+    found = [f for f in report.findings if "recollection" in f.message]
+    assert {f.severity for f in found} == {"warning"} and len(found) == 3 and report.errors == 0
+    assert "counts compared with the collected ones" in report.as_text()
+
+
+def test_list_datasets_tells_what_is_here(tmp_path, monkeypatch):
+    trees.mpdd(tmp_path / "mpdd")
+    monkeypatch.setenv("IUFBENCH_DATA", str(tmp_path))
+    done = CliRunner().invoke(main, ["list", "datasets", "--json"])
+    rows = {row["dataset"]: row for row in json.loads(done.stdout)}
+    assert rows["mpdd"]["here"] == str(tmp_path / "mpdd") and rows["btad"]["here"] == "no"
+    assert rows["mpdd"]["images"] == 1346 and rows["mpdd"]["objects"] == 6 and rows["vad"]["masks"] == "no"
+    assert (
+        "CC BY-SA according to InCLAD" in rows["btad"]["licence"] and rows["realiad"]["images"] == "unknown"
     )

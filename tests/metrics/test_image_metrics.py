@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from iufbench.metrics.curve import score_curve
-from iufbench.metrics.image import image_metrics, image_score
+from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
 from iufbench.support.errors import InputError, RunError
 
 FIXTURE = np.load(Path(__file__).parent / "data" / "07_metrics.npz")
@@ -127,3 +127,30 @@ def test_other_score_rules_are_their_formulas(rule):
     assert image_score(maps, rule) == pytest.approx(expected, rel=1e-12)
     with pytest.raises(ValueError, match="unknown"):
         image_score(maps, "median")
+
+
+def test_sample_auroc_takes_the_highest_view_of_every_part():
+    """Against scikit-learn on parts made by hand: a defect that one view shows makes its part defective."""
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    parts = np.repeat([f"p{k}" for k in range(20)], 5)
+    labels = rng.random(100) < 0.1
+    scores = rng.random(100) + 0.3 * labels
+    order = rng.permutation(100)
+    by_part = [parts == f"p{k}" for k in range(20)]
+    expected = roc_auc_score([labels[p].any() for p in by_part], [scores[p].max() for p in by_part])
+    assert sample_auroc(labels[order], scores[order], list(parts[order])) == pytest.approx(
+        expected, abs=1e-12
+    )
+    assert np.isnan(sample_auroc([True, True], np.array([0.1, 0.2]), ["a", "b"]))
+
+
+def test_kind_auroc_leaves_other_defects_out():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(1)
+    labels, scores = rng.random(60) < 0.5, rng.random(60)
+    logical = labels & (rng.random(60) < 0.5)
+    shown = logical | ~labels
+    assert kind_auroc(labels, scores, logical) == pytest.approx(roc_auc_score(labels[shown], scores[shown]))

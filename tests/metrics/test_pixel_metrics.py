@@ -247,7 +247,7 @@ def test_memory_beyond_the_maps_is_small():
 def test_every_value_has_a_definition_that_computes_it():
     masks, maps = realistic()
     curve, values = pixel_curve(masks, maps), pixel_metrics(masks, maps, aupimo=True)
-    assert set(values) == set(DEFINITIONS)
+    assert set(values) == {n for n in DEFINITIONS if not n.startswith("auroc_")}
     for name in NAMES:
         assert DEFINITIONS[name].function(curve) == values[name]
     assert DEFINITIONS["aupimo"].function(masks, maps).mean() == values["aupimo"]

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from iufbench.cards.datasets import DataSetCard, dataset_cards
 from iufbench.data.datasets import open_dataset
@@ -31,18 +32,26 @@ UNPACKED = 1.1  # images hardly shrink in an archive: its size and a tenth for b
 
 @dataclass(frozen=True)
 class Archive:
-    """Where an archive is and how to know it: ``size`` in bytes (None: as the server says)."""
+    """Where an archive is and how to know it: ``size`` in bytes (None: as the server says).
+
+    ``mirrors`` are further addresses of the same file, tried in this order after ``url``.
+    """
 
     url: str
     name: str
     size: int | None
     sha256: str
+    mirrors: tuple[str, ...] = ()
 
 
 def downloadable() -> dict[str, DataSetCard]:
-    """The data sets whose card names an official tar archive."""
-    cards = dataset_cards()
-    return {name: card for name, card in cards.items() if ".tar" in card.download.get("archive", "")}
+    """The data sets whose card names archives with their checksums."""
+    found = {}
+    for name, card in dataset_cards().items():
+        parts = card.download.get("archives", [card.download])
+        if card.download and all(re.search(r"\.tar|\.zip$", part.get("archive", "")) for part in parts):
+            found[name] = card
+    return found
 
 
 def card_to_download(name: str) -> DataSetCard:
@@ -55,14 +64,27 @@ def card_to_download(name: str) -> DataSetCard:
     raise InputError(f"'{name}' cannot be downloaded{suggest(name, cards)} (can: {', '.join(cards)})")
 
 
-def archive_of(card: DataSetCard, url: str | None = None, sha256: str | None = None) -> Archive:
-    """What to fetch. ``url`` alone is a mirror of the official archive; with ``sha256`` it is another one."""
-    official = card.download
+def archives_of(card: DataSetCard, url: str | None = None, sha256: str | None = None) -> list[Archive]:
+    """What to fetch. ``url`` alone is a mirror of the official archive; with ``sha256`` it is another one.
+
+    Raises InputError for a malformed ``sha256``, and for either where the data set has several archives.
+    """
+    several = card.download.get("archives")
+    if several is None:
+        return [_archive_of(card.download, url, sha256)]
+    if url is not None or sha256 is not None:
+        raise InputError(f"--url and --sha256: {card.title} has {len(several)} archives, they name only one")
+    return [_archive_of(part, None, None) for part in several]
+
+
+def _archive_of(official: dict[str, Any], url: str | None, sha256: str | None) -> Archive:
+    mirrors = () if url else tuple(official.get("mirrors", ()))
+    address, name = url or official["url"], official["archive"]
     if sha256 is None:
-        return Archive(url or official["url"], official["archive"], official["bytes"], official["sha256"])
+        return Archive(address, name, official.get("bytes"), official["sha256"], mirrors)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
         raise InputError(f"--sha256 {sha256!r}: a sha256 has 64 hexadecimal digits")
-    return Archive(url or official["url"], official["archive"], None, sha256.lower())
+    return Archive(address, name, None, sha256.lower(), mirrors)
 
 
 def complete_root(card: DataSetCard, folder: Path) -> Path | None:
@@ -89,19 +111,22 @@ def _incompleteness(card: DataSetCard, root: Path) -> str:
         return str(error)
     if found.synthetic:
         return "it is synthetic"
-    return "" if found.counts() == card.counts else "it has other numbers of images than the official ones"
+    counts = found.counts()
+    if any(counts[o].get(kind, 0) != n for o in card.counts for kind, n in card.counts[o].items()):
+        return "it has other numbers of images than the official ones"
+    return ""
 
 
 def download_dataset(
     card: DataSetCard,
     folder: Path,
-    archive: Archive,
+    archives: Sequence[Archive],
     progress: Progress,
     wait: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """Fetch ``archive``, verify it, unpack it to ``folder``; returns the data root in it.
+    """Fetch ``archives``, verify them, unpack them to ``folder``; returns the data root in it.
 
-    ``folder`` must not exist or be empty; it appears complete or not at all. The archive stays in
+    ``folder`` must not exist or be empty; it appears complete or not at all. The archives stay in
     ``<folder>.download``; one that was put there by hand is used if its sha256 is right. A download
     that was interrupted goes on where it was.
 
@@ -114,14 +139,16 @@ def download_dataset(
     work = folder.with_name(f"{folder.name}.download")
     try:
         with _locked(work):
-            complete = work / archive.name
-            _obtain(card, archive, complete, progress, wait)
+            for archive in archives:
+                _obtain(card, archive, work / archive.name, progress, wait)
+            complete = [work / archive.name for archive in archives]
             root = _unpack(card, complete, folder, work / "unpacked", progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"what was received is kept in {work}; the same command goes on from there"
         ) from None
-    progress.say(f"the archive stays in {work} and is no longer needed")
+    what = "the archive stays" if len(archives) == 1 else "the archives stay"
+    progress.say(f"{what} in {work} and {'is' if len(archives) == 1 else 'are'} no longer needed")
     return root
 
 
@@ -144,8 +171,30 @@ def _obtain(
         require_space(complete.parent, needed, f"{card.title} (archive and images)")
     size = "" if archive.size is None else f" ({readable(archive.size)})"
     progress.say(f"{f'going on after {readable(have)} of' if have else 'downloading'} {archive.url}{size}")
+    addresses = (archive.url, *archive.mirrors)
+    for number, url in enumerate(addresses, start=1):
+        try:
+            _fetch_verified(card, archive, url, part, complete, progress, wait)
+            break
+        except RunError as error:
+            if number == len(addresses):
+                raise
+            progress.say(f"{error}: trying {addresses[number]}")
+    _require_space_to_unpack(complete)
+
+
+def _fetch_verified(
+    card: DataSetCard,
+    archive: Archive,
+    url: str,
+    part: Path,
+    complete: Path,
+    progress: Progress,
+    wait: Callable[[float], None],
+) -> None:
+    """The archive from one address, at ``complete`` only if it is what it should be. Raises RunError."""
     try:
-        fetch(archive.url, part, archive.size, progress, wait)
+        fetch(url, part, archive.size, progress, wait)
     except RunError as error:
         raise RunError(
             f"{error}. What was received is kept, the same command goes on. If the link has moved: "
@@ -156,11 +205,10 @@ def _obtain(
         wrong = complete.with_name(f"{archive.name}.wrong")
         os.replace(part, wrong)
         raise RunError(
-            f"{archive.url} gave a wrong file ({problem}); it was put aside as {wrong} and is not used. "
+            f"{url} gave a wrong file ({problem}); it was put aside as {wrong} and is not used. "
             f"Try again; if it stays so, start from {card.home} and give --url"
         )
     os.replace(part, complete)
-    _require_space_to_unpack(complete)
 
 
 def _require_space_to_unpack(archive: Path) -> None:
@@ -181,15 +229,18 @@ def _difference(path: Path, archive: Archive, progress: Progress) -> str:
     return "" if found == archive.sha256 else f"sha256 {found} instead of {archive.sha256}"
 
 
-def _unpack(card: DataSetCard, archive: Path, folder: Path, temporary: Path, progress: Progress) -> Path:
+def _unpack(
+    card: DataSetCard, archives: Sequence[Path], folder: Path, temporary: Path, progress: Progress
+) -> Path:
     """Unpack to ``temporary``, rename to ``folder`` when complete; the data root in it."""
     shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed here
     try:
-        unpack(archive, temporary, progress)
+        for archive in archives:
+            unpack(archive, temporary, progress)
         root = _data_root(temporary, card.objects)
         if root is None:
             raise InputError(
-                f"{archive} has no folder for each object of {card.title}: is it another data set?"
+                f"{archives[0]} has no folder for each object of {card.title}: is it another data set?"
             )
         inside = root.relative_to(temporary)
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import lzma
+import shutil
+import stat
 import tarfile
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -21,7 +24,7 @@ KINDS = {
 
 
 def unpack(archive: Path, folder: Path, progress: Progress) -> int:
-    """Unpack a .tar, .tar.gz, .tar.xz or .tar.bz2 into ``folder``, which is made; the number of files.
+    """Unpack a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 into ``folder``, made if missing; number of files.
 
     Accepted are folders, regular files, and hard links to files that came before in the same archive.
     Anything else ends it: absolute paths, ``..``, symbolic links, devices, pipes, sparse files, one
@@ -30,12 +33,16 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
     Raises InputError naming the entry, or for a file that is no archive or a damaged one; RunError
     when the disk refuses.
     """
+    with archive.open("rb") as file:
+        is_zip = file.read(4) == b"PK\x03\x04"  # of a tar the end may look like a zip, never the start
+    if is_zip:
+        return _unpack_zip(archive, folder, progress)
     if not hasattr(tarfile, "data_filter"):
         raise InputError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
     room = free_space(folder.parent)
     files: set[Path] = set()
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         with (
             archive.open("rb") as raw,
             tarfile.open(fileobj=raw, mode="r:*") as tar,
@@ -53,6 +60,36 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists every compression it tried
         raise InputError(f"{archive} is damaged or no tar archive ({reason})") from error
+    except OSError as error:
+        raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
+    return len(files)
+
+
+def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> int:
+    room = free_space(folder.parent)
+    where = f"{archive} is not unpacked"
+    files: set[Path] = set()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(archive) as packed:
+            members = [member for member in packed.infolist() if not member.is_dir()]
+            with ByteBar(progress, "unpack", sum(member.file_size for member in members)) as bar:
+                for member in members:
+                    path = path_below(folder, member.filename, where)
+                    if stat.S_ISLNK(member.external_attr >> 16):
+                        raise InputError(f"{where}: {member.filename!r} is a symbolic link")
+                    if path in files:
+                        raise InputError(f"{where}: {member.filename!r} is in it twice")
+                    room -= member.file_size
+                    if room < 0:
+                        raise InputError(f"{archive} holds more than the disk of {folder} has room for")
+                    files.add(path)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with packed.open(member) as source, path.open("wb") as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+                    bar.advance(member.file_size)
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise InputError(f"{archive} is damaged or of an unknown kind ({error})") from error
     except OSError as error:
         raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
     return len(files)
