@@ -116,7 +116,7 @@ TYPED = {
     "too few epochs": (["--set", "base.epochs=0"], 2, "base.epochs must be >= 1"),
     "too many epochs": (["--set", "base.epochs=10000000"], 2, "base.epochs must be <= 1000000"),
     "half an epoch": (["--set", "base.epochs=1.5"], 2, "base.epochs"),
-    "integer without end": (["--set", f"base.epochs={DIGITS}"], 2, "is no int that can be read"),
+    "integer without end": (["--set", f"base.epochs={DIGITS}"], 2, "a number cannot be read"),
     "integer beyond 64 bits": (["--set", f"base.batch_size={'9' * 400}"], 2, "too large a number"),
     "rate beyond floats": (["--set", f"base.lr={'9' * 400}"], 2, "base.lr must be a number"),
     "rate that is none": (["--set", "base.lr=.nan"], 2, "base.lr must be a number"),
@@ -140,24 +140,34 @@ def test_typed(row, tmp_path):
 
 # Cards ---------------------------------------------------------------------------------------------------
 
-LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 60))
 CARDS = {
     "empty": ("", "must be a mapping"),
     "list": ("- a\n- b\n", "must be a mapping"),
     "no YAML": ("title: [\n", "line 2"),
     "tabs": ("base:\n\tepochs: 3\n", "line 2"),
-    "key twice": ("title: a\ntitle: b\n", "line 2: the key 'title' stands here a second time"),
+    "key twice": ("title: a\ntitle: b\n", "line 2: duplicate key 'title'"),
     "key that is no text": ("extends: uniad\n1: 2\n", "the key 1 must be text"),
     "two documents": ("title: a\n---\ntitle: b\n", "line 2"),
-    "billions of values": (LAUGHS, "stands for more than 100000 values"),
-    "a circle": ("extends: uniad\nprovenance: &a {b: *a}\n", "stands for more than"),
-    "code": ("title: !!python/object/apply:os.getcwd []\n", "the tag tag:yaml.org,2002:python"),
-    "bytes": ("extends: uniad\nprovenance: {a: !!binary aGFsbG8=}\n", "the tag tag:yaml.org,2002:binary"),
-    "set": ("extends: uniad\nprovenance: !!set {a, b}\n", "the tag tag:yaml.org,2002:set"),
-    "date by tag": ("extends: uniad\ntitle: !!timestamp 2024-10-01\n", "the tag tag:yaml.org,2002:timestamp"),
-    "number by tag": ("extends: uniad\nversion: !!int one\n", "line 2"),
-    "endless number": (f"extends: uniad\nversion: {DIGITS}\n", "line 2: 99999999999999999999... is no int"),
-    "endless brackets": ("title: " + "[" * 5000, "brackets in brackets without end"),
+    "a circle": ("extends: uniad\nprovenance: &a {b: *a}\n", "line 2: found unconstructable recursive node"),
+    "code": (
+        "title: !!python/object/apply:os.getcwd []\n",
+        "constructor for the tag 'tag:yaml.org,2002:python",
+    ),
+    "bytes": (
+        "extends: uniad\nprovenance: {a: !!binary aGFsbG8=}\n",
+        "constructor for the tag 'tag:yaml.org,2002:binary",
+    ),
+    "set": ("extends: uniad\nprovenance: !!set {a, b}\n", "constructor for the tag 'tag:yaml.org,2002:set"),
+    "date by tag": (
+        "extends: uniad\ntitle: !!timestamp 2024-10-01\n",
+        "constructor for the tag 'tag:yaml.org,2002:timestamp",
+    ),
+    "number by tag": (
+        "extends: uniad\nversion: !!int one\n",
+        "a number cannot be read (invalid literal for int()",
+    ),
+    "endless number": (f"extends: uniad\nversion: {DIGITS}\n", "a number cannot be read (Exceeds the limit"),
+    "endless brackets": ("title: " + "[" * 5000, "is nested too deeply"),
     "two megabytes": ("# " + "x" * 2_000_000, "a card has at most"),
     "UTF-16": ("title: a\n".encode("utf-16"), "is not UTF-8 text"),
     "Latin-1": ("title: \u00fc\n".encode("latin-1"), "is not UTF-8 text (byte 7)"),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from notes import Notes
 from tiny import tiny_plan
 
 from iufbench.cli.main import main
+from iufbench.data.cache.entry import MANIFEST, problem_of
 from iufbench.engine.assembly import assemble
 from iufbench.engine.runner import execute
 from iufbench.models.backbone import FrozenBackbone
 from iufbench.support.progress import Progress
+from iufbench.trust.reevaluate import evaluate_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 CPU = torch.device("cpu")
@@ -48,6 +54,24 @@ def test_cached_and_live_runs_end_with_the_same_bytes(data, tmp_path, folder, mo
     monkeypatch.setattr(FrozenBackbone, "features", None)
     cached = execute(tiny_plan("iuf", data, tmp_path / "cached"), Progress(-1))
     assert outcome(live) == outcome(cached)
+
+
+def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path, folder):
+    """Somebody replaced what is cached, checksums included."""
+    run = execute(tiny_plan("padim", data, tmp_path / "r"), Progress(-1))
+    (place,) = folder.glob("features/*")
+    array = np.load(place / "00000.npy")[::-1].copy()
+    np.save(place / "00000.npy", array)
+    manifest = json.loads((place / MANIFEST).read_text())
+    manifest["files"][0]["crc32"] = zlib.crc32(array.data)
+    (place / MANIFEST).write_text(json.dumps(manifest))
+    assert problem_of(place) == ""
+    again = execute(tiny_plan("padim", data, tmp_path / "poisoned"), Progress(-1))
+    assert outcome(again)["scores.csv.gz"] != outcome(run)["scores.csv.gz"]
+    notes = Notes()
+    assert evaluate_run(run, notes) == []
+    assert "is not what the data give: going on in memory" in notes.text
+    assert evaluate_run(again, Notes()) != []
 
 
 def invoke(*arguments):

@@ -23,7 +23,7 @@ from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 
 PRESETS = ("paper", "quick", "dinov2_small", "dinov2_base", "wide_resnet50")
-CARD_BYTES, CARD_VALUES = 1 << 20, 100_000  # a card is a page or two; YAML of megabytes takes minutes to read
+CARD_BYTES = 1 << 20  # a card is a page or two; YAML of megabytes takes minutes to read
 FAMILIES = {
     "bounds": "bounds",
     "networks": "networks",
@@ -191,71 +191,46 @@ class StrategyCard:
         return str(self.content.get("title", self.name))
 
 
-_PLAIN = ("null", "bool", "int", "float", "str", "seq", "map")
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as JSON could say it: every key once, no dates (2024-10-01 stays text), no tags."""
+    """Plain values only: every key once, no dates (2024-10-01 stays text), no other tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
         first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    yaml_constructors = {  # noqa: RUF012
+        tag: build for tag, build in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in _PLAIN
+    }
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        kind = str(node.tag).removeprefix("tag:yaml.org,2002:")
-        if kind not in _PLAIN:
-            problem = f"the tag {node.tag} is not understood: only plain values are"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        try:
-            return super().construct_object(node, deep)
-        except ValueError as error:  # an integer of thousands of digits, a text that is called one
-            problem = f"{str(node.value)[:20]}... is no {kind} that can be read"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from error
+        return super().construct_object(node, deep=True)  # so that an alias of what it is part of is an error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         names = [key.value for key in keys]
         for place, key in enumerate(keys):
             if key.value in names[:place]:
-                problem = f"the key '{key.value}' stands here a second time"
+                problem = f"duplicate key '{key.value}'"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         return super().construct_mapping(node, deep)
-
-
-def _expanded(node: Any, known: dict[int, int]) -> int:
-    """How many values a node stands for, with all that its aliases (``*name``) refer to.
-
-    A few lines of aliases of aliases stand for billions of values, or, in a circle, for endlessly many:
-    YAMLError, before anybody writes them out.
-    """
-    if id(node) not in known:
-        known[id(node)] = CARD_VALUES  # until it is known: who meets it meanwhile stands in itself
-        parts = node.value if isinstance(node.value, list) else []
-        flat = [part for item in parts for part in (item if isinstance(item, tuple) else (item,))]
-        known[id(node)] = 1 + sum(_expanded(part, known) for part in flat)
-        if known[id(node)] > CARD_VALUES:
-            problem = f"with its aliases this stands for more than {CARD_VALUES} values"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-    return known[id(node)]
 
 
 def parse_yaml(text: str, where: str) -> Any:
     """The value that YAML text stands for. Raises InputError with ``where`` and the line."""
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        _expanded(node, {})
-        return loader.construct_document(node)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "is not valid YAML"
         raise InputError(f"{where}{line}: {problem}") from error
+    except ValueError as error:  # an integer of thousands of digits, a text tagged as a number
+        raise InputError(f"{where}: a number cannot be read ({error})") from error
     except RecursionError as error:
-        raise InputError(f"{where}: brackets in brackets without end") from error
+        raise InputError(f"{where}: is nested too deeply") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

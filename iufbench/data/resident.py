@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from iufbench.data.cache.array_store import CHUNK, CacheUnusable
+from iufbench.data.cache.array_store import CacheUnusable
+from iufbench.data.cache.entry import CHUNK
 from iufbench.data.cache.features import cached_features, encode
 from iufbench.data.cache.guides import cached_guides, small
 from iufbench.data.cache.images import Files, Rows, cached_images
@@ -204,18 +205,19 @@ class FrozenInputs:
         guide = 0 if self.guide_size is None else 3 * self.guide_size**2
         return self.shape.numbers * self.precision.itemsize + guide
 
-    def use_cache(self, folder: Path, dataset: DataSet, progress: Progress) -> None:
+    def use_cache(self, folder: Path, dataset: DataSet, progress: Progress, compare: bool = False) -> None:
         """Take the images of ``dataset`` and their features from the caches in ``folder``, made on first use.
 
-        What a cache cannot hold is said, and ``load`` does the work itself, with the same result. Raises
-        InputError naming an image that cannot be decoded, RunError as ``encode``.
+        ``compare``: a sample is computed afresh and compared before they are used. What a cache cannot hold
+        is said, and ``load`` does the work itself, with the same result. Raises InputError naming an image
+        that cannot be decoded, RunError as ``encode``.
         """
         files, size = Files(dataset), self.image_size
         said: set[str] = set()
 
         def attempt(cached: Any, *arguments: Any) -> Rows | None:
             try:
-                return cached(folder, files, size, *arguments, progress)
+                return cached(folder, files, size, *arguments, progress, compare)
             except CacheUnusable as error:
                 if str(error) not in said:
                     progress.say(f"{error}: going on in memory")

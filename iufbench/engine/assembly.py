@@ -75,8 +75,11 @@ def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
     return FrozenInputs(load_backbone(plan, device), recipe.image_size, guide, precision)
 
 
-def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
-    """Load weights, decode and encode every image once, read the masks, build the strategy."""
+def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache: bool = False) -> Parts:
+    """Load weights, decode and encode every image once, read the masks, build the strategy.
+
+    ``compare_cache``: a sample of what caches hold is computed afresh and compared before it is used.
+    """
     set_threads(plan)
     keep_freed_memory()
     recipe = plan.recipe
@@ -88,7 +91,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress) -> Parts:
     if inputs.home.kind == "mapped":
         progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
     if plan.request.cache:
-        inputs.use_cache(cache_folder(), plan.dataset, progress)
+        inputs.use_cache(cache_folder(), plan.dataset, progress, compare_cache)
     with progress.bar("reading images", total) as bar:
         built = streams.build_streams(
             plan.dataset,

@@ -10,16 +10,16 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.support.errors import RunError
 from iufbench.support.files import read_text, write_csv
+from iufbench.support.locks import NAME as LOCK
+from iufbench.support.locks import locked
 
 METRICS, SCORES, TRAIN_LOG = "metrics.csv", "scores.csv.gz", "train_log.csv"
 BASELINE = "baseline.csv"
@@ -37,41 +37,31 @@ BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
 def claimed(run: Path) -> Iterator[None]:
     """Hold a run directory, made if need be, so that no second process writes into it meanwhile.
 
-    The lock is the system's own on the folder: it leaves no file and ends with the process, however that
-    dies. Raises RunError when another process holds it.
+    Raises RunError when another process holds it.
     """
-    import fcntl  # not on Windows, where results can still be read
-
-    try:
-        run.mkdir(parents=True, exist_ok=True)
-        folder = os.open(run, os.O_RDONLY)
-    except OSError as error:
-        raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
-    try:
+    with ExitStack() as stack:
         try:
-            try:
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.2)  # it may only have been looked at (``is_claimed``)
-                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            run.mkdir(parents=True, exist_ok=True)
+            # Waits a moment: the directory may only have been looked at (``is_claimed``).
+            held = stack.enter_context(locked(run, wait=0.3))
+        except OSError as error:
+            raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
+        if not held:
             raise RunError(
                 f"{run}: another process is doing this run; wait for it, or use --results DIR to do it twice"
-            ) from error
-        except OSError:  # a file system without locks: the user must take care
-            pass
+            )
         yield
-    finally:
-        os.close(folder)
 
 
 def is_claimed(run: Path) -> bool:
     """Whether a process is at work in a run directory just now."""
+    if not (run / LOCK).is_file():
+        return False
     try:
-        with claimed(run):
-            return False
-    except RunError:
-        return True
+        with locked(run) as held:
+            return not held
+    except OSError:  # somebody else's, which can only be read
+        return False
 
 
 def record_experience(

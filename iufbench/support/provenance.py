@@ -93,7 +93,7 @@ def environment(device: str, threads: int) -> Environment:
         system=f"{platform.system()} {platform.machine()}",
         packages=versions,
         device=device,
-        processor=_processor(device),
+        processor=_device_name(device),
         threads=threads,
         cores=os.cpu_count(),
         variables={name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -118,11 +118,16 @@ def source_file_hash(thing: Any) -> str | None:
         return None
 
 
-def _processor(device: str) -> str:
+def _device_name(device: str) -> str:
     if device.startswith("cuda"):
         import torch
 
         return f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}"
+    return processor()
+
+
+def processor() -> str:
+    """The processor's model, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

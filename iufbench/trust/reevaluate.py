@@ -104,7 +104,7 @@ def evaluate_run(
     for number in range(steps):
         if not checkpoint_path(path, number).is_file():
             raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
-    parts = assemble(plan, choose_device(device), progress)
+    parts = assemble(plan, choose_device(device), progress, compare_cache=True)
     weights = run.record.backbone.weights_sha256
     if weights != parts.backbone.weights_sha256:
         raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")

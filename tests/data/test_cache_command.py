@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 
 import pytest
 from caching import inputs
@@ -10,8 +12,10 @@ from click.testing import CliRunner
 from notes import Notes
 
 from iufbench.cli.main import main
-from iufbench.data.cache.array_store import DATA, locked
 from iufbench.data.datasets import open_dataset
+from iufbench.support.folders import cache_folder
+from iufbench.support.locks import NAME as LOCK
+from iufbench.support.locks import locked
 
 
 def invoke(*arguments):
@@ -44,14 +48,14 @@ def test_info_names_every_entry_with_its_size(folder, data):
         ("features", 39, "complete"), ("guides", 39, "complete"), ("images", 39, "complete"),
     ]  # fmt: skip
     assert {e["root"] for e in found["entries"]} == {str(data.resolve())}
-    on_disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name != "lock")
+    on_disk = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file() and p.name != LOCK)
     assert found["bytes"] == sum(e["bytes"] for e in found["entries"]) == on_disk
 
 
 def test_verify_finds_damage(folder):
     done = invoke("--verify")
     assert done.exit_code == 0 and done.stdout == "no damaged entries\n"
-    (path,) = folder.glob(f"images/*/{DATA}")
+    (path,) = folder.glob("images/*/*.npy")
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
@@ -67,12 +71,13 @@ def test_clear_removes_entries_and_nothing_else(folder):
         path.write_text("mine")
     done = invoke("--clear")
     assert done.exit_code == 0 and "freed" in done.stdout
-    assert sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "lock") == sorted(mine)
+    assert sorted(p for p in folder.rglob("*") if p.is_file() and p.name != LOCK) == sorted(mine)
 
 
 def test_clear_leaves_what_is_being_made(folder):
-    part = folder / "features" / "visa-0-0.part"
-    with locked(part, None):
+    part = folder / "features" / "visa-0-0"
+    part.mkdir(mode=0o755)
+    with locked(part):
         done = invoke("--clear")
         assert done.exit_code == 0 and f"kept {part}" in done.stderr
         assert json.loads(invoke("--json").stdout)["entries"][0]["state"] == "unfinished"
@@ -84,3 +89,40 @@ def test_json_goes_with_info_only(folder):
     done = invoke("--clear", "--json")
     assert done.exit_code == 2 and "--json goes with --info" in done.stderr
     assert len(list(folder.glob("*/*"))) == 3
+
+
+def without_home(monkeypatch, tmp_path):
+    """The user's home cannot be written, and the system's temporary folder is this test's."""
+    monkeypatch.delenv("IUFBENCH_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "read-only"))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path / f"iufbench-{os.geteuid()}"
+
+
+def test_without_a_home_the_cache_is_a_private_folder(monkeypatch, tmp_path):
+    folder = without_home(monkeypatch, tmp_path)
+    assert cache_folder() == folder and stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert cache_folder() == folder  # again
+
+
+@pytest.mark.parametrize("kind", ["open to others", "link", "file"])
+def test_a_folder_that_others_laid_out_is_refused(monkeypatch, tmp_path, kind):
+    folder = without_home(monkeypatch, tmp_path)
+    if kind == "open to others":
+        folder.mkdir()
+        folder.chmod(0o755)
+    elif kind == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.write_text("")
+    done = invoke("--info")
+    assert done.exit_code == 2 and str(folder) in done.stderr and "IUFBENCH_CACHE" in done.stderr
+
+
+def test_a_user_without_home_has_a_cache(monkeypatch, tmp_path):
+    folder = without_home(monkeypatch, tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    assert cache_folder() == folder

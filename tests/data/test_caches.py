@@ -15,9 +15,8 @@ from caching import Means, inputs, loaded
 from notes import Notes
 
 from iufbench.data import resident
-from iufbench.data.cache import array_store
+from iufbench.data.cache import array_store, entry
 from iufbench.data.cache import images as image_cache
-from iufbench.data.cache.array_store import DATA
 from iufbench.data.cache.features import encode
 from iufbench.data.cache.images import Files, cached_images
 from iufbench.data.datasets import open_dataset
@@ -96,7 +95,7 @@ def test_everything_that_decides_a_number_has_its_own_entry(dataset, folder, cha
     assert equal(loaded(dataset, changed), loaded(dataset, change()))
 
 
-def test_images_that_changed_are_read_anew(dataset, folder):
+def test_images_that_changed_are_decoded_again(dataset, folder):
     """Same name, same size in bytes, other content: the time of modification tells."""
     inputs().use_cache(folder, dataset, Notes())
     path, fingerprint = dataset.samples[3].image, dataset.fingerprint()
@@ -112,13 +111,13 @@ def test_images_that_changed_are_read_anew(dataset, folder):
     assert equal(found, loaded(dataset, inputs()))
 
 
-def test_damaged_entries_are_said_and_made_anew(dataset, folder):
+def test_damaged_entries_are_said_and_rebuilt(dataset, folder):
     inputs().use_cache(folder, dataset, Notes())
-    for path in folder.glob(f"*/*/{DATA}"):
+    for path in folder.glob("*/*/*.npy"):
         os.truncate(path, path.stat().st_size // 2)
     notes, again = Notes(), inputs()
     again.use_cache(folder, dataset, notes)
-    assert notes.text.count("made anew") == 3
+    assert notes.text.count("it is rebuilt") == 3
     assert equal(loaded(dataset, again), loaded(dataset, inputs()))
 
 
@@ -140,7 +139,7 @@ def failing_disk(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("trouble", "reason", "said"),
     [
-        (a_file_is_in_the_way, "Not a directory", 1),
+        (a_file_is_in_the_way, "File exists", 1),
         (little_room, "can be used", 2),
         (failing_disk, "No space left on device", 1),
     ],
@@ -172,8 +171,8 @@ def test_an_unreadable_image_is_named_and_leaves_nothing(dataset, folder):
 
 
 def test_many_images_are_decoded_by_several_processes(dataset, folder, monkeypatch):
-    for module in (image_cache, array_store):
-        monkeypatch.setattr(module, "CHUNK", 8)
+    monkeypatch.setattr(image_cache, "CHUNK", 8)
+    monkeypatch.setattr(entry, "FILE_ROWS", 30)
     monkeypatch.setattr(image_cache, "in_processes", partial(in_processes, workers=2))
     files = Files(dataset)
     found = cached_images(folder, files, 32, Progress(-1))
@@ -186,10 +185,10 @@ def test_a_script_without_a_main_guard_does_not_wait_for_itself(dataset, folder,
     script = tmp_path / "unguarded.py"
     script.write_text(
         "import sys\nfrom functools import partial\nfrom pathlib import Path\n"
-        "from iufbench.data import array_store, image_cache\n"
+        "from iufbench.data.cache import images as image_cache\n"
         "from iufbench.data.datasets import open_dataset\n"
         "from iufbench.support.progress import Progress\n"
-        "array_store.CHUNK = image_cache.CHUNK = 8\n"
+        "image_cache.CHUNK = 8\n"
         "image_cache.in_processes = partial(image_cache.in_processes, workers=2)\n"
         "files = image_cache.Files(open_dataset('visa', None, Path(sys.argv[1])))\n"
         "found = image_cache.cached_images(Path(sys.argv[2]), files, 32, Progress())\n"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import socket
 from dataclasses import replace
@@ -48,6 +46,7 @@ from iufbench.data.download.download import (
 from iufbench.data.download.fetch import fetch
 from iufbench.support import bytebar
 from iufbench.support.errors import InputError, RunError
+from iufbench.support.locks import locked
 from iufbench.support.progress import Progress
 
 
@@ -294,10 +293,8 @@ def test_what_a_killed_process_left_does_not_get_into_the_data(card, tmp_path):
 def test_two_processes_do_not_write_the_same_file(card, site, tmp_path):
     work = tmp_path / "tiny.download"
     work.mkdir()
-    handle = os.open(work, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    fails(card, tmp_path / "tiny", RunError, "another process is downloading")
-    os.close(handle)
+    with locked(work):
+        fails(card, tmp_path / "tiny", RunError, "another process is downloading")
     assert site.ranges == []
     get(card, tmp_path / "tiny")
 

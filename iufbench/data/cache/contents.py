@@ -6,48 +6,52 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from iufbench.data.cache.array_store import DATA, ENTRY, LOCK, PART, problem_of, remove
+from iufbench.data.cache.array_store import MANIFEST, problem_of, remove
 from iufbench.support.errors import RunError
 from iufbench.support.files import read_json
+from iufbench.support.locks import NAME as LOCK
 
 KINDS = ("images", "guides", "features")
 
 
 def places(folder: Path) -> list[Path]:
     """Every entry below the cache folder, finished or not; nothing else that may lie there."""
-    return sorted(p for kind in KINDS for p in folder.glob(f"{kind}/*") if (p / LOCK).is_file())
+    found = (p for kind in KINDS for p in folder.glob(f"{kind}/*") if not p.is_symlink())
+    return sorted(p for p in found if (p / LOCK).is_file() or (p / MANIFEST).is_file())
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
     """``kind``, ``name``, ``rows``, ``bytes`` on disk, ``state`` (complete, unfinished, damaged), ``made``
-    and the data set's ``root`` of every entry; unfinished ones have no rows yet. Data are not read."""
+    and the data set's ``root`` of every entry; ``rows`` are those on disk. Data are not read."""
     return [_described(place) for place in places(folder)]
 
 
 def _described(place: Path) -> dict[str, Any]:
-    bytes_ = sum(p.stat().st_size for p in (place / DATA, place / ENTRY) if p.is_file())
+    size = sum(p.stat().st_size for p in place.iterdir() if p.is_file() and p.name != LOCK)
     known: dict[str, Any] = {
-        "kind": place.parent.name, "name": place.name, "rows": 0, "bytes": bytes_, "state": "unfinished",
+        "kind": place.parent.name, "name": place.name, "rows": 0, "bytes": size, "state": "unfinished",
         "made": "", "root": "",
     }  # fmt: skip
-    if place.name.endswith(PART):
+    if not (place / MANIFEST).is_file():
         return known
     try:
-        entry = read_json(place / ENTRY)
-        found = {"rows": entry["rows"], "made": entry["made"], "root": entry["identity"]["root"]}
-    except (RunError, KeyError, TypeError):
+        manifest = read_json(place / MANIFEST)
+        rows = sum(int(file["rows"]) for file in manifest["files"])
+        found = {"rows": rows, "made": manifest["made"], "root": manifest["identity"]["root"]}
+        state = "complete" if rows == manifest["rows"] else "unfinished"
+    except (RunError, KeyError, TypeError, ValueError):
         return {**known, "state": "damaged"}
-    return {**known, **found, "state": "complete"}
+    return {**known, **found, "state": state}
 
 
 def verify(folder: Path) -> list[tuple[Path, str]]:
-    """Every finished entry that is damaged or of another version, and why. Reads all of them."""
-    finished = [p for p in places(folder) if not p.name.endswith(PART)]
-    return [(place, problem) for place in finished if (problem := problem_of(place))]
+    """Every entry that is damaged or of another version, and why. Reads all that is complete."""
+    begun = [p for p in places(folder) if (p / MANIFEST).is_file()]
+    return [(place, problem) for place in begun if (problem := problem_of(place))]
 
 
 def clear(folder: Path) -> tuple[int, list[Path]]:
-    """Remove all entries; the bytes freed, and those left because a process is making them.
+    """Remove all entries; the bytes freed, and those left because a process is building them.
 
     Raises RunError when something may not be removed.
     """

@@ -9,8 +9,7 @@ to float16 does not hide of it changes scores.) Several images are encoded side 
 from __future__ import annotations
 
 import itertools
-import platform
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,12 @@ import timm
 import torch
 from torch import Tensor
 
-from iufbench.data.cache.array_store import CHUNK, Spec, obtain
+from iufbench.data.cache.array_store import obtain
+from iufbench.data.cache.entry import CHUNK, Spec
 from iufbench.data.cache.images import Files, Rows, image_spec
 from iufbench.support.errors import RunError
 from iufbench.support.progress import Progress
+from iufbench.support.provenance import processor
 
 AHEAD = 4  # images in work per thread: enough to keep it busy, too few to fill the memory
 
@@ -102,16 +103,6 @@ def machine(device: torch.device) -> str:
     return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def processor() -> str:
-    """The processor's model, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def cached_features(
     folder: Path,
     files: Files,
@@ -120,17 +111,18 @@ def cached_features(
     precision: torch.dtype,
     pixels: Callable[[], Callable[[Path], np.ndarray]],
     progress: Progress,
+    compare: bool = False,
 ) -> Rows:
     """The features of every image of ``files``, computed by ``encode`` when not there yet.
 
     ``pixels`` is called only then, and gives what reads an image. Raises as ``encode`` and ``obtain``.
     """
 
-    def produce(start: int) -> Iterator[np.ndarray]:
-        return _chunks(encode(backbone, files.paths[start:], pixels(), precision))
+    def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:
+        return _chunks(encode(backbone, [files.paths[row] for row in rows], pixels(), precision))
 
     spec = feature_spec(files, size, backbone, precision)
-    return Rows(obtain(folder, spec, produce, progress), files.paths)
+    return Rows(obtain(folder, spec, produce, progress, compare), files.paths)
 
 
 def _chunks(encoded: Iterator[tuple[np.ndarray, Tensor]]) -> Iterator[np.ndarray]:

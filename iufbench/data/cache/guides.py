@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iufbench.data.cache.array_store import CHUNK, Spec, obtain
+from iufbench.data.cache.array_store import obtain
+from iufbench.data.cache.entry import CHUNK, Spec
 from iufbench.data.cache.images import Files, Rows, image_spec
 from iufbench.support.progress import Progress
 
@@ -36,19 +37,21 @@ def cached_guides(
     guide_size: int,
     pixels: Callable[[], Callable[[Path], np.ndarray]],
     progress: Progress,
+    compare: bool = False,
 ) -> Rows:
     """Every image of ``files`` as uint8 [3, guide_size, guide_size], made when not there yet.
 
     ``pixels`` is called only then, and gives what reads an image. Raises as ``obtain``.
     """
 
-    def produce(start: int) -> Iterator[np.ndarray]:
-        read, paths = pixels(), files.paths
-        for first in range(start, len(paths), CHUNK):
-            guides = [small(read(path), guide_size) for path in paths[first : first + CHUNK]]
+    def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:
+        read = pixels()
+        for first in range(0, len(rows), CHUNK):
+            guides = [small(read(files.paths[row]), guide_size) for row in rows[first : first + CHUNK]]
             yield torch.cat(guides).numpy()
 
-    return Rows(obtain(folder, guide_spec(files, size, guide_size), produce, progress), files.paths)
+    spec = guide_spec(files, size, guide_size)
+    return Rows(obtain(folder, spec, produce, progress, compare), files.paths)
 
 
 def small(pixels: np.ndarray, size: int) -> Tensor:

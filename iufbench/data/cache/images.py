@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import PIL
 
-from iufbench.data.cache.array_store import CHUNK, Spec, obtain
+from iufbench.data.cache.array_store import obtain
+from iufbench.data.cache.entry import CHUNK, Spec, Stored
 from iufbench.data.images import load_image
 from iufbench.data.samples import DataSet
 from iufbench.support.processes import in_processes
@@ -21,16 +22,16 @@ PREPROCESSING = "rgb8 square bilinear 1"  # rises when load_image gives other pi
 
 
 class Rows:
-    """An array with a row for each image: ``rows[path]`` [*shape], ``rows.of(paths)`` [B, *shape]."""
+    """A cache entry with a row for each image: ``rows[path]`` [*shape], ``rows.of(paths)`` [B, *shape]."""
 
-    def __init__(self, array: np.ndarray, paths: Sequence[Path]) -> None:
-        self._array, self._number = array, {path: i for i, path in enumerate(paths)}
+    def __init__(self, stored: Stored, paths: Sequence[Path]) -> None:
+        self._stored, self._number = stored, {path: i for i, path in enumerate(paths)}
 
     def __getitem__(self, path: Path) -> np.ndarray:
-        return self._array[self._number[path]]
+        return self._stored[self._number[path]]
 
     def of(self, paths: Sequence[Path]) -> np.ndarray:
-        return self._array[[self._number[path] for path in paths]]
+        return np.stack([self[path] for path in paths])
 
 
 class Files:
@@ -75,14 +76,15 @@ def image_spec(files: Files, size: int) -> Spec:
     )  # fmt: skip
 
 
-def cached_images(folder: Path, files: Files, size: int, progress: Progress) -> Rows:
+def cached_images(folder: Path, files: Files, size: int, progress: Progress, compare: bool = False) -> Rows:
     """Every image of ``files`` as uint8 [size, size, 3] RGB, decoded by all cores when not there yet.
 
     Raises InputError naming an image that cannot be decoded, CacheUnusable as ``obtain``.
     """
 
-    def produce(start: int) -> Iterator[np.ndarray]:
-        chunks = [files.paths[i : i + CHUNK] for i in range(start, len(files.paths), CHUNK)]
+    def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:
+        paths = [files.paths[row] for row in rows]
+        chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
         done = 0
         try:
             for pixels in in_processes(partial(decode, size=size), chunks):
@@ -93,7 +95,7 @@ def cached_images(folder: Path, files: Files, size: int, progress: Progress) -> 
             for chunk in chunks[done:]:
                 yield decode(chunk, size)
 
-    return Rows(obtain(folder, image_spec(files, size), produce, progress), files.paths)
+    return Rows(obtain(folder, image_spec(files, size), produce, progress, compare), files.paths)
 
 
 def decode(paths: Sequence[Path], size: int) -> np.ndarray:

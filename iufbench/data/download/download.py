@@ -5,14 +5,13 @@ Everything happens in ``<folder>.download`` beside the folder asked for; one ren
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from iufbench.data.readers.reading import contents
 from iufbench.support.bytebar import ByteBar, readable, require_space
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
+from iufbench.support.locks import NAME as LOCK
+from iufbench.support.locks import locked
 from iufbench.support.progress import Progress
 
 UNPACKED = 1.1  # images hardly shrink in an archive: its size and a tenth for blocks not filled
@@ -265,21 +266,20 @@ def _data_root(folder: Path, objects: Sequence[str]) -> Path | None:
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """Make the folder and hold it alone; the lock dies with the process."""
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        handle = os.open(work, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(
-            f"cannot make {work}: {error.strerror}; name a folder where you may write"
-        ) from error
-    try:
+    """Make the folder and hold it alone; it goes when nothing is in it at the end."""
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            work.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(locked(work))
         except OSError as error:
-            raise RunError(f"another process is downloading to {work}: wait for it to finish") from error
-        yield
-    finally:
-        with suppress(OSError):  # it stays when something is in it
-            work.rmdir()
-        os.close(handle)
+            raise InputError(
+                f"cannot make {work}: {error.strerror}; name a folder where you may write"
+            ) from error
+        if not held:
+            raise RunError(f"another process is downloading to {work}: wait for it to finish")
+        try:
+            yield
+        finally:
+            (work / LOCK).unlink()  # nobody waits for it
+            with suppress(OSError):  # the folder stays when something is in it
+                work.rmdir()
