@@ -58,7 +58,7 @@ def test_cached_and_live_runs_end_with_the_same_bytes(data, tmp_path, folder, mo
 
 def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path, folder):
     """Somebody replaced what is cached, checksums included."""
-    run = execute(tiny_plan("padim", data, tmp_path / "r"), Progress(-1))
+    run = execute(tiny_plan("patchcore", data, tmp_path / "r"), Progress(-1))
     (place,) = folder.glob("features/*")
     array = np.load(place / "00000.npy")[::-1].copy()
     np.save(place / "00000.npy", array)
@@ -66,7 +66,7 @@ def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path,
     manifest["files"][0]["crc32"] = zlib.crc32(array.data)
     (place / MANIFEST).write_text(json.dumps(manifest))
     assert problem_of(place) == ""
-    again = execute(tiny_plan("padim", data, tmp_path / "poisoned"), Progress(-1))
+    again = execute(tiny_plan("patchcore", data, tmp_path / "poisoned"), Progress(-1))
     assert outcome(again)["scores.csv.gz"] != outcome(run)["scores.csv.gz"]
     notes = Notes()
     assert evaluate_run(run, notes) == []

@@ -339,7 +339,7 @@ def test_a_source_that_gives_other_rows_is_a_fault(tmp_path, values):
 
 BUILDER = """
 import sys
-sys.path.insert(0, {here!r})
+sys.path[:0] = {path!r}
 from pathlib import Path
 from test_array_store import *
 
@@ -364,7 +364,7 @@ assert np.array_equal(values_of(found), VALUES)
 @pytest.fixture
 def builder(tmp_path):
     """Starts a process that builds the entry, a file for every line it is sent."""
-    code = BUILDER.format(here=os.path.dirname(__file__), folder=str(tmp_path))
+    code = BUILDER.format(path=sys.path, folder=str(tmp_path))
     started = []
 
     def start() -> subprocess.Popen:
