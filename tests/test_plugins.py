@@ -79,7 +79,6 @@ def site(tmp_path, monkeypatch):
     """A folder that stands for site-packages; its packages are forgotten afterwards."""
 
     def forget():
-        registry.card_paths.cache_clear()
         registry._plug_ins.cache_clear()
 
     folder = tmp_path / "site"

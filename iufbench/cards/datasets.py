@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from iufbench.cards.registry import card_paths
+from iufbench.cards.registry import card_paths, local_cards, shipped_cards
 from iufbench.cards.strategies import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build
@@ -23,7 +23,8 @@ class DataSetCard:
 
     ``masks``: whether defects are annotated in pixels. ``without`` names metrics that mean something else on
     this data set and are not computed; ``kinds`` maps a name to the defect types whose image AUROC is given
-    apart, as ``auroc_<name>``.
+    apart, as ``auroc_<name>``. ``good``: names of folders beside good and ok that hold normal images;
+    ``exif: ignore`` leaves images as stored where their EXIF orientation says otherwise.
     """
 
     name: str
@@ -39,6 +40,8 @@ class DataSetCard:
     without: tuple[str, ...] = ()
     kinds: dict[str, Any] = field(default_factory=dict)
     masks: bool = True
+    good: tuple[str, ...] = ()
+    exif: Literal["apply", "ignore"] = "apply"
     licence: str = ""
     home: str = ""
     download: dict[str, Any] = field(default_factory=dict)
@@ -52,8 +55,7 @@ class DataSetCard:
 
 def dataset_cards() -> dict[str, DataSetCard]:
     """Every data set that has a card, by name."""
-    paths = card_paths("dataset")
-    return {name: build(DataSetCard, dataset_content(path), str(path)) for name, path in paths.items()}
+    return {name: _read(path, name) for name, path in card_paths("dataset").items()}
 
 
 def dataset_content(path: Path) -> dict[str, Any]:
@@ -66,3 +68,40 @@ def dataset_content(path: Path) -> dict[str, Any]:
     if not base.is_file() or "extends" in (below := read_yaml(base)):
         raise InputError(f"{path}: extends must name a data set card that extends no other, not {parent!r}")
     return {**below, **content}
+
+
+def dataset_card(name: str, file: Path | None = None) -> DataSetCard | None:
+    """The card of a data set: ``file`` when given, else the one that ships or the user's own; None without.
+
+    Raises InputError for a faulty card, one of another data set, and a name that two cards have.
+    """
+    own = own_card(name, file)
+    if own is not None:
+        return _read(own, name)
+    shipped = shipped_cards("dataset").get(name)
+    return None if shipped is None else _read(shipped, name)
+
+
+def own_card(name: str, file: Path | None = None) -> Path | None:
+    """The user's own card of a data set: ``file``, or one in the folders of ``local_cards``; else None.
+
+    Raises InputError when the name is that of a card that ships, or two cards have it.
+    """
+    found = [path for path in local_cards("dataset") if path.stem == name] if file is None else [file]
+    if name in shipped_cards("dataset") and found:
+        raise InputError(
+            f"data set card {found[0]}: '{name}' is the name of a card that comes with iufbench; give yours "
+            "another name"
+        )
+    if len(found) > 1:
+        raise InputError(f"data set '{name}' has two cards, {found[0]} and {found[1]}: remove one")
+    return found[0] if found else None
+
+
+def _read(path: Path, name: str) -> DataSetCard:
+    if not path.is_file():
+        raise InputError(f"data set card {path}: no such file")
+    card = build(DataSetCard, dataset_content(path), str(path))
+    if card.name != name:
+        raise InputError(f"{path}: the card is for data set '{card.name}', not '{name}'")
+    return card

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from functools import cache
@@ -33,14 +34,33 @@ ENTRY_POINTS = "iufbench.strategies"
 MOVED = {"iufbench.strategies.base:ReconstructionStrategy": "iufbench.strategies.uniad:UniAD"}
 
 
-@cache
 def card_paths(kind: str) -> dict[str, Path]:
-    """name -> card file of every installed card of a kind (strategy, protocol, dataset).
+    """name -> card file of every card of a kind (strategy, protocol, dataset): those that ship, the user's
+    own (``local_cards``) and those of installed packages.
 
     Files whose name starts with an underscore are shared parts for ``extends:``, not cards. Raises
     InputError when an installed package gives a name that is taken, or a card that is not there.
     """
-    return {**_own_cards(kind), **{name: _card_of(entry) for name, entry in _plug_ins(kind).items()}}
+    own = {path.stem: path for path in local_cards(kind)}
+    added = {name: _card_of(entry) for name, entry in _plug_ins(kind).items()}
+    return {**own, **_own_cards(kind), **added}
+
+
+def shipped_cards(kind: str) -> dict[str, Path]:
+    """name -> card file of every card that comes with iufbench."""
+    return dict(_own_cards(kind))
+
+
+def local_cards(kind: str) -> list[Path]:
+    """The user's own data set cards: those in ``./benchmarks/datasets`` and in the folders of
+    ``$IUFBENCH_CARDS``; none of another kind, which are given by path."""
+    if kind != "dataset":
+        return []
+    variable = os.environ.get("IUFBENCH_CARDS", "")
+    folders = [Path("benchmarks/datasets"), *map(Path, filter(None, variable.split(os.pathsep)))]
+    shipped = {path.resolve() for path in _own_cards(kind).values()}
+    found = {path.resolve(): path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    return [path for real, path in found.items() if real not in shipped and not path.stem.startswith("_")]
 
 
 def shipped_grids() -> dict[str, Path]:
@@ -106,7 +126,10 @@ def find_card(kind: str, name: str) -> Path:
         return own[name]  # a damaged package of somebody else is no reason to stop here
     if name in plug_ins:
         return _card_of(plug_ins[name])
-    known = [*own, *plug_ins]
+    local = {path.stem: path for path in local_cards(kind)}
+    if name in local:
+        return local[name]
+    known = [*own, *local, *plug_ins]
     raise InputError(
         f"unknown {kind} '{name}'{suggest(name, known)} "
         f"(known: {', '.join(known)}; see `iufbench list {_PLURALS[kind]}`)"

@@ -36,6 +36,10 @@ class Request:
     init_from: Path | None = None
     cache: bool = True
     diagnose_every: int | None = None  # epochs between states for the diagnosis of selection; None: none
+    card: Path | None = None  # the user's own data set card
+    good_names: tuple[str, ...] = ()  # folders of normal images beside good and ok
+    max_pixels: int | None = None  # images with more are refused; None: the usual limit
+    accept_masks: bool = False  # no warnings about masks
     results: Path = field(default_factory=lambda: Path("results"))
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,9 +60,10 @@ class Request:
     def from_dict(cls, plain: Mapping[str, Any]) -> Request:
         """The request that ``as_dict`` described."""
         values = dict(plain)
-        for name in ("data_root", "init_from", "results"):
-            values[name] = None if values[name] is None else Path(values[name])
+        for name in ("data_root", "init_from", "results", "card"):
+            values[name] = None if values.get(name) is None else Path(values[name])
         values["lists"] = None if values["lists"] is None else tuple(map(Path, values["lists"]))
-        values["settings"] = tuple(values["settings"])
+        for name in ("settings", "good_names"):
+            values[name] = tuple(values.get(name, ()))
         values["order"] = None if values["order"] is None else tuple(values["order"])
         return cls(**values)

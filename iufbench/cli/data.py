@@ -9,7 +9,7 @@ import click
 
 from iufbench.cli.cache import cache
 from iufbench.cli.download import download
-from iufbench.cli.options import FOLDER, SEED, json_option
+from iufbench.cli.options import FOLDER, SEED, json_option, reading_options
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text
 
@@ -50,19 +50,38 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 @click.option(
     "--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours)."
 )
+@click.option(
+    "--objects", help="Only these of its objects, of a folder that is a part of the data set: a,b,c."
+)
+@reading_options
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @json_option
-def check(folder: Path, dataset: str, workers: int | None, as_json: bool) -> None:
+def check(
+    folder: Path,
+    dataset: str,
+    objects: str | None,
+    card: Path | None,
+    good_names: tuple[str, ...],
+    max_pixels: int | None,
+    accept_masks: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults.
 
     \b
     iufbench data check ~/data/visa --dataset visa
+    iufbench data check ~/data/part-of-mvtec --dataset mvtec --objects bottle,pill
     """
     from iufbench.data.check import check_folder
+    from iufbench.engine.plan import split_names
 
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder: name the data set's root")
-    report = check_folder(folder, dataset, workers, progress=not as_json)
+    names = split_names(objects)
+    report = check_folder(
+        folder, dataset, workers, not as_json, names, card, good_names, max_pixels, accept_masks
+    )
     click.echo(json_text(report.as_dict()) if as_json else report.as_text())
     if report.errors:
         raise SystemExit(1)

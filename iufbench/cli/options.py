@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,9 +10,18 @@ from typing import Any, TypeVar
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
-FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class HomePath(click.Path):
+    """A path in which ``~`` stands for the home folder: shells leave it alone in ``--data-root=~/x``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, context)
+
+
+FOLDER = HomePath(path_type=Path, file_okay=False)
 SEED = click.IntRange(0, 2**63 - 1)
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = HomePath(path_type=Path, dir_okay=False)
 
 
 def results_option(function: F) -> F:
@@ -21,6 +31,37 @@ def results_option(function: F) -> F:
         default=Path("results"),
         show_default=True,
         help="Folder with runs/, tables/ and figures/.",
+    )(function)
+
+
+def reading_options(function: F) -> F:
+    """How a data set is read, for commands that read one."""
+    for option in (
+        click.option("--accept-masks", is_flag=True, help="The masks are right: no warnings about them."),
+        click.option(
+            "--max-pixels", type=click.IntRange(1), help="Read images of up to N pixels [default: 100000000]."
+        ),
+        click.option(
+            "--good-name",
+            "good_names",
+            multiple=True,
+            metavar="NAME",
+            help="A folder with this name holds normal images, like good and ok; repeatable.",
+        ),
+        click.option(
+            "--card",
+            type=FILE,
+            help="Your own data set card, if not in ./benchmarks/datasets or $IUFBENCH_CARDS.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def data_root_option(function: F) -> F:
+    """For commands on a finished run."""
+    return click.option(
+        "--data-root", type=FOLDER, help="Where the data of the run lie now, if not where they did."
     )(function)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from iufbench.cli.options import FILE, FOLDER, SEED, results_option
+from iufbench.cli.options import FILE, FOLDER, SEED, data_root_option, reading_options, results_option
 from iufbench.cli.trust import conclude
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.support.errors import InputError
@@ -22,6 +22,7 @@ from iufbench.support.errors import InputError
     "--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so)."
 )
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
+@reading_options
 @click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
 @click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
 @click.option("--manifest", type=FILE, help="List of all images: meta.json (ADer) or CSV (InCLAD).")
@@ -184,8 +185,11 @@ def _show_results(path: Path, progress: Any) -> None:
 )
 @click.option("--objects", help="Only these: a,b,c.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@data_root_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def evaluate(path: Path, save_maps: bool, objects: str | None, device: str, quiet: bool) -> None:
+def evaluate(
+    path: Path, save_maps: bool, objects: str | None, device: str, data_root: Path | None, quiet: bool
+) -> None:
     """Evaluate a run directory again from its checkpoints, to keep its anomaly maps.
 
     What comes out is compared with the stored metrics and scores: exit code 1 when a number differs. To
@@ -195,5 +199,6 @@ def evaluate(path: Path, save_maps: bool, objects: str | None, device: str, quie
     from iufbench.support.progress import Progress
     from iufbench.trust.reevaluate import evaluate_run
 
-    differences = evaluate_run(path, Progress(-1 if quiet else 0), save_maps, split_names(objects), device)
+    progress, names = Progress(-1 if quiet else 0), split_names(objects)
+    differences = evaluate_run(path, progress, save_maps, names, device, data_root)
     conclude(list(map(str, differences)))

@@ -7,12 +7,9 @@ from pathlib import Path
 
 import click
 
-from iufbench.cli.options import FOLDER
+from iufbench.cli.options import FOLDER, data_root_option
 
 SHOWN = 20
-data_root_option = click.option(
-    "--data-root", type=FOLDER, help="Where the data of the run lie now, if not where they did."
-)
 
 
 @click.command()

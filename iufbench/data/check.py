@@ -6,33 +6,43 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from tqdm import tqdm
 
-from iufbench.cards.datasets import dataset_cards
+from iufbench.cards.datasets import dataset_card, own_card
+from iufbench.cards.registry import card_paths
 from iufbench.data.datasets import known_objects, open_dataset
-from iufbench.data.images import has_many_values, read_image, read_mask
+from iufbench.data.decoding import Decoding
+from iufbench.data.images import read_image
+from iufbench.data.masks import MaskFacts, doubts, inspect_mask
 from iufbench.data.samples import DataSet, Sample
+from iufbench.data.survey import surveyed
 from iufbench.support.errors import InputError, RunError, one_line
 from iufbench.support.processes import in_processes
 
 CHUNK = 16
-MASK_VALUES = 16  # the official masks have at most this many values: 0 and 255, or 0 and classes
-Result = tuple[bytes, list[str], list[str]]
+Result = tuple[bytes, list[str], MaskFacts | None]
 KINDS = ("train", "test_good", "test_defective")
 MORE_KINDS = ("train_defective", "validation")  # shown where a data set has them
+# What a card's counts are: in the last line of a report, and before a number that differs.
+COUNTS_ARE = {
+    "official": ("the official ones", "officially"),
+    "unverified": ("the collected ones", "according to papers and recollection"),
+    "own": ("those of the card", "on the card"),
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (``error``) or strange (``warning``).
+    """One thing that is wrong (``error``), likely wrong (``warning``) or good to know (``note``).
 
     ``path`` is the file concerned, relative to the data root with forward slashes; "" where none is.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     object: str
     path: str
     message: str
@@ -40,7 +50,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check_folder`` found: ``counts`` of images per object and split, and as they should be."""
+    """What ``check_folder`` found: ``counts`` of images per object and split, and as they should be.
+
+    ``counts_are``: where the latter come from (``COUNTS_ARE``); ``known``: the number of objects on the data
+    set's card, None without one.
+    """
 
     dataset: str
     images: int
@@ -48,6 +62,7 @@ class Report:
     expected: Mapping[str, Mapping[str, int]] | None
     findings: list[Finding]
     counts_are: str = "official"
+    known: int | None = None
 
     @property
     def errors(self) -> int:
@@ -56,11 +71,18 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
         findings = [{**vars(f), "path": f.path or None} for f in self.findings]
-        counts = {"counts": self.counts, "official": self.expected}
-        return {"dataset": self.dataset, "images": self.images, **counts, "findings": findings}
+        counts = {"counts": self.counts, "official": self.expected, "counts_are": self.counts_are}
+        return {
+            "dataset": self.dataset,
+            "images": self.images,
+            "objects": len(self.counts),
+            "objects_known": self.known,
+            **counts,
+            "findings": findings,
+        }
 
     def as_text(self) -> str:
-        """The counts beside the official ones, every finding, and the sum."""
+        """The counts beside those of the card, every finding, and the sum."""
         lines = []
         if self.counts:
             width = max(len("object"), *map(len, self.counts))
@@ -73,12 +95,11 @@ class Report:
             lines.append(f"{name:{width}}  " + "  ".join(f"{cell:>11}" for cell in cells))
         for f in self.findings:
             lines.append(one_line(f"{f.severity}: {f.path or f.object or self.dataset}: {f.message}"))
-        compared = (
-            f"counts compared with the {'official' if self.counts_are == 'official' else 'collected'} ones"
-        )
-        official = "no official counts" if self.expected is None else compared
-        number = f"{self.images} images, {len(self.counts)} objects ({official})"
-        warnings = len(self.findings) - self.errors
+        none = "no counts on the card" if self.counts_are == "own" else "no official counts"
+        compared = f"counts compared with {COUNTS_ARE[self.counts_are][0]}" if self.expected else none
+        of = "" if self.known in (None, len(self.counts)) else f" of {self.known}"
+        number = f"{self.images} images, {len(self.counts)}{of} objects ({compared})"
+        warnings = sum(f.severity == "warning" for f in self.findings)
         lines.append(f"{self.dataset}: {number}, {self.errors} errors, {warnings} warnings")
         return "\n".join(lines)
 
@@ -87,39 +108,57 @@ def _count(found: int, official: int | None) -> str:
     return str(found) if official is None or found == official else f"{found} of {official}"
 
 
-def check_folder(root: Path, name: str, workers: int | None = None, progress: bool = True) -> Report:
+def check_folder(
+    root: Path,
+    name: str,
+    workers: int | None = None,
+    progress: bool = True,
+    objects: Sequence[str] | None = None,
+    card_file: Path | None = None,
+    good: Sequence[str] = (),
+    max_pixels: int | None = None,
+    accept_masks: bool = False,
+) -> Report:
     """Everything that is wrong with a folder that should be the data set ``name``.
 
+    With ``objects`` the folder may be a part of it: only these are looked at, and counts that differ from
+    the card's are warnings, not errors. ``card_file``, ``good`` and ``max_pixels`` as in ``open_dataset``.
     What cannot be read as one at all is a finding, too; then objects are looked at one by one, so that a
     fault in one hides none in another. Raises InputError for a mistyped name, RunError as ``check_dataset``.
     """
-    card = dataset_cards().get(name)
-    if card is None and name.lower() in dataset_cards():
+    card = dataset_card(name, card_file)
+    if card is None and name.lower() in card_paths("dataset"):
         known_objects(name, root)  # raises: results on MVTec AD are not those of a custom "MVTec"
-    objects = None if card is None else card.objects
+    given: dict[str, Any] = {"root": root, "card_file": card_file, "good": good, "max_pixels": max_pixels}
+    wanted = objects if objects is not None or card is None else card.objects
     try:
-        opened = [open_dataset(name, objects, root)]
+        opened = [open_dataset(name, wanted, **given)]
         findings: list[Finding] = []
     except InputError as error:
         findings = [Finding("error", "", "", str(error))]
         opened = []
-        for one in objects or ():
+        for one in wanted or ():
             try:
-                opened.append(open_dataset(name, (one,), root))
+                opened.append(open_dataset(name, (one,), **given))
             except InputError as fault:
                 if str(fault) != str(error):
                     findings.append(Finding("error", one, "", str(fault)))
     synthetic = any(dataset.synthetic for dataset in opened)
     expected = None if card is None or synthetic else card.counts or None
-    certain = card is None or card.counts_are == "official"
+    counts_are: str = "official" if card is None else card.counts_are
+    if own_card(name, card_file) is not None:
+        counts_are = "own"
     counts: dict[str, dict[str, int]] = {}
     for dataset in opened:
         counts |= dataset.counts()
-        own = expected if expected is None or not findings else {o: expected[o] for o in dataset.objects}
-        findings += check_dataset(dataset, own, workers, progress, certain)
+        own = expected
+        if own is not None and (findings or objects is not None or counts_are == "own"):
+            own = {o: own[o] for o in dataset.objects if o in own}
+        partial = objects is not None
+        findings += check_dataset(dataset, own, workers, progress, counts_are, accept_masks, partial)
     images = sum(len(dataset.samples) for dataset in opened)
-    filed = opened[0].name if opened else name
-    return Report(filed, images, counts, expected, findings, "official" if certain else "unverified")
+    filed, known = opened[0].name if opened else name, None if card is None else len(card.objects)
+    return Report(filed, images, counts, expected, findings, counts_are, known)
 
 
 def check_dataset(
@@ -127,33 +166,44 @@ def check_dataset(
     expected: Mapping[str, Mapping[str, int]] | None = None,
     workers: int | None = None,
     progress: bool = True,
-    certain: bool = True,
+    counts_are: str = "official",
+    accept_masks: bool = False,
+    partial: bool = False,
 ) -> list[Finding]:
     """Everything that is wrong with a data set; an empty list when nothing is.
 
     ``expected``: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set
-    card; None skips the counts; a difference is a warning only where they are not ``certain``. Checked:
-    counts, that both kinds of test images are there (a warning), that every image can be decoded, that every
-    mask fits its image and marks something (a warning where it marks everything or looks smoothed), and equal
-    pictures: an error where one is listed as normal and as defective, a warning where a test image is also a
-    training image.
+    card, which are what ``counts_are`` says; None skips the counts. A difference is a warning only where
+    they are not certain, or the data are known to be ``partial``. Checked: counts, that both kinds of test
+    images are there (a warning), that every image can be decoded, that every mask fits its image and marks
+    something, what is likely wrong with the masks (a warning per object and fault, as ``iufbench run`` gives
+    it; none with ``accept_masks``), and equal pictures: an error where one is listed as normal and as
+    defective, a warning where a test image is also a training image. What is decoded in an unusual way is
+    a note.
 
     ``workers``: processes, None for one per available core; the result does not depend on it. A bar
     is shown on a terminal when ``progress``. Raises RunError if a worker process dies.
     """
-    findings = _one_kind_findings(dataset)
-    findings += [] if expected is None else _count_findings(dataset, expected, certain)
+    dataset = surveyed(dataset)
+    findings = [Finding("note", "", "", note) for note in dataset.notes] + _one_kind_findings(dataset)
+    findings += [] if expected is None else _count_findings(dataset, expected, counts_are, partial)
     pictures: dict[bytes, list[Sample]] = {}
+    looked_at: list[tuple[Sample, MaskFacts]] = []
     with tqdm(
         total=len(dataset.samples), desc="check", unit="image", disable=None if progress else True
     ) as bar:
-        for sample, (picture, problems, strange) in _inspect_all(dataset, workers):
+        for sample, (picture, problems, facts) in _inspect_all(dataset, workers):
             bar.update()
             path = _relative(dataset, sample)
             findings += [Finding("error", sample.object, path, problem) for problem in problems]
-            findings += [Finding("warning", sample.object, path, text) for text in strange]
+            if facts is not None:
+                looked_at.append((sample, facts))
             if picture:
                 pictures.setdefault(picture, []).append(sample)
+    if not accept_masks:
+        for doubt in doubts(looked_at):
+            path = _relative(dataset, doubt.sample)
+            findings.append(Finding("warning", doubt.object, path, doubt.message))
     return findings + _duplicate_findings(dataset, pictures)
 
 
@@ -162,9 +212,10 @@ def _relative(dataset: DataSet, sample: Sample) -> str:
 
 
 def _count_findings(
-    dataset: DataSet, expected: Mapping[str, Mapping[str, int]], certain: bool
+    dataset: DataSet, expected: Mapping[str, Mapping[str, int]], counts_are: str, partial: bool
 ) -> list[Finding]:
     findings = []
+    certain = counts_are != "unverified" and not partial
     severity: Literal["error", "warning"] = "error" if certain else "warning"
     found = dataset.counts()
     for name, counts in expected.items():
@@ -174,8 +225,7 @@ def _count_findings(
         for kind, want in counts.items():
             have = found[name].get(kind, 0)
             if have != want:
-                source = "officially" if certain else "according to papers and recollection"
-                text = f"{have} {kind.replace('_', ' ')} images, {source} {want}"
+                text = f"{have} {kind.replace('_', ' ')} images, {COUNTS_ARE[counts_are][1]} {want}"
                 findings.append(Finding(severity, name, "", text))
     extra = [name for name in dataset.objects if name not in expected]
     return findings + [Finding("warning", n, "", f"object {n!r} is not an official one") for n in extra]
@@ -191,13 +241,13 @@ def _one_kind_findings(dataset: DataSet) -> list[Finding]:
     return findings
 
 
-def _inspect(sample: Sample) -> Result:
-    """(hash of the decoded picture, b"" if it cannot be decoded; problems; what is strange)."""
+def _inspect(sample: Sample, how: Decoding) -> Result:
+    """(hash of the decoded picture, b"" if it cannot be decoded; problems; what its mask looks like)."""
     problems: list[str] = []
-    strange: list[str] = []
+    facts: MaskFacts | None = None
     picture = b""
     try:
-        pixels = read_image(sample.image)
+        pixels = read_image(sample.image, how)
         digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=16)
         digest.update(pixels.tobytes())
         picture = digest.digest()
@@ -205,27 +255,23 @@ def _inspect(sample: Sample) -> Result:
         problems.append(str(error))
     if sample.mask is not None and picture:
         try:
-            marked = read_mask(sample)
-            if marked.all():
-                strange.append(f"mask {sample.mask} marks every pixel: is it inverted?")
-            if any(has_many_values(file, MASK_VALUES) for file in sample.mask_files):
-                text = f"mask {sample.mask} has more than {MASK_VALUES} different values, as if smoothed"
-                strange.append(f"{text}: each above 0 counts as defect")
+            facts = inspect_mask(sample, how)[1]
         except InputError as error:
             problems.append(str(error))
-    return picture, problems, strange
+    return picture, problems, facts
 
 
-def _inspect_chunk(chunk: Sequence[Sample]) -> list[Result]:
-    return [_inspect(sample) for sample in chunk]
+def _inspect_chunk(chunk: Sequence[Sample], how: Decoding) -> list[Result]:
+    return [_inspect(sample, how) for sample in chunk]
 
 
 def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample, Result]]:
     """Samples with their results, in the data set's order."""
     samples = dataset.samples
     chunks = [samples[k : k + CHUNK] for k in range(0, len(samples), CHUNK)]
+    inspect = partial(_inspect_chunk, how=dataset.decoding)
     try:
-        for chunk, results in zip(chunks, in_processes(_inspect_chunk, chunks, workers)):
+        for chunk, results in zip(chunks, in_processes(inspect, chunks, workers)):
             yield from zip(chunk, results)
     except BrokenProcessPool as error:
         raise RunError("a worker process died while checking images: try again with --workers 1") from error

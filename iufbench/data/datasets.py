@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.cards.datasets import DataSetCard, dataset_card
+from iufbench.cards.registry import card_paths
+from iufbench.cards.request import Request
+from iufbench.data.decoding import MAX_PIXELS, Decoding
 from iufbench.data.layouts import LAYOUTS
 from iufbench.data.readers.elpv import read_elpv
 from iufbench.data.readers.folders import is_flat
@@ -29,15 +32,25 @@ def default_root(name: str) -> Path | None:
     return Path(base) / name if base else None
 
 
-def known_objects(name: str, root: Path | None, lists: Lists = None) -> tuple[str, ...]:
+def known_objects(
+    name: str,
+    root: Path | None,
+    lists: Lists = None,
+    order: Sequence[str] | None = None,
+    card_file: Path | None = None,
+    good: Sequence[str] = (),
+) -> tuple[str, ...]:
     """The objects of a data set: from its card, or for a custom one those that ``open_dataset`` finds.
+
+    With ``order`` only the objects that it names are looked for: others need not be readable.
 
     Raises InputError when it is neither known nor given, and for a known name in the wrong case: results
     on MVTec AD must not be filed as those of a custom data set "MVTec".
     """
-    cards = dataset_cards()
-    if name in cards:
-        return cards[name].objects
+    card = dataset_card(name, card_file)
+    if card is not None:
+        return card.objects
+    cards = card_paths("dataset")
     known = ", ".join(cards)
     if name.lower() in cards:
         raise InputError(f"unknown data set '{name}'; did you mean '{name.lower()}'? (known: {known})")
@@ -46,12 +59,15 @@ def known_objects(name: str, root: Path | None, lists: Lists = None) -> tuple[st
             f"unknown data set '{name}'{suggest(name, cards)} (known: {known}); for your own folder in MVTec "
             "layout give --data-root DIR"
         )
-    return open_dataset(name, None, root, lists).objects
+    wanted = None if order is None else tuple(dict.fromkeys(order))
+    return open_dataset(name, wanted, root, lists, good=good).objects
 
 
-def known_orders(name: str, root: Path | None, lists: Lists = None) -> dict[str, tuple[str, ...]]:
+def known_orders(
+    name: str, root: Path | None, lists: Lists = None, card_file: Path | None = None
+) -> dict[str, tuple[str, ...]]:
     """The published orders of a data set's objects, by name: of its card, or of the manifest in ``lists``."""
-    card = dataset_cards().get(name)
+    card = dataset_card(name, card_file)
     orders = card.named_orders if card else {}
     if lists is not None and len(lists) == 1:
         orders = {**orders, **open_dataset(name, None, root, lists).orders}
@@ -63,14 +79,38 @@ def open_dataset(
     objects: Sequence[str] | None = None,
     root: Path | None = None,
     lists: Lists = None,
+    card_file: Path | None = None,
+    good: Sequence[str] = (),
+    max_pixels: int | None = None,
 ) -> DataSet:
     """Read a data set. ``lists``: a manifest (``.json`` or ``.csv``), or IUF/UniAD JSON-lines files for train
-    and test, which name files below ``root``.
+    and test, which name files below ``root``. ``card_file`` is the user's own card, ``good`` names of folders
+    with normal images beside the card's, ``max_pixels`` the size from which images are refused (None: the
+    usual one).
 
     A folder with a ``SYNTHETIC.json`` is synthetic and gets ``-synthetic`` on its name, whatever it
     was called on the command line. Raises InputError when the folder is missing or not as it should be.
     """
-    card = dataset_cards().get(name)
+    card = dataset_card(name, card_file)
+    dataset = _read(name, card, objects, root, lists, (*good, *(card.good if card else ())))
+    upright = card is None or card.exif == "apply"
+    return replace(dataset, decoding=Decoding(upright, max_pixels=max_pixels or MAX_PIXELS))
+
+
+def open_requested(request: Request, name: str, objects: Sequence[str], root: Path | None) -> DataSet:
+    """The data set of a run, below ``root``. Raises InputError as ``open_dataset``."""
+    good, limit = request.good_names, request.max_pixels
+    return open_dataset(name, objects, root, request.lists, request.card, good, limit)
+
+
+def _read(
+    name: str,
+    card: DataSetCard | None,
+    objects: Sequence[str] | None,
+    root: Path | None,
+    lists: Lists,
+    good: Sequence[str],
+) -> DataSet:
     layout = card.layout if card else "mvtec"
     if layout not in LAYOUTS:
         raise InputError(
@@ -92,7 +132,11 @@ def open_dataset(
         return _read_lists(root, lists, filed, objects, synthetic)
     if card is None and is_flat(root):
         layout = "flat"
-    options = card.options if card else {}
+    options = dict(card.options) if card else {}
+    if good:
+        if layout not in ("mvtec", "visa"):
+            raise InputError(f"--good-name {good[0]}: the layout '{layout}' has no such folders")
+        options["good"] = good
     return LAYOUTS[layout](root, name=filed, objects=objects, synthetic=synthetic, **options)
 
 

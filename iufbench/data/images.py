@@ -1,34 +1,43 @@
 """Image files in, arrays out: decoding and the preprocessing of IUF (ECCV 2024).
 
 Images: 8-bit RGB, resized to a square with PIL's antialiased bilinear filter, the aspect ratio not
-kept, no augmentation, no EXIF rotation (masks are drawn on the pixels as stored). Grey and palette
-images become RGB, an alpha channel is dropped, 16-bit grey is scaled to 8 bits (65535 -> 255), of
-16-bit RGB PIL keeps the high bytes, CMYK is converted without colour profile, of several frames the
-first counts. What a file is its content says, not its name: PNG, JPEG, BMP or TIFF, of at most
-``MAX_PIXELS``. (PIL would open many more kinds, some with the help of other programs.)
-
-Masks: any value above 0 is defect (MVTec AD writes 255, VisA the defect's class 1..k), palette
-masks by their index, resized with nearest neighbour.
+kept, no augmentation. They are turned as their EXIF orientation says, unless the data set's card has
+``exif: ignore`` (TIFF files are always turned, by PIL). Grey and palette images become RGB, an alpha
+channel is dropped, 16-bit grey is scaled by the data set's own depth (``Decoding.bits``), of 16-bit RGB
+PIL keeps the high bytes, CMYK is converted without colour profile, of several frames the first counts.
+What a file is its content says, not its name: PNG, JPEG, BMP or TIFF, of at most ``Decoding.max_pixels``.
+(PIL would open many more kinds, some with the help of other programs.) Masks are in ``masks.py``.
 """
 
 from __future__ import annotations
 
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from iufbench.data.samples import Sample
+from iufbench.data.decoding import AS_SHOWN, Decoding
 from iufbench.support.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-MAX_PIXELS = (
-    100_000_000  # an image of 300 MB in memory; the largest of the official data sets has 1.5 million
-)
+ORIENTATION = 0x0112  # the EXIF tag
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What PIL's decoders raise for damaged files, by format and kind of damage.
 _DAMAGE = (
@@ -42,33 +51,20 @@ _DAMAGE = (
     OverflowError,
     struct.error,
     zlib.error,
-    Image.DecompressionBombError,
 )
 
 
-def load_image(path: Path, size: int) -> NDArray[np.uint8]:
+def load_image(path: Path, size: int, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
     """An image as uint8 [size, size, 3] RGB, 0..255. InputError naming the file if it cannot be read."""
-    image = Image.fromarray(read_image(path))
+    image = Image.fromarray(read_image(path, how))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def load_mask(sample: Sample, size: int) -> NDArray[np.bool_]:
-    """A sample's defect mask, bool [size, size]; all False for a normal image and where no defect shows.
-
-    Small defects can vanish when resized, so an empty result for a defective image is allowed; an
-    empty mask file is not (InputError, as for everything that ``read_mask`` refuses).
-    """
-    if sample.label == 0 or sample.unseen:
-        return np.zeros((size, size), dtype=bool)
-    mask = Image.fromarray(read_mask(sample).astype(np.uint8))
-    return np.asarray(mask.resize((size, size), Image.Resampling.NEAREST)) > 0
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
+def read_image(path: Path, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
     """An image at its own size, uint8 [height, width, 3] RGB. InputError naming the file."""
-    image = _decode(path)
+    image = decode(path, how)
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), path)
+        return _from_16_bit(np.asarray(image), path, how.bits)
     if image.mode == "F":
         raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
     try:
@@ -79,75 +75,84 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path} has colours of the kind {image.mode}: convert it to RGB") from error
 
 
-def read_mask(sample: Sample) -> NDArray[np.bool_]:
-    """The mask of a defective sample at its own size, bool [height, width]: the union of its files.
+class Header(NamedTuple):
+    """What the head of an image file says; ``size`` (width, height) is that of the pixels as stored."""
 
-    Raises InputError for a sample without mask, a mask that cannot be read, has another size than
-    its image, marks no pixel, or is a JPEG (whose compression smears values above 0 everywhere).
-    """
-    if sample.mask is None:
-        raise InputError(f"defective image {sample.image} has no mask")
-    width_height = _header_size(sample.image)
-    marked = _marked(sample, sample.mask, width_height)
-    for file in sample.more_masks:
-        marked |= _marked(sample, file, width_height)
-    return marked
+    size: tuple[int, int]
+    orientation: int
+    mode: str
+    frames: int
+
+    def shown_size(self, how: Decoding) -> tuple[int, int]:
+        """Width and height of what ``read_image`` gives."""
+        return self.size[::-1] if how.upright and self.orientation >= 5 else self.size
 
 
-def _marked(sample: Sample, file: Path, width_height: tuple[int, int]) -> NDArray[np.bool_]:
-    mask = _decode(file)
-    if mask.format == "JPEG":
-        raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
-    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
-        raise InputError(f"mask {file} has colours of the kind {mask.mode}: convert it to grey")
-    if mask.size != width_height:
-        raise InputError(
-            f"mask {file} is {mask.size[0]}x{mask.size[1]} pixels, "
-            f"its image {sample.image} is {width_height[0]}x{width_height[1]}"
-        )
-    if mask.mode in ("LA", "RGBA", "PA"):
-        mask = mask.convert("L" if mask.mode == "LA" else "RGB")
-    channels = np.asarray(mask).reshape(mask.height, mask.width, -1)
-    marked: NDArray[np.bool_] = np.any(channels > 0, axis=2)
-    if not marked.any():
-        raise InputError(f"mask {file} marks no pixel, but its image is listed as defective")
-    return marked
-
-
-def has_many_values(mask: Path, most: int) -> bool:
-    """Whether a mask file has more than ``most`` different values (colours, for one in colour)."""
-    image = _decode(mask)
-    if image.mode.startswith(("I", "F")):
-        return len(np.unique(np.asarray(image))) > most
-    return image.getcolors(most) is None
-
-
-def _decode(path: Path) -> Image.Image:
+def read_header(path: Path) -> Header:
+    """The head of an image file; its pixels are not decoded. InputError naming the file."""
     try:
         with _opened(path) as image:
-            if image.width * image.height > MAX_PIXELS:
+            frames = int(getattr(image, "n_frames", 1))
+            return Header(image.size, _orientation(image), image.mode, frames)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from error
+
+
+def decode(path: Path, how: Decoding) -> Image.Image:
+    """An image file as PIL's image of whatever mode, upright unless ``how`` says otherwise."""
+    try:
+        with _opened(path) as image:
+            if image.width * image.height > how.max_pixels:
                 raise InputError(
-                    f"{path} has {image.width}x{image.height} pixels, at most {MAX_PIXELS:,} are read"
+                    f"{path} has {image.width}x{image.height} pixels, at most {how.max_pixels:,} are read: "
+                    f"cut it into tiles, scale it down, or raise the limit with --max-pixels "
+                    f"{image.width * image.height}"
                 )
+            turn = _TURNS.get(_orientation(image)) if how.upright else None
             image.load()
-            return image
+            if turn is None:
+                return image
+            turned = image.transpose(turn)
+            turned.format = image.format
+            return turned
+    except MemoryError as error:
+        raise InputError(f"{path} does not fit into memory: scale it down or cut it into tiles") from error
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
 
-def _header_size(path: Path) -> tuple[int, int]:
+def _orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF numbers them; 1 (as stored) where nothing or nonsense is said.
+
+    Of an image that is not decoded yet: PIL would decode a whole PNG to look for an EXIF block behind its
+    pixels, where no writer puts one.
+    """
+    if image.format == "TIFF":
+        return 1  # PIL turns these itself, whatever is asked for
+    if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
+        return 1
     try:
-        with _opened(path) as image:
-            return image.size
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
+        value = image.getexif().get(ORIENTATION, 1)
+    except _DAMAGE:  # a damaged EXIF block is no reason to refuse the pixels
+        return 1
+    return value if value in range(1, 9) else 1
 
 
-def _opened(path: Path) -> Image.Image:
+_BOMB = threading.Lock()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     """An image of which only the header has been read."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd headers and of sizes that are judged here
-        return Image.open(path, formats=FORMATS)
+    with _BOMB, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd headers
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # sizes are judged here
+        try:
+            image = Image.open(path, formats=FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+    with image:
+        yield image
 
 
 def _unreadable(path: Path, error: BaseException) -> InputError:
@@ -157,16 +162,23 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
         return InputError(f"{path} cannot be read: permission denied")
     if path.is_file() and path.stat().st_size == 0:
         return InputError(f"{path} is empty (0 bytes): get the file again")
-    if isinstance(error, Image.DecompressionBombError):
-        return InputError(f"{path} has too many pixels, at most {MAX_PIXELS:,} are read")
     unknown = isinstance(error, Image.UnidentifiedImageError)
     reason = "not an image of a kind that is understood" if unknown else " ".join(str(error).split())
     return InputError(f"{path} cannot be read as an image ({reason}): get the file again")
 
 
-def _from_16_bit(values: NDArray[np.generic], path: Path) -> NDArray[np.uint8]:
-    wide = values.astype(np.int64)
-    if wide.min() < 0 or wide.max() > 65535:
-        raise InputError(f"{path} has pixel values outside of 16 bits: convert it to 8 or 16 bits")
-    grey = ((wide * 255 + 32767) // 65535).astype(np.uint8)
+def _from_16_bit(values: NDArray[np.generic], path: Path, bits: int) -> NDArray[np.uint8]:
+    largest = require_16_bit(values, path)
+    white = 2**bits - 1
+    if largest > white:
+        raise InputError(f"{path} has the value {largest}, more than the {bits} bits of its data set hold")
+    grey = ((values.astype(np.int64) * 255 + white // 2) // white).astype(np.uint8)
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def require_16_bit(values: NDArray[np.generic], path: Path) -> int:
+    """The largest of an image's values; InputError when one is outside of 16 bits."""
+    smallest, largest = int(values.min()), int(values.max())
+    if smallest < 0 or largest > 65535:
+        raise InputError(f"{path} has pixel values outside of 16 bits: convert it to 8 or 16 bits")
+    return largest

@@ -21,10 +21,13 @@ from iufbench.data.readers.visa import read_visa
 from iufbench.data.samples import DataSet
 
 
-def _visa(root: Path, name: str, objects: Sequence[str] | None, synthetic: bool) -> DataSet:
+def _visa(
+    root: Path, name: str, objects: Sequence[str] | None, synthetic: bool, good: Sequence[str] = ()
+) -> DataSet:
     """VisA as it is published, or prepared as its one-class MVTec layout."""
-    read = read_visa if (root / "split_csv").exists() else read_mvtec
-    return read(root, name=name, objects=objects, synthetic=synthetic)
+    if (root / "split_csv").exists():
+        return read_visa(root, name=name, objects=objects, synthetic=synthetic)
+    return read_mvtec(root, name=name, objects=objects, synthetic=synthetic, good=good)
 
 
 LAYOUTS: dict[str, Callable[..., DataSet]] = {

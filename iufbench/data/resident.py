@@ -19,6 +19,7 @@ from iufbench.data.cache.entry import CHUNK
 from iufbench.data.cache.features import cached_features, encode
 from iufbench.data.cache.guides import cached_guides, small
 from iufbench.data.cache.images import Files, Rows, cached_images
+from iufbench.data.decoding import AS_SHOWN, Decoding
 from iufbench.data.images import load_image
 from iufbench.data.residency import Home
 from iufbench.data.samples import DataSet, Sample
@@ -181,7 +182,7 @@ class FrozenInputs:
 
     ``guide_size``: side of the small images kept for learners that look at pixels, or None.
     ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
-    ``home`` is where what is loaded lies.
+    ``decoding``: how files become pixels. ``home`` is where what is loaded lies.
     """
 
     def __init__(
@@ -190,8 +191,9 @@ class FrozenInputs:
         image_size: int,
         guide_size: int | None = None,
         precision: torch.dtype = torch.float32,
+        decoding: Decoding = AS_SHOWN,
     ) -> None:
-        self.backbone, self.image_size = backbone, image_size
+        self.backbone, self.image_size, self.decoding = backbone, image_size, decoding
         self.shape = backbone.shape(image_size)
         self.guide_size, self.precision = guide_size, precision
         self.home = Home()
@@ -256,7 +258,9 @@ class FrozenInputs:
         return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides, ahead, vectors)
 
     def _pixels(self, path: Path) -> np.ndarray:
-        return load_image(path, self.image_size) if self._images is None else self._images[path]
+        if self._images is not None:
+            return self._images[path]
+        return load_image(path, self.image_size, self.decoding)
 
     def _guide(self, path: Path, pixels: np.ndarray | None = None) -> Tensor | None:
         """[1, 3, g, g] of an image, from its ``pixels`` where those are at hand."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from iufbench.data.decoding import AS_SHOWN, Decoding
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
@@ -49,7 +51,8 @@ class DataSet:
 
     ``name`` is what results are filed under (``visa``, ``visa-synthetic``); ``objects`` is the data
     set's own order, in which protocols introduce them. ``has_masks``: some object has masks
-    (``is_masked`` tells which). ``notes`` are what the reader came across and a user should hear of once.
+    (``is_masked`` tells which). ``notes`` are what the reader came across and a user should hear of once;
+    ``decoding``: how files become pixels.
     """
 
     name: str
@@ -61,6 +64,7 @@ class DataSet:
     notes: tuple[str, ...] = ()
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     noisy_training: bool = False
+    decoding: Decoding = AS_SHOWN
 
     def is_masked(self, name: str) -> bool:
         """Whether the object has pixel annotation: every defective test image of it has a mask."""

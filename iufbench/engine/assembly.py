@@ -15,6 +15,8 @@ from iufbench.cards.strategies import Backbone
 from iufbench.data.cache.features import encode_images
 from iufbench.data.residency import home_for
 from iufbench.data.resident import FrozenInputs
+from iufbench.data.samples import DataSet
+from iufbench.data.survey import surveyed
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.learning.context import Context
@@ -37,6 +39,13 @@ class Parts:
     strategy: Any
     evaluation: ObjectEvaluation
     backbone: FrozenBackbone
+    dataset: DataSet  # with the decoding and the notes that a look at its images gave
+
+    @property
+    def mask_doubts(self) -> list[str]:
+        """What is likely wrong with the masks, a line per object and kind of fault."""
+        found = (doubt for test in self.evaluation.tests for doubt in test.doubts)
+        return [f"masks of {doubt.object}: {doubt.message}" for doubt in found]
 
 
 def set_threads(plan: Plan) -> None:
@@ -62,9 +71,12 @@ def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
     return BackboneSpec(**{**given, **({} if weights is None else {"weights": weights})})
 
 
-def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
-    """What the plan's learner is given of an image. Raises InputError as ``load_backbone``, and for a guide
-    (the image as the learner sees it) that is larger than the image."""
+def frozen_inputs(plan: Plan, device: torch.device, dataset: DataSet) -> FrozenInputs:
+    """What the plan's learner is given of an image of ``dataset`` (as ``surveyed``).
+
+    Raises InputError as ``load_backbone``, and for a guide (the image as the learner sees it) that is
+    larger than the image.
+    """
     recipe = plan.recipe
     guide = plan.learner.guide_size(plan.options, recipe.image_size)
     if guide is not None and guide > recipe.image_size:
@@ -72,7 +84,8 @@ def frozen_inputs(plan: Plan, device: torch.device) -> FrozenInputs:
             f"the learner's image resolution {guide} is larger than image_size {recipe.image_size}"
         )
     precision = getattr(torch, recipe.backbone.precision)
-    return FrozenInputs(load_backbone(plan, device), recipe.image_size, guide, precision)
+    backbone = load_backbone(plan, device)
+    return FrozenInputs(backbone, recipe.image_size, guide, precision, dataset.decoding)
 
 
 def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache: bool = False) -> Parts:
@@ -83,7 +96,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     set_threads(plan)
     keep_freed_memory()
     recipe = plan.recipe
-    inputs = frozen_inputs(plan, device)
+    dataset = surveyed(plan.dataset)
+    inputs = frozen_inputs(plan, device, dataset)
     backbone = inputs.backbone
     counts = image_counts(plan)
     total = sum(sum(c.values()) for c in counts.values())
@@ -91,20 +105,21 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     if inputs.home.kind == "mapped":
         progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
     if plan.request.cache:
-        inputs.use_cache(cache_folder(), plan.dataset, progress, compare_cache)
+        inputs.use_cache(cache_folder(), dataset, progress, compare_cache)
     with progress.bar("reading images", total) as bar:
         built = streams.build_streams(
-            plan.dataset,
+            dataset,
             plan.protocol,
             inputs,
             joint=recipe.stream == "joint",
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
         )
-    dataset, data_card = plan.dataset, plan.dataset_card
+    data_card = plan.dataset_card
     kinds, without = (data_card.kinds, data_card.without) if data_card else ({}, ())
+    masked = {name: dataset.decoding if dataset.is_masked(name) else None for name in plan.protocol.objects}
     tests = [
-        ObjectTest.of(n, s, dataset.root, MAP_SIZE, dataset.is_masked(n), kinds, without)
+        ObjectTest.of(n, s, dataset.root, MAP_SIZE, masked[n], kinds, without)
         for n, s in zip(plan.protocol.objects, built.tests)
     ]
     evaluation = ObjectEvaluation(tests, recipe.score)
@@ -112,7 +127,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     if plan.request.init_from is not None:
         source = plan.request.init_from
         load_public_weights(strategy.model, read_state_dict(source), str(source))
-    return Parts(built, strategy, evaluation, backbone)
+    return Parts(built, strategy, evaluation, backbone, dataset)
 
 
 def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *metrics: Any) -> Any:

@@ -195,7 +195,8 @@ def describe_results(run: Run) -> str:
             columns(rows),
             numbers,
         ]
-    return "\n".join(blocks)
+    warnings = [f"warning: {text}" for text in run.record.warnings]
+    return "\n".join([*blocks, *([""] if warnings else []), *warnings])
 
 
 def _mean(values: Sequence[float]) -> float:

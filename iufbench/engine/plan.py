@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from iufbench.cards.datasets import DataSetCard, dataset_cards
+from iufbench.cards.datasets import DataSetCard, dataset_card, own_card
 from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.cards.registry import load_class
 from iufbench.cards.request import Request
@@ -25,7 +25,7 @@ from iufbench.cards.strategies import (
     options_of,
     resolve,
 )
-from iufbench.data.datasets import known_objects, known_orders, open_dataset, synthetic_root
+from iufbench.data.datasets import known_objects, known_orders, open_requested, synthetic_root
 from iufbench.data.samples import DataSet
 from iufbench.reporting.record import run_id, run_path
 from iufbench.support.errors import InputError
@@ -80,15 +80,19 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     """
     dataset_name, _ = find_protocol(request.protocol)
     card = load_strategy(request.strategy)
-    dataset_card = dataset_cards().get(dataset_name)
+    own = own_card(dataset_name, request.card)
+    if own is not None:  # read again from anywhere
+        request = dataclasses.replace(request, card=own.absolute())
+    about = dataset_card(dataset_name, own)
     if request.synthetic and request.data_root is not None:
         raise InputError("--synthetic and --data-root cannot be given together")
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
     check_results_folder(request.results)
     root = request.data_root
-    objects = known_objects(dataset_name, root, request.lists)
-    orders = known_orders(dataset_name, root, request.lists) if request.order is not None else {}
+    orders = known_orders(dataset_name, root, request.lists, own) if request.order is not None else {}
+    listed = request.order if request.order is None else orders.get(request.order[0], request.order)
+    objects = known_objects(dataset_name, root, request.lists, listed, request.card, request.good_names)
     protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed, orders)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
@@ -107,18 +111,18 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     recipe_for(first_guess)
     if request.synthetic:
         root = synthetic_root(dataset_name, request.data_seed, progress=progress)
-    dataset = open_dataset(dataset_name, protocol.objects, root, request.lists)
+    dataset = open_requested(request, dataset_name, protocol.objects, root)
     _check_data(dataset, protocol)
-    if dataset_card is None and request.lists is None:
+    if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)
-    usual = "quick" if dataset.synthetic else (dataset_card.preset if dataset_card else "paper")
+    usual = "quick" if dataset.synthetic else (about.preset if about else "paper")
     preset = request.preset or usual
     recipe, learner, options = recipe_for(preset)
     return Plan(
         request=request,
         protocol=protocol,
         dataset=dataset,
-        dataset_card=dataset_card,
+        dataset_card=about,
         card=card,
         recipe=recipe,
         recipe_hash=_identity(recipe, request),

@@ -115,10 +115,12 @@ def execute(
     if other is not None:
         progress.say(other)
     try:
-        for note in plan.dataset.notes:
-            progress.say(f"note: {note}")
         parts = assemble(plan, device, progress)
+        for note in parts.dataset.notes:
+            progress.say(f"note: {note}")
         info = _info(plan, parts, device, started)
+        for warning in info.warnings:
+            progress.warn(warning)
         with claimed(plan.path):
             _carry_out(Work(plan, parts, info, progress, checkpoint_epochs), restart, clock)
     except torch.OutOfMemoryError as error:
@@ -253,8 +255,25 @@ def _write(plan: Plan, info: RunRecord, status: str) -> None:
     write_record(plan.path, info)
 
 
+def _warnings(plan: Plan, parts: Parts) -> list[str]:
+    """What is likely wrong with the data, for whoever reads the results."""
+    card, dataset = plan.dataset_card, parts.dataset
+    lines = [] if plan.request.accept_masks else parts.mask_doubts
+    if card is None or dataset.synthetic:
+        return lines
+    differ = [
+        f"{name} {have} of {want} {kind.replace('_', ' ')}"
+        for name, counts in dataset.counts().items()
+        for kind, have in counts.items()
+        if have != (want := card.counts.get(name, {}).get(kind, have))
+    ]
+    return (
+        [*lines, f"other image counts than on the data set's card: {', '.join(differ)}"] if differ else lines
+    )
+
+
 def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRecord:
-    dataset, card, protocol = plan.dataset, plan.dataset_card, plan.protocol
+    dataset, card, protocol = parts.dataset, plan.dataset_card, plan.protocol
     title = (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else "")
     data_seed = plan.request.data_seed if plan.request.synthetic else None
     return RunRecord(
@@ -269,9 +288,13 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
             root=str(dataset.root.absolute()),
             has_masks=dataset.has_masks,
             notes=list(dataset.notes),
+            decoding=dataset.decoding.as_dict(),
+            objects=len(protocol.objects),
+            objects_known=len(card.objects) if card else None,
             licence="synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
             counts=image_counts(plan),
         ),
+        warnings=_warnings(plan, parts),
         protocol=ProtocolRecord(
             id=protocol.id,
             title=protocol.title,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,12 +55,12 @@ def diagnose(
     """
     import torch
 
-    from iufbench.engine.assembly import Parts, build_strategy
+    from iufbench.engine.assembly import build_strategy
     from iufbench.engine.evaluate import evaluate_objects
 
     device = parts.strategy.device
     judge = build_strategy(plan, parts.backbone, device, parts.evaluation.maps)
-    apart = Parts(parts.streams, judge, parts.evaluation, parts.backbone)
+    apart = replace(parts, strategy=judge)
     folder = plan.path / EPOCH_STATES
     epochs = sorted(int(path.stem) for path in folder.glob("*.pt"))
     rows: list[tuple[Any, ...]] = [(experience, "", 1, *row) for row in _aurocs(reported)]

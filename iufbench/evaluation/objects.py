@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from avalanche.evaluation import PluginMetric
 
-from iufbench.data.images import load_mask
+from iufbench.data.decoding import Decoding
+from iufbench.data.masks import Doubt, load_masks
 from iufbench.data.samples import Sample
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
@@ -25,7 +26,8 @@ class ObjectTest:
     """What is known about the test images of one object: labels [N], masks [N, S, S] or None, names.
 
     ``parts`` [N] are the physical parts where several images show one, else None. ``kinds`` maps a kind of
-    defect to bool [N]; ``without`` are metrics that are not computed (see ``DataSetCard``).
+    defect to bool [N]; ``without`` are metrics that are not computed (see ``DataSetCard``). ``doubts``: what
+    is likely wrong with its masks.
     """
 
     object: str
@@ -35,6 +37,7 @@ class ObjectTest:
     parts: list[str] | None = None
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
     without: Collection[str] = ()
+    doubts: tuple[Doubt, ...] = ()
 
     @classmethod
     def of(
@@ -43,21 +46,23 @@ class ObjectTest:
         samples: Sequence[Sample],
         root: Any,
         map_size: int,
-        has_masks: bool,
+        how: Decoding | None,
         kinds: Mapping[str, Collection[str]] | None = None,
         without: Collection[str] = (),
     ) -> ObjectTest:
-        """Labels come from the file list; masks are resized to ``map_size`` by nearest neighbour. ``kinds``
-        maps a kind of defect to its types."""
+        """Labels come from the file list; masks are decoded by ``how`` (None: there are none) and resized to
+        ``map_size`` by nearest neighbour. ``kinds`` maps a kind of defect to its types."""
         parts = [s.part for s in samples]
+        masks, doubts = (None, []) if how is None else load_masks(samples, map_size, how)
         return cls(
             parts=parts if len(set(parts)) < len(parts) and all(parts) else None,
             kinds={k: np.array([s.defect in types for s in samples]) for k, types in (kinds or {}).items()},
             without=without,
             object=name,
             labels=np.array([s.label for s in samples], dtype=bool),
-            masks=np.stack([load_mask(s, map_size) for s in samples]) if has_masks else None,
+            masks=masks,
             names=[s.image.relative_to(root).as_posix() for s in samples],
+            doubts=tuple(doubts),
         )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import rankdata
 
-from iufbench.data.images import load_image, load_mask
+from iufbench.data.images import load_image
+from iufbench.data.masks import load_mask
 from iufbench.metrics.curve import score_curve
 from iufbench.metrics.image import image_score
 from iufbench.reporting.groups import Group
@@ -116,8 +117,8 @@ def make_example(groups: Sequence[Group], object_name: str) -> Example:
     return Example(
         object=object_name,
         image=image,
-        picture=load_image(sample.image, size),
-        mask=load_mask(sample, size) if dataset.is_masked(sample.object) else None,
+        picture=load_image(sample.image, size, dataset.decoding),
+        mask=load_mask(sample, size, dataset.decoding) if dataset.is_masked(sample.object) else None,
         lines=lines,
     )
 

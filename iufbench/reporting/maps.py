@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from iufbench.cards.protocols import find_protocol
 from iufbench.cards.request import Request
-from iufbench.data.datasets import open_dataset, synthetic_root
+from iufbench.data.datasets import open_requested, synthetic_root
 from iufbench.data.samples import DataSet
 from iufbench.reporting.store import Run
 from iufbench.support.errors import RunError
@@ -67,7 +68,8 @@ def images_of(run: Run) -> DataSet:
     root = request.data_root
     if request.synthetic:
         root = synthetic_root(name, request.data_seed, progress=False)
-    dataset = open_dataset(name, run.objects, root, request.lists)
+    dataset = open_requested(request, name, run.objects, root)
     if dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from other data than {dataset.root} holds now")
-    return dataset
+    bits = run.record.dataset.decoding.get("bits", dataset.decoding.bits)
+    return replace(dataset, decoding=replace(dataset.decoding, bits=bits))

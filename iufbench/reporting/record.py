@@ -58,7 +58,8 @@ def run_path(
 @dataclass
 class DatasetRecord:
     """The data of a run. ``counts``: per object ``train`` and ``test`` images; ``fingerprint`` of the file
-    list and sizes; ``root``: where the data lay; ``notes``: what the reader found worth saying."""
+    list and sizes; ``root``: where the data lay; ``notes``: what the reader found worth saying; ``decoding``:
+    how files became pixels (``data.decoding``); ``objects`` of the run and ``objects_known`` on the card."""
 
     name: str
     synthetic: bool
@@ -67,12 +68,22 @@ class DatasetRecord:
     root: str | None = None
     has_masks: bool | None = None
     notes: list[str] = field(default_factory=list)
+    decoding: dict[str, Any] = field(default_factory=dict)
+    objects: int | None = None
+    objects_known: int | None = None
     licence: str | None = None
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.title or self.name
+
+    @property
+    def coverage(self) -> str:
+        """``"4 of 15 objects"`` for a run on a part of the data set's objects; "" for all of them."""
+        if self.objects_known is None or self.objects is None or self.objects >= self.objects_known:
+            return ""
+        return f"{self.objects} of {self.objects_known} objects"
 
 
 @dataclass
@@ -159,10 +170,10 @@ class RunRecord:
     """Everything that ``run.json`` says about a run.
 
     ``id`` is the place below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
-    ``request`` are the options of ``iufbench run`` (``cards.request.Request``), ``recipe`` the resolved card;
-    ``summary``: level -> summary name -> value of AUROC; ``records_sha256``: hashes of the files of results;
-    ``resumed``: how many experiences were trained each time the run was resumed; ``other``: keys that this
-    version does not know.
+    ``warnings``: what is likely wrong with the data, a line each; ``request`` are the options of ``iufbench
+    run`` (``cards.request.Request``), ``recipe`` the resolved card; ``summary``: level -> summary name ->
+    value of AUROC; ``records_sha256``: hashes of the files of results; ``resumed``: how many experiences
+    were trained each time the run was resumed; ``other``: keys that this version does not know.
     """
 
     id: str
@@ -172,6 +183,7 @@ class RunRecord:
     dataset: DatasetRecord
     protocol: ProtocolRecord
     strategy: StrategyRecord
+    warnings: list[str] = field(default_factory=list)
     iufbench: str | None = None
     recipe: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None

@@ -63,6 +63,10 @@ class Progress:
         if self.verbosity >= level:
             (tqdm.write if self._live else _print)(text, file=sys.stderr)
 
+    def warn(self, text: str) -> None:
+        """A line on what is likely wrong, also when quiet."""
+        (tqdm.write if self._live else _print)(f"warning: {text}", file=sys.stderr)
+
 
 def _print(text: str, file: Any) -> None:
     print(text, file=file, flush=True)

@@ -40,6 +40,7 @@ def fill_caches(request: Request, progress: Progress) -> None:
     """
     import torch
 
+    from iufbench.data.survey import surveyed
     from iufbench.engine.assembly import frozen_inputs
     from iufbench.engine.plan import prepare
     from iufbench.support.device import choose_device
@@ -50,6 +51,8 @@ def fill_caches(request: Request, progress: Progress) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(cores())
     try:
-        frozen_inputs(plan, choose_device(request.device)).use_cache(cache_folder(), plan.dataset, progress)
+        dataset = surveyed(plan.dataset)
+        inputs = frozen_inputs(plan, choose_device(request.device), dataset)
+        inputs.use_cache(cache_folder(), dataset, progress)
     finally:
         torch.set_num_threads(before)

@@ -93,13 +93,14 @@ def test_damage_of_every_kind_is_found(dataset: DataSet):
 def test_masks_that_are_strange_are_pointed_out(dataset: DataSet):
     masks = sorted((dataset.root / "nut/ground_truth/dent").iterdir())
     Image.fromarray(np.full((8, 10), 255, np.uint8)).save(masks[0])
-    Image.fromarray(np.arange(80, dtype=np.uint8).reshape(8, 10)).save(masks[1])
+    Image.fromarray(np.diag(np.arange(30, 254, 28, dtype=np.uint8))[:, [*range(8), 0, 0]]).save(masks[1])
     findings = check_dataset(dataset, both(), workers=1, progress=False)
     assert [(f.severity, f.path) for f in findings] == [
         ("warning", "nut/test/dent/000.png"),
         ("warning", "nut/test/dent/001.png"),
     ]
-    assert "marks every pixel" in findings[0].message and "as if smoothed" in findings[1].message
+    assert "are they inverted" in findings[0].message and "as if smoothed" in findings[1].message
+    assert check_dataset(dataset, both(), workers=1, progress=False, accept_masks=True) == []
 
 
 def test_the_report_shows_counts_beside_the_official_ones(dataset: DataSet):
@@ -112,7 +113,7 @@ def test_the_report_shows_counts_beside_the_official_ones(dataset: DataSet):
     text = report.as_text().splitlines()
     assert text[1].split() == ["bottle", "12", "of", "209", "2", "of", "20", "2", "of", "63"]
     assert "lacks 13 of 15 objects" in report.as_text() and "is empty (0 bytes)" in report.as_text()
-    assert text[-1].startswith("mvtec: 32 images, 2 objects (counts compared with the official ones)")
+    assert text[-1].startswith("mvtec: 32 images, 2 of 15 objects (counts compared with the official ones)")
     (dataset.root / "cable/test/dent/000.png").unlink()
     (dataset.root / "bottle/train/good").rename(dataset.root / "bottle/train/defects")
     messages = [f.message for f in check_folder(dataset.root, "mvtec", workers=1, progress=False).findings]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.images import load_image, load_mask, read_image, read_mask
+from iufbench.data.images import load_image, read_image
+from iufbench.data.masks import load_mask, read_mask
 from iufbench.data.samples import Sample
 from iufbench.support.errors import InputError
 
@@ -71,13 +72,6 @@ def test_every_mode_becomes_the_same_rgb(tmp_path: Path, name: str, image: Image
 def test_bilevel_image_is_black_and_white(tmp_path: Path):
     save(tmp_path / "a.png", GREY > 100)
     assert set(np.unique(read_image(tmp_path / "a.png"))) == {0, 255}
-
-
-def test_exif_rotation_is_not_applied(tmp_path: Path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    save(tmp_path / "a.jpg", AS_RGB, exif=exif)
-    assert read_image(tmp_path / "a.jpg").shape == (6, 8, 3)
 
 
 @pytest.mark.filterwarnings("ignore")  # PIL warns of odd headers before it gives up

@@ -18,8 +18,8 @@ from iufbench.cards.protocols import resolve_protocol
 from iufbench.cli.main import main
 from iufbench.data.check import check_dataset, check_folder
 from iufbench.data.datasets import known_orders, open_dataset
-from iufbench.data.images import load_mask
 from iufbench.data.layouts import LAYOUTS
+from iufbench.data.masks import load_mask
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import yaml
 
-from iufbench.data.images import load_image, load_mask
+from iufbench.data.images import load_image
+from iufbench.data.masks import load_mask
 from iufbench.data.readers.mvtec import read_mvtec
 from iufbench.data.readers.visa import read_visa
 from iufbench.data.samples import DataSet

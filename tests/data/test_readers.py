@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from iufbench.data.images import read_mask
+from iufbench.data.masks import read_mask
 from iufbench.data.readers.elpv import read_elpv
 from iufbench.data.readers.json_lists import read_json_lists
 from iufbench.data.readers.mvtec import read_mvtec

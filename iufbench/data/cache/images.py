@@ -13,12 +13,13 @@ import PIL
 
 from iufbench.data.cache.array_store import obtain
 from iufbench.data.cache.entry import CHUNK, Spec, Stored
+from iufbench.data.decoding import Decoding
 from iufbench.data.images import load_image
 from iufbench.data.samples import DataSet
 from iufbench.support.processes import in_processes
 from iufbench.support.progress import Progress
 
-PREPROCESSING = "rgb8 square bilinear 1"  # rises when load_image gives other pixels
+PREPROCESSING = "rgb8 square bilinear 2"  # rises when load_image gives other pixels
 
 
 class Rows:
@@ -42,7 +43,7 @@ class Files:
     """
 
     def __init__(self, dataset: DataSet) -> None:
-        self.label = dataset.name
+        self.label, self.decoding = dataset.name, dataset.decoding
         self.root = dataset.root.resolve()
         noisy = dataset.noisy_training
         usable = {s.image for s in dataset.samples if noisy or s.split == "test" or s.label == 0}
@@ -67,7 +68,7 @@ def image_spec(files: Files, size: int) -> Spec:
         # Two Pillows may decode a JPEG differently, so each has its own entry.
         identity={
             "root": str(files.root), "files": files.names, "preprocessing": PREPROCESSING,
-            "pillow": PIL.__version__,
+            "decoding": files.decoding.pixels, "pillow": PIL.__version__,
         },
         version=files.state,
         rows=len(files.paths),
@@ -87,17 +88,17 @@ def cached_images(folder: Path, files: Files, size: int, progress: Progress, com
         chunks = [paths[i : i + CHUNK] for i in range(0, len(paths), CHUNK)]
         done = 0
         try:
-            for pixels in in_processes(partial(decode, size=size), chunks):
+            for pixels in in_processes(partial(decode, size=size, how=files.decoding), chunks):
                 yield pixels
                 done += 1
         except BrokenProcessPool:
             progress.say("a decoding process died: going on with one process")
             for chunk in chunks[done:]:
-                yield decode(chunk, size)
+                yield decode(chunk, size, files.decoding)
 
     return Rows(obtain(folder, image_spec(files, size), produce, progress, compare), files.paths)
 
 
-def decode(paths: Sequence[Path], size: int) -> np.ndarray:
+def decode(paths: Sequence[Path], size: int, how: Decoding) -> np.ndarray:
     """Images as uint8 [len(paths), size, size, 3]."""
-    return np.stack([load_image(path, size) for path in paths])
+    return np.stack([load_image(path, size, how) for path in paths])

@@ -15,13 +15,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iufbench.data.readers.mvtec import NORMAL
 from iufbench.data.readers.reading import (
+    NORMAL,
     choose_objects,
     contents,
     hashed_order,
     images_in,
     in_order,
+    is_normal,
     require_both_splits,
     require_root,
 )
@@ -66,7 +67,7 @@ def read_flat(
     for object_name in chosen:
         normal: list[Path] = []
         for sub in contents(base / object_name)[1]:
-            if sub.name in NORMAL:
+            if is_normal(sub):
                 normal += images_in(sub)
             elif sub.name != "ground_truth":
                 masks = base / object_name / "ground_truth" / sub.name

@@ -21,14 +21,13 @@ from iufbench.data.readers.reading import (
     choose_objects,
     contents,
     images_in,
+    is_normal,
     require_images,
     require_root,
     skipped_note,
 )
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
-
-NORMAL = ("good", "ok")
 
 
 def read_mvtec(
@@ -37,6 +36,7 @@ def read_mvtec(
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
     defective_training: bool = False,
+    good: Sequence[str] = (),
 ) -> DataSet:
     """All images below a folder in MVTec layout, sorted by object, split, defect and file name.
 
@@ -44,7 +44,8 @@ def read_mvtec(
     sorted by name. Masks are all or nothing in each object: one without a ``ground_truth`` folder has no
     pixel annotation (a note says so where others have); otherwise every defective test image needs its
     mask. ``has_masks`` is False when no object has any. With ``defective_training``, ``train`` may have other
-    folders than ``good``: their images keep their label, and training leaves them out.
+    folders than ``good``: their images keep their label, and training leaves them out. ``good``: names of
+    folders beside good and ok whose images are normal.
 
     Raises InputError for a missing root or object, an empty training folder, defective images among
     the training images, no test images, a defective image without mask, and files that are no images.
@@ -64,9 +65,9 @@ def read_mvtec(
     chosen = choose_objects(found, objects, base)
     samples: list[Sample] = []
     for object_name in chosen:
-        samples += _train(base / object_name, defective_training, skipped)
-        samples += _validation(base / object_name, skipped)
-        samples += _test(base / object_name, skipped)
+        samples += _train(base / object_name, defective_training, skipped, good)
+        samples += _validation(base / object_name, skipped, good)
+        samples += _test(base / object_name, skipped, good)
     notes = skipped_note(base, skipped)
     without = [o for o in chosen if not (base / o / "ground_truth").is_dir()]
     if without and len(without) < len(chosen):
@@ -87,10 +88,10 @@ def _image_folders(folder: Path, skipped: list[Path]) -> list[Path]:
     return folders
 
 
-def _train(folder: Path, defective_too: bool, skipped: list[Path]) -> list[Sample]:
+def _train(folder: Path, defective_too: bool, skipped: list[Path], good: Sequence[str]) -> list[Sample]:
     samples: list[Sample] = []
     for sub in _image_folders(folder / "train", skipped):
-        if sub.name in NORMAL:
+        if is_normal(sub, good):
             samples += [Sample(image, folder.name, "train", 0) for image in images_in(sub, skipped)]
         elif defective_too:
             samples += [Sample(image, folder.name, "train", 1, sub.name) for image in images_in(sub, skipped)]
@@ -103,22 +104,22 @@ def _train(folder: Path, defective_too: bool, skipped: list[Path]) -> list[Sampl
     return samples
 
 
-def _validation(folder: Path, skipped: list[Path]) -> list[Sample]:
+def _validation(folder: Path, skipped: list[Path], good: Sequence[str]) -> list[Sample]:
     place = folder / "validation"
     subs = _image_folders(place, skipped) if place.is_dir() else []
     for sub in subs:
-        if sub.name not in NORMAL:
+        if not is_normal(sub, good):
             raise InputError(f"{sub}: validation images must be normal, in validation/good")
     return [Sample(image, folder.name, "validation", 0) for sub in subs for image in images_in(sub, skipped)]
 
 
-def _test(folder: Path, skipped: list[Path]) -> list[Sample]:
+def _test(folder: Path, skipped: list[Path], good: Sequence[str]) -> list[Sample]:
     samples: list[Sample] = []
     truth = folder / "ground_truth"
     has_masks = truth.is_dir()
     for sub in _image_folders(folder / "test", skipped):
         images = images_in(sub, skipped)
-        if sub.name in NORMAL:
+        if is_normal(sub, good):
             samples += [Sample(image, folder.name, "test", 0) for image in images]
             continue
         masks = _masks(truth / sub.name, skipped) if has_masks else {}

@@ -20,6 +20,7 @@ from iufbench.data.readers.reading import (
     contents,
     images_in,
     in_order,
+    is_normal,
     require_both_splits,
     require_root,
 )
@@ -59,13 +60,13 @@ def _samples(folder: Path, validation_in_training: bool) -> list[Sample]:
         if not (folder / kind).is_dir():
             continue
         for sub in contents(folder / kind)[1]:
-            if sub.name != "good":
+            if not is_normal(sub):
                 raise InputError(f"{sub}: {kind} images must be normal, in {kind}/good")
             split: Split = "train" if kind == "train" or validation_in_training else "validation"
             samples += [_sample(image, folder.name, split, None) for image in images_in(sub / "rgb")]
     for sub in contents(folder / "test")[1]:
         images = images_in(sub / "rgb")
-        if sub.name == "good":
+        if is_normal(sub):
             samples += [_sample(image, folder.name, "test", None) for image in images]
             continue
         masks = _masks(sub / "gt") or _masks(folder / "ground_truth" / sub.name)

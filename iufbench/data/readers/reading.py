@@ -5,12 +5,22 @@ from __future__ import annotations
 import difflib
 import hashlib
 import os
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
 
 from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
 
+NORMAL = ("good", "ok")  # names of folders with normal images
+# Words by which a folder beside them looks like one more of these, whatever is written around them.
+NORMAL_WORDS = frozenset(
+    {"good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "clean", "healthy", "negative",
+     "nondefective", "nondefect", "defectfree", "nodefect", "nodefects", "anomalyfree", "faultless",
+     "flawless", "intact", "gut", "normalgood", "goodnormal", "\u6b63\u5e38", "\u826f\u54c1", "\u5408\u683c"}
+)  # fmt: skip
+FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Files that lie beside images without being any: texts, annotations, lists, sums.
 SKIPPED_SUFFIXES = frozenset(
@@ -95,6 +105,23 @@ def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
         f"{len(skipped)} files and folders that are no images"
     )  # fmt: skip
     return (f"{names}, skipped: {'' if len(skipped) == 1 else 'such as '}{one}",)
+
+
+def is_normal(folder: Path, good: Sequence[str] = ()) -> bool:
+    """Whether a folder holds normal images: good, ok or one of ``good``.
+
+    Raises InputError for a name that looks so and is none of these (normal, Good, OK, good2): taken for a
+    defect it would make wrong numbers without a word.
+    """
+    if folder.name in NORMAL or folder.name in good:
+        return True
+    words = re.findall(r"[^\W\d_]+", folder.name.casefold())
+    if "".join(word for word in words if word not in FILLERS) in NORMAL_WORDS:
+        raise InputError(
+            f"{folder} looks like a folder of normal images, but only {' and '.join(NORMAL)} are taken for "
+            f"that: rename it, or accept it with --good-name {shlex.quote(folder.name)}"
+        )
+    return False
 
 
 def shown_names(names: Sequence[str]) -> str:

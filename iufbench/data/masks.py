@@ -1,0 +1,239 @@
+"""Defect masks: read as an annotator meant them, and looked at for signs that they were not.
+
+A pixel is defect where the mask is not zero: MVTec AD writes 255, VisA the defect's class 1..k. In colour,
+where any channel is not zero. Of a palette the index counts where index 0 is black or all colours are (VisA),
+the colour where black is another index (quantising tools write white first). An alpha channel that varies is
+part of the mask: where the colours are all the same it is the mask, otherwise what is coloured and opaque
+is. The union of several files is one mask (MVTec LOCO). Resized with nearest neighbour.
+
+What is certainly wrong is an InputError: a size other than that of its image, a mask that marks nothing, a
+JPEG. What is likely wrong are ``doubts``: inverted, smoothed or compressed masks, palettes without black.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iufbench.data.decoding import AS_SHOWN, Decoding
+from iufbench.data.images import Header, decode, read_header
+from iufbench.data.samples import Sample
+from iufbench.support.errors import InputError
+
+CLASSES = 16  # official masks have at most this many values: 0 and 255, or 0 and the classes of defects
+Pixels = NDArray[np.bool_]
+Values = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a look at a mask shows. ``share`` of its pixels and of its ``border`` that it marks; ``between``:
+    the share of values that are neither its smallest nor its largest; ``smoothed``: these look like the
+    work of resizing, blurring or JPEG, not like classes; ``odd``: why its reading is a guess, "" if none.
+    """
+
+    share: float
+    border: float
+    between: float
+    smoothed: bool
+    odd: str = ""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """What is likely wrong with the masks of an object; ``sample`` is the first one concerned."""
+
+    object: str
+    sample: Sample
+    message: str
+
+
+def read_mask(sample: Sample, how: Decoding = AS_SHOWN) -> Pixels:
+    """The mask of a defective sample at its own size, bool [height, width]: the union of its files.
+
+    Raises InputError for a sample without mask, a mask that cannot be read, has another size than its image,
+    marks no pixel, or is a JPEG (whose compression smears values above 0 everywhere).
+    """
+    return inspect_mask(sample, how)[0]
+
+
+def load_mask(sample: Sample, size: int, how: Decoding = AS_SHOWN) -> Pixels:
+    """A sample's defect mask, bool [size, size]; all False for a normal image and where no defect shows.
+
+    Small defects can vanish when resized, so an empty result for a defective image is allowed; an
+    empty mask file is not (InputError, as for everything that ``read_mask`` refuses).
+    """
+    return load_masks([sample], size, how)[0][0]
+
+
+def load_masks(samples: Sequence[Sample], size: int, how: Decoding = AS_SHOWN) -> tuple[Pixels, list[Doubt]]:
+    """The masks of samples as ``load_mask`` gives them, bool [N, size, size], and what is doubtful."""
+    masks, facts = np.zeros((len(samples), size, size), dtype=bool), []
+    for k, sample in enumerate(samples):
+        if sample.label == 1 and not sample.unseen:
+            whole, found = inspect_mask(sample, how)
+            facts.append((sample, found))
+            small = Image.fromarray(whole.astype(np.uint8)).resize((size, size), Image.Resampling.NEAREST)
+            masks[k] = np.asarray(small) > 0
+    return masks, doubts(facts)
+
+
+def inspect_mask(sample: Sample, how: Decoding = AS_SHOWN) -> tuple[Pixels, MaskFacts]:
+    """``read_mask``, and the facts by which a wrong mask is known. Raises InputError as ``read_mask``."""
+    if sample.mask is None:
+        raise InputError(f"defective image {sample.image} has no mask")
+    header = read_header(sample.image)
+    parts = [_read(sample, file, header, how) for file in sample.mask_files]
+    marked: Pixels = np.logical_or.reduce([part[0] for part in parts])
+    rim = np.concatenate([marked[0], marked[-1], marked[:, 0], marked[:, -1]])
+    facts = MaskFacts(
+        share=float(marked.mean()),
+        border=float(rim.mean()),
+        between=max(part[1] for part in parts),
+        smoothed=any(part[2] for part in parts),
+        odd=next((part[3] for part in parts if part[3]), _turned(header, how)),
+    )
+    return marked, facts
+
+
+def _turned(header: Header, how: Decoding) -> str:
+    """Whether the mask could have been drawn on the pixels as stored just as well."""
+    if not how.upright or header.orientation == 1 or header.shown_size(how) != header.size:
+        return ""
+    return (
+        "belong to images that their EXIF orientation turns, and are taken as drawn on the turned picture; "
+        "their size fits both ways"
+    )
+
+
+def _read(sample: Sample, file: Path, image: Header, how: Decoding) -> tuple[Pixels, float, bool, str]:
+    """(marked pixels, share of values between the extremes, smoothed, what is odd) of one file."""
+    mask = decode(file, how)
+    if mask.format == "JPEG":
+        raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
+    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
+        raise InputError(f"mask {file} has colours of the kind {mask.mode}: convert it to grey")
+    if mask.size != image.shown_size(how):
+        raise InputError(_wrong_size(sample, file, mask.size, image, how))
+    values, odd = _values(mask)
+    marked = values > 0
+    if not marked.any():
+        raise InputError(f"mask {file} marks no pixel, but its image is listed as defective")
+    between, smoothed = _levels(values)
+    return marked, between, smoothed, odd
+
+
+def _wrong_size(sample: Sample, file: Path, size: tuple[int, int], image: Header, how: Decoding) -> str:
+    width, height = image.shown_size(how)
+    text = f"mask {file} is {size[0]}x{size[1]} pixels, its image {sample.image} is {width}x{height}"
+    if size != (height, width):
+        return f"{text}: draw it at the image's size"
+    if image.size == size:  # the EXIF orientation makes the difference
+        return (
+            f"{text} as its EXIF orientation turns it, and {size[0]}x{size[1]} as stored: turn the mask "
+            f"with it, or write 'exif: ignore' on the data set's card"
+        )
+    return f"{text}: is one of them turned by 90 degrees?"
+
+
+def _values(mask: Image.Image) -> tuple[Values, str]:
+    """Values [height, width], above zero where the mask marks, and what is odd about the reading."""
+    if mask.mode == "P" and "transparency" not in mask.info:
+        return _of_palette(mask)
+    if mask.mode == "P":
+        mask = mask.convert("RGBA")
+    if mask.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        return _with_alpha(np.asarray(mask.convert("RGBA")))
+    channels = np.asarray(mask).reshape(mask.height, mask.width, -1)
+    return channels.max(axis=2), ""
+
+
+def _of_palette(mask: Image.Image) -> tuple[Values, str]:
+    index = np.asarray(mask)
+    colours = np.zeros((256, 3), np.uint8)
+    known = np.array(mask.getpalette("RGB") or [], np.uint8).reshape(-1, 3)
+    colours[: len(known)] = known
+    shade = colours.max(axis=1)
+    used = np.unique(index)
+    if not shade[used].any() or (used[0] == 0 and shade[0] == 0):
+        return index, ""
+    if len(used) == 1 or (shade[used] == 0).any():
+        return shade[index], ""
+    return index, "have a palette without black, of which index 0 is taken for the sound pixels"
+
+
+def _with_alpha(rgba: NDArray[np.uint8]) -> tuple[Values, str]:
+    colour, alpha = rgba[..., :3].max(axis=2), rgba[..., 3]
+    if alpha.min() == alpha.max():
+        return colour, ""
+    if (rgba[..., :3] == rgba[0, 0, :3]).all():
+        return alpha, ""
+    both = np.minimum(colour, alpha)
+    if not both.any():  # drawn in black on a transparent ground
+        return alpha, "are black where they are opaque, and taken to mark what is opaque"
+    if np.array_equal(both > 0, alpha > 0) or np.array_equal(both > 0, colour > 0):
+        return both, ""
+    return both, "have colours and an alpha channel that differ: what is coloured and opaque is marked"
+
+
+def _levels(values: Values) -> tuple[float, bool]:
+    """(share of values that are neither the smallest nor the largest, whether they look like smoothing).
+
+    Classes of defects fill areas, and are few small numbers; what resizing, blurring and compression leave
+    are many values, or thin lines of values between 0 and white.
+    """
+    if values.dtype == np.bool_:
+        return 0.0, False
+    if values.dtype == np.uint8:
+        counts = np.array(Image.fromarray(np.asarray(values, np.uint8)).histogram())
+        levels = np.flatnonzero(counts)
+        inner = int(counts[levels[1:-1]].sum())
+    else:
+        levels, counts = np.unique(values, return_counts=True)
+        inner = int(counts[1:-1].sum())
+    share = inner / values.size
+    if len(levels) > CLASSES:
+        return share, True
+    if not inner or float(levels[-1]) < 128:
+        return share, False
+    between = (values > levels[0]) & (values < levels[-1])
+    core = (
+        between[1:-1, 1:-1] & between[:-2, 1:-1] & between[2:, 1:-1] & between[1:-1, :-2] & between[1:-1, 2:]
+    )
+    return share, not core.any()
+
+
+def doubts(facts: Iterable[tuple[Sample, MaskFacts]]) -> list[Doubt]:
+    """What is likely wrong, one line per object and kind of fault."""
+    by_object: dict[str, list[tuple[Sample, MaskFacts]]] = defaultdict(list)
+    for sample, found in facts:
+        by_object[sample.object].append((sample, found))
+    result = []
+    for name, own in by_object.items():
+        large = [pair for pair in own if pair[1].share > 0.5]
+        if 2 * len(large) <= len(own):  # a large defect now and then is none that fills the border, too
+            large = [pair for pair in large if pair[1].border >= 0.75]
+        smoothed = [pair for pair in own if pair[1].smoothed]
+        groups: dict[str, list[tuple[Sample, MaskFacts]]] = {
+            "mark the larger part of their image: are they inverted?": large,
+            f"hold values between, as if smoothed or compressed "
+            f"({100 * float(np.mean([f.between for _, f in smoothed] or [0])):.2g} % of their pixels): "
+            "each above 0 counts as defect": smoothed,
+        }
+        for pair in own:
+            if pair[1].odd:
+                groups.setdefault(pair[1].odd, []).append(pair)
+        for text, pairs in groups.items():
+            if pairs:
+                first = pairs[0][0]
+                place = f"{len(pairs)} of {len(own)} masks"
+                assert first.mask is not None
+                result.append(Doubt(name, first, f"{place}, such as {first.mask.name}, {text}"))
+    return result

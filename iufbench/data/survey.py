@@ -1,0 +1,69 @@
+"""A look at the head of every image of a data set: what is unusual, and how deep its 16-bit images are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from iufbench.data.decoding import Decoding
+from iufbench.data.images import Header, decode, read_header, require_16_bit
+from iufbench.data.samples import DataSet
+from iufbench.support.errors import InputError
+
+DEPTHS = (8, 10, 12, 14, 16)  # bits of the cameras that there are
+
+
+def surveyed(dataset: DataSet) -> DataSet:
+    """The data set with the depth of its 16-bit images found, and notes on what is decoded in unusual ways.
+
+    About 0.1 ms an image; 16-bit ones are decoded until one shows that all bits are used. What cannot be
+    read is left to those who read it.
+    """
+    headers: dict[Path, Header] = {}
+    for sample in dataset.samples:
+        try:
+            headers[sample.image] = read_header(sample.image)
+        except InputError:
+            continue
+    turned = [path for path, header in headers.items() if header.orientation != 1]
+    action = "applied" if dataset.decoding.upright else "ignored, as the data set's card says"
+    wide = [path for path, header in headers.items() if header.mode.startswith("I")]
+    notes = [
+        *_note(turned, dataset, f"EXIF orientation, which is {action}"),
+        *_note(_mode(headers, "CMYK"), dataset, "CMYK colours, converted without colour profile"),
+        *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames, the first counts"),
+    ]
+    bits = 16
+    if wide:
+        bits, largest = _depth(wide, dataset.decoding)
+        text = f"16-bit pixels: the largest value is {largest}, {bits} bits, so {2**bits - 1} becomes 255"
+        notes += _note(wide, dataset, text)
+    decoding = replace(dataset.decoding, bits=bits)
+    return replace(dataset, decoding=decoding, notes=(*dataset.notes, *notes))
+
+
+def _mode(headers: dict[Path, Header], mode: str) -> list[Path]:
+    return [path for path, header in headers.items() if header.mode == mode]
+
+
+def _note(paths: Sequence[Path], dataset: DataSet, text: str) -> list[str]:
+    if not paths:
+        return []
+    one = paths[0].relative_to(dataset.root).as_posix()
+    return [f"{len(paths)} of {len(dataset.samples)} images, such as {one}, have {text}"]
+
+
+def _depth(paths: Sequence[Path], how: Decoding) -> tuple[int, int]:
+    """(bits, largest value seen) of 16-bit images: the smallest depth of a camera that holds all values."""
+    largest = 0
+    for path in paths:
+        try:
+            largest = max(largest, require_16_bit(np.asarray(decode(path, how)), path))
+        except InputError:
+            continue
+        if largest >= 2 ** DEPTHS[-2]:
+            break
+    return next(bits for bits in DEPTHS if largest < 2**bits), largest
