@@ -39,7 +39,7 @@ class AGEM(Rehearsal):
     def _before_update(self, **kwargs: Any) -> None:
         if self.memory:
             learning = [p for p in self.model.parameters() if p.grad is not None]
-            output = self.model(self.draw(len(self.mbatch.x))["features"])
+            output = self.model(self.draw(len(self.mbatch))["features"])
             reference = torch.autograd.grad(reconstruction_loss(output), learning)
             for parameter, allowed in zip(learning, without_conflict([p.grad for p in learning], reference)):
                 parameter.grad = allowed

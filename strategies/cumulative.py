@@ -40,7 +40,3 @@ class Cumulative(ReconstructionStrategy):
         data = self.dataloader.data
         self.kept = {"features": data.features, "objects": data.objects, "guide": data.guide}
         super()._after_training_exp(**kwargs)
-
-    @property
-    def bytes_kept(self) -> int:
-        return sum(tensor.nbytes for tensor in self.kept.values() if tensor is not None)

@@ -43,7 +43,7 @@ class DER(JointRehearsal):
         return {**super().columns(chosen), "reconstructions": found.to("cpu", self.precision)}
 
     def losses(self) -> dict[str, Tensor]:
-        new, weights = len(self.mbatch.x), self.options.der
+        new, weights = len(self.mbatch), self.options.der
         found, target = self.mb_output.reconstruction, self.mb_output.target
         terms = {"reconstruction": F.mse_loss(found[:new], target[:new])}
         if self.drawn:

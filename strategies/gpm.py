@@ -83,7 +83,3 @@ class GPM(ReconstructionStrategy):
         energy = self.options.gpm.energy
         self.bases = {n: grown_basis(self.bases.get(n), m, energy) for n, m in moments.items()}
         super()._after_training_exp(**kwargs)
-
-    @property
-    def bytes_kept(self) -> int:
-        return sum(b.numel() * b.element_size() for b in self.bases.values())

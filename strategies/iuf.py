@@ -86,7 +86,7 @@ class IUF(ReconstructionStrategy):
         update: UpdateStrategy = field(default_factory=UpdateStrategy)
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True)
-    carried: ClassVar[tuple[str, ...]] = ("epochs_done",)
+    carried: ClassVar[tuple[str, ...]] = ("epochs_done", "matrices")
     within: ClassVar[tuple[str, ...]] = ("epochs_done", "window", "matrices")
 
     def __init__(self, **arguments: Any) -> None:
@@ -121,14 +121,11 @@ class IUF(ReconstructionStrategy):
             known = self.model.classifier.objects
             self.model.classifier.grow(max(known, int(self.experience.resident.objects.max()) + 1))
 
-    def state(self) -> dict[str, Any]:
-        return {**super().state(), "feature_matrices": self.matrices}
-
     def restore(self, state: dict[str, Any]) -> None:
         if self.model.classifier is not None:
             self.model.classifier.grow(len(state["network"]["classifier.fc.2.weight"]))
         super().restore(state)
-        self.matrices = state["feature_matrices"]
+        self._projections = self._made_projections()
 
     @property
     def matrices(self) -> dict[str, dict[str, Any]]:
@@ -194,13 +191,17 @@ class IUF(ReconstructionStrategy):
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._window.clear()
-        update = self.options.update
         super()._before_training_exp(**kwargs)
         self._old_state = None
-        if update.enabled and self._is_increment and update.pull > 0:
+        if self._pulls and self._is_increment:
             self._old_state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
-        # Released and published alike: an experience uses the matrices that stood at its start.
-        self._projections = {name: matrix.projection() for name, matrix in self.feature_matrices.items()}
+
+    @property
+    def _pulls(self) -> bool:
+        return self.options.update.enabled and self.options.update.pull > 0
+
+    def _made_projections(self) -> dict[str, Tensor]:
+        return {name: matrix.projection() for name, matrix in self.feature_matrices.items()}
 
     def _before_training_iteration(self, **kwargs: Any) -> None:
         if self._old_state is not None:
@@ -223,7 +224,13 @@ class IUF(ReconstructionStrategy):
     def _after_training_exp(self, **kwargs: Any) -> None:
         if self.options.update.collect_every_epochs is None:
             self._collect()
+        # Released and published alike: an experience uses the matrices that stood at its start.
+        self._projections = self._made_projections()
         super()._after_training_exp(**kwargs)
+
+    def beside_network(self) -> dict[str, Any]:
+        old = self.model.state_dict() if self._pulls else {}  # of which the next experience takes a copy
+        return {**super().beside_network(), "projections": self._projections, "old": old}
 
     @torch.no_grad()
     def _collect(self) -> None:
@@ -239,7 +246,3 @@ class IUF(ReconstructionStrategy):
         for name, parts in means.items():
             rows, old = torch.cat(parts), self.feature_matrices.get(name)
             self.feature_matrices[name] = FeatureMatrix.of(rows) if old is None else old.merge(rows)
-
-    @property
-    def bytes_kept(self) -> int:
-        return sum(matrix.nbytes for matrix in self.feature_matrices.values())

@@ -57,8 +57,6 @@ class LwF(ReconstructionStrategy):
     def _frozen_copy(self) -> nn.Module:
         return copy.deepcopy(self.model).to(self.device).eval().requires_grad_(False)
 
-    @property
-    def bytes_kept(self) -> int:
-        if self.teacher is None:
-            return 0
-        return sum(p.numel() * p.element_size() for p in self.teacher.parameters())
+    def beside_network(self) -> Any:
+        teacher = {} if self.teacher is None else self.teacher.state_dict()
+        return {**super().beside_network(), "teacher": teacher}

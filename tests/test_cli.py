@@ -58,6 +58,11 @@ def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_pat
     assert json.loads(listed.stdout)[0]["run"] == info["id"]
     shown = invoke("show", "run", info_file.parent)
     assert "image AUROC" in shown.stdout
+    kept = invoke("explain", "bytes_kept", info_file.parent)
+    assert (
+        "beside the deployed network's weights" in kept.stdout
+        and str(info["costs"]["bytes_kept"]) in kept.stdout
+    )
     explained = invoke("explain", "fm", info_file.parent)
     assert (
         "SYNTHETIC" in explained.stdout and f"image: {info['summary']['image']['fm']:.3f}" in explained.stdout

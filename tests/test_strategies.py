@@ -30,7 +30,26 @@ def test_trains_evaluates_and_repeats_itself(strategy, data, tmp_path):
         assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
     costs = first.info["costs"]
     assert len(costs["bytes_kept"]) == len(costs["replayed_images"]) == steps
+    assert costs["bytes_kept"] == [bytes_beside_network(first, number) for number in range(steps)]
     assert set(first.info["strategy"]["uses"]) >= {"object_id_at_training", "object_id_at_test", "gradients"}
+
+
+def bytes_beside_network(run, experience: int) -> int:
+    """Counted from the checkpoint: what is carried, and the copies that the next experience makes of it."""
+    state = torch.load(run.path / f"checkpoints/experience{experience}.pt", weights_only=True)
+    update = run.info["recipe"]["options"].get("update", {"enabled": False})
+    copies = run.info["strategy"]["name"] == "lwf" or (update["enabled"] and update["pull"] > 0)
+    sides = [m["factor"].shape[1] for m in state["memory"].get("matrices", {}).values()]
+    projections = sum(4 * side * side for side in sides)
+    return total_bytes(state["memory"]) + copies * total_bytes(state["network"]) + projections
+
+
+def total_bytes(value) -> int:
+    if isinstance(value, torch.Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, (dict, list, tuple)):
+        return sum(map(total_bytes, value.values() if isinstance(value, dict) else value))
+    return 0
 
 
 def unfinished(results):

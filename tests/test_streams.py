@@ -132,7 +132,7 @@ def test_batches_cover_everything_once_and_follow_the_generator():
 def test_a_batch_reads_as_the_triple_that_plugins_expect():
     batch = Batch(torch.zeros(2, 1, 1, 1), torch.tensor([3, 4]), torch.zeros(2, dtype=torch.int64))
     x, y, task = batch
-    assert len(batch) == 3 and batch[1] is y is batch.y and batch[-1] is task and batch[0] is x
+    assert len(batch) == 2 and batch[1] is y is batch.y and batch[-1] is task and batch[0] is x
     assert batch.to("cpu").guide is None
     both = Batch.concatenate([batch, batch])
     assert both.y.tolist() == [3, 4, 3, 4]

@@ -20,7 +20,7 @@ class MyStrategy(ReconstructionStrategy):
     class Options(ReconstructionStrategy.Options):
         anchor: Anchor = field(default_factory=Anchor)
 
-    carried = ("old",)  # goes to the next experience beside the network, and into checkpoints
+    carried = ("old",)  # goes to the next experience beside the network, into checkpoints, and is a cost
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -36,7 +36,3 @@ class MyStrategy(ReconstructionStrategy):
     def _after_training_exp(self, **kwargs: Any) -> None:  # Avalanche's callbacks start with an underscore
         self.old = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         super()._after_training_exp(**kwargs)
-
-    @property
-    def bytes_kept(self) -> int:  # shown beside the results: memory is a cost
-        return sum(tensor.nbytes for tensor in self.old.values())

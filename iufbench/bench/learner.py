@@ -65,7 +65,7 @@ class Learner:
         for earlier in self.streams.train[:experience]:
             self.strategy.train(earlier, eval_streams=[])
         data = self.streams.train[experience]
-        schedule = self.plan.recipe.base if experience == 0 else self.plan.recipe.increment
+        schedule = self.plan.recipe.training(experience)
         if len(data.resident) != schedule.batch_size:
             raise ValueError(f"{len(data.resident)} images are not one batch of {schedule.batch_size}")
         strategy = self.strategy

@@ -150,6 +150,10 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def training(self, experience: int) -> Training:
+        """The schedule of an experience (from 0): ``base`` first, ``increment`` afterwards."""
+        return self.base if experience == 0 else self.increment
+
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain JSON-able values."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

@@ -31,7 +31,7 @@ UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not dec
 
 @dataclass
 class Batch:
-    """A mini-batch that Avalanche's plugins can index as ``(x, y, task)``.
+    """A mini-batch that Avalanche's plugins can index and unpack as ``(x, y, task)``; its length is B.
 
     ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
     which experiences introduce them (``UNKNOWN_OBJECT`` where they are hidden); ``task`` [B] int64 zeros;
@@ -46,7 +46,7 @@ class Batch:
     vector: Tensor | None = None
 
     def __len__(self) -> int:
-        return 3
+        return len(self.x)
 
     def __getitem__(self, index: int) -> Tensor:
         return (self.x, self.y, self.task)[index]

@@ -213,8 +213,14 @@ def explain_metric(name: str, path: Path | None) -> str:
     known = {**continual.DEFINITIONS, **values.DEFINITIONS}
     titles = {d.title.lower(): key for key, d in known.items()}
     name = name if name in known else titles.get(name.lower(), name.lower())
+    if name in COSTS:
+        kept = [] if path is None else ["", f"on {(run := load_run(path)).id}: {run.info['costs'][name]}"]
+        return "\n".join([f"{name}: {COSTS[name]}", *kept])
     if name not in known:
-        raise InputError(f"unknown metric '{name}'{suggest(name, known)} (known: {', '.join(known)})")
+        known_names = [*known, *COSTS]
+        raise InputError(
+            f"unknown metric '{name}'{suggest(name, known_names)} (known: {', '.join(known_names)})"
+        )
     d = known[name]
     better = "higher is better" if d.higher_is_better else "lower is better"
     lines = [f"{name}: {d.title} ({better})", "", f"  {d.formula}", "", f"used by: {d.used_by}"]
@@ -230,6 +236,16 @@ def explain_metric(name: str, path: Path | None) -> str:
     return "\n".join(lines)
 
 
+COSTS = {
+    "bytes_kept": (
+        "what is carried from one experience to the next (lower is better)\n\n"
+        "  bytes of all tensors that the next experience needs beside the deployed network's weights, after\n"
+        "  each experience: stored images and features, importances, old weights and copies of the network\n"
+        "  (LwF's teacher, the weights that IUF pulls to), feature matrices, projections, bases, memory banks\n\n"
+        "Counted in one place from the learner's state, alike for every method. Not counted: the network itself,\n"
+        "gradients, the optimiser, the images of the experience that is trained."
+    )
+}
 BY_HAND = {
     "aupimo": (
         "Runs do not record it. From masks and float32 maps of an object, in Python:\n"

@@ -72,6 +72,11 @@ class Plan:
         """What is trained together: the protocol's experiences, or all objects at once for ``joint``."""
         return (self.protocol.objects,) if self.recipe.stream == "joint" else self.protocol.experiences
 
+    def epochs(self, experience: int) -> int:
+        """Epochs of an experience (from 0). A learner without gradients goes over its images once, whatever
+        schedule the card has."""
+        return self.recipe.training(experience).epochs_of(experience) if self.learner.uses.gradients else 1
+
 
 def prepare(request: Request, progress: bool = True) -> Plan:
     """Resolve and check a request. Raises InputError for every mistake a user can make in one.
@@ -267,6 +272,5 @@ def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:
     """Training iterations of every experience, from its number of images."""
     result = []
     for number, images in enumerate(train_counts):
-        training = plan.recipe.base if number == 0 else plan.recipe.increment
-        result.append(training.epochs_of(number) * -(-images // training.batch_size))
+        result.append(plan.epochs(number) * -(-images // plan.recipe.training(number).batch_size))
     return result

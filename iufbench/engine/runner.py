@@ -197,7 +197,7 @@ def _train(work: Work, number: int, label: str) -> None:
     work.start = replace(work.start, inside=None)  # its tensors need not live as long as the training
     seed_everything(derive(Seeds.of(plan.request.seed).training, number))
     strategy.training_log = []
-    images, epochs = len(experience.resident), epochs_of(plan, number)
+    images, epochs = len(experience.resident), plan.epochs(number)
     clock = time.perf_counter()
     save = Saver(plan.path, number, strategy, work.checkpoint_epochs, start.seconds)
     aside = EpochStates(plan.path, plan.request.diagnose_every, start.epochs)
@@ -216,13 +216,6 @@ def _train(work: Work, number: int, label: str) -> None:
     # The checkpoint comes last: where there is one, all else of this training has been written.
     _write(plan, info, RUNNING)
     save_checkpoint(plan.path, number, strategy)
-
-
-def epochs_of(plan: Plan, number: int) -> int:
-    """Epochs of experience ``number``. A learner without gradients goes over its images once, whatever
-    schedule the card has."""
-    training = plan.recipe.base if number == 0 else plan.recipe.increment
-    return training.epochs_of(number) if plan.learner.uses.gradients else 1
 
 
 def train_experience(

@@ -20,14 +20,14 @@ from iufbench.data.resident import Batch, Batches
 from iufbench.learning.context import Context, Uses
 from iufbench.learning.resumable import Resumable
 from iufbench.models.uniad import UniAD, anomaly_map
+from iufbench.support.nested import flat
 from iufbench.support.seeding import derive
 
 
 class ReconstructionStrategy(Resumable):
     """UniAD trained one experience after another (the papers' "UniAD" row, as a learner).
 
-    ``Options`` are the card blocks that only this learner has. ``bytes_kept`` counts what is carried
-    from one experience to the next besides the model; ``replayed_images`` how many old images were
+    ``Options`` are the card blocks that only this learner has. ``replayed_images``: how many old images were
     shown again in the current experience.
     """
 
@@ -88,10 +88,13 @@ class ReconstructionStrategy(Resumable):
         """Anomaly maps [B, S, S] float32 of the current test batch; higher is more anomalous."""
         return anomaly_map(self.mb_output, self.context.map_size)
 
-    @property
-    def bytes_kept(self) -> int:
-        """Bytes carried over to the next experience beside the network itself."""
-        return 0
+    def beside_network(self) -> Any:
+        """The tensors that the next experience needs beside the deployed network's weights, however nested.
+
+        What is ``carried`` is among them. A method adds what it makes of the network or of its memory when
+        the next experience begins: copies of the network, projections.
+        """
+        return self._named("carried")
 
     @property
     def network(self) -> Any:
@@ -101,6 +104,11 @@ class ReconstructionStrategy(Resumable):
         evaluation, calls ``model`` itself.
         """
         return self._compiled if self._compiled is not None and self.model.training else self.model
+
+    @property
+    def bytes_kept(self) -> int:
+        """Bytes of ``beside_network``, counted alike for every method."""
+        return sum(getattr(tensor, "nbytes", 0) for tensor in flat(self.beside_network()).values())
 
     # Set-up ----------------------------------------------------------------------------------------
 
@@ -135,7 +143,7 @@ class ReconstructionStrategy(Resumable):
     def schedule(self) -> Training:
         """The card's block for the current experience: ``base`` first, ``increment`` afterwards."""
         assert self.experience is not None
-        return self.recipe.base if self.experience.current_experience == 0 else self.recipe.increment
+        return self.recipe.training(self.experience.current_experience)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         assert self.experience is not None
@@ -188,6 +196,11 @@ class ReconstructionStrategy(Resumable):
         super()._eval_cleanup()
         self.mbatch = self.mb_output = None  # no test image lies about in training
 
+    @property
+    def mb_task_id(self) -> Tensor:
+        # Avalanche takes the length of a batch for the number of its parts; ours is that of its images.
+        return self.mbatch.task
+
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
         return self.model if model is None else model
 
@@ -206,9 +219,9 @@ class ReconstructionStrategy(Resumable):
             return torch.zeros((), device=self.device)
         terms = self.losses()
         for name, value in terms.items():
-            value = value.detach() * len(self.mbatch.x)
+            value = value.detach() * len(self.mbatch)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._images += len(self.mbatch.x)
+        self._images += len(self.mbatch)
         return sum(terms.values(), torch.zeros((), device=self.device))
 
     def _before_update(self, **kwargs: Any) -> None:

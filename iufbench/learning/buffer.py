@@ -57,11 +57,6 @@ def rows(memory: Mapping[str, Tensor]) -> int:
     return len(next(iter(memory.values()))) if memory else 0
 
 
-def nbytes(memory: Mapping[str, Tensor]) -> int:
-    """Bytes of all columns."""
-    return sum(t.numel() * t.element_size() for t in memory.values())
-
-
 def shares(objects: Sequence[int], capacity: int | None, per_object: int | None) -> dict[int, int | None]:
     """How many images each object may have, None for any number; a remainder goes to the first objects.
 

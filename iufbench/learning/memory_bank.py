@@ -148,10 +148,6 @@ class MemoryBank(ReconstructionStrategy):
         self.training_log.append({"images": images, "bytes_kept": self.bytes_kept})
         trigger_plugins(self, "after_training_epoch", **kwargs)
 
-    @property
-    def bytes_kept(self) -> int:
-        return sum(tensor.nbytes for parts in self.memory.values() for tensor in parts.values())
-
     # Evaluation --------------------------------------------------------------------------------------
 
     def forward(self) -> Tensor:

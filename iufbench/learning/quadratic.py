@@ -112,8 +112,3 @@ class HeldWeights(ReconstructionStrategy):
         seed = derive(self.context.seeds.memory, "importance", self.experience.current_experience)
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.experience.resident), generator=generator)[:count]
-
-    @property
-    def bytes_kept(self) -> int:
-        tensors = [t for group in (*self.anchors, *self.importances) for t in group.values()]
-        return super().bytes_kept + sum(t.numel() * t.element_size() for t in tensors)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from iufbench.learning.base import ReconstructionStrategy
-from iufbench.learning.buffer import Memory, first_of_each, joined, nbytes, rows, selected, shares
+from iufbench.learning.buffer import Memory, first_of_each, joined, rows, selected, shares
 from iufbench.learning.context import Uses
 from iufbench.models.uniad import Reconstruction
 from iufbench.support.seeding import derive
@@ -49,10 +49,6 @@ class Rehearsal(ReconstructionStrategy):
         image = 3 * self.recipe.image_size**2 if self.options.memory.store == "images" else features
         label = OBJECT_BYTES if self.uses.object_id_at_training else 0
         return image + self.maps_per_image * features + label
-
-    @property
-    def bytes_kept(self) -> int:
-        return super().bytes_kept + nbytes(self.memory)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self.limits()  # too small a budget must not cost an experience's training

@@ -42,11 +42,6 @@ class FeatureMatrix:
         """The projection [E, E] these features ask for."""
         return projection_matrix(self.factor)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes kept."""
-        return self.factor.numel() * self.factor.element_size()
-
 
 def _triangle(rows: Tensor) -> Tensor:
     """R of rows = Q R; double, because merging happens once per experience over a whole stream."""

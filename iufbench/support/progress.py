@@ -84,7 +84,7 @@ class TrainingBar:
         self._epoch = epochs_done
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        self._bar.advance(len(strategy.mbatch.x), loss=float(strategy.loss.detach()))
+        self._bar.advance(len(strategy.mbatch), loss=float(strategy.loss.detach()))
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         self._epoch += 1

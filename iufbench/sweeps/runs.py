@@ -144,9 +144,7 @@ def trained_images(plan: Plan) -> int:
     """Images that the training of all experiences shows, epochs counted; one epoch without gradients."""
     counts, total = image_counts(plan), 0
     for number, objects in enumerate(plan.experiences):
-        training = plan.recipe.base if number == 0 else plan.recipe.increment
-        epochs = training.epochs_of(number) if plan.learner.uses.gradients else 1
-        total += epochs * sum(counts[name]["train"] for name in objects)
+        total += plan.epochs(number) * sum(counts[name]["train"] for name in objects)
     return total
 
 

@@ -9,7 +9,7 @@ import torch
 
 from iufbench.engine.assembly import assemble
 from iufbench.engine.plan import Plan
-from iufbench.engine.runner import epochs_of, evaluate_objects, train_experience
+from iufbench.engine.runner import evaluate_objects, train_experience
 from iufbench.support.device import choose_device
 from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
@@ -31,7 +31,7 @@ def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
     """What the first experience leaves, by name."""
     parts = assemble(plan, choose_device(plan.request.device), progress)
     seed_everything(derive(Seeds.of(plan.request.seed).training, 0))
-    for _ in train_experience(parts, 0, epochs_of(plan, 0), progress, f"{label}: training"):
+    for _ in train_experience(parts, 0, plan.epochs(0), progress, f"{label}: training"):
         pass
     state = flat(deepcopy(parts.strategy.state()))
     objects = len(plan.experiences[0])

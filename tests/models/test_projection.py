@@ -87,7 +87,7 @@ def test_merging_bit_by_bit_equals_all_rows_at_once_in_bounded_space():
     matrix, sizes = FeatureMatrix.of(rows[:60]), []
     for chunk in rows[60:].split(180):
         matrix = matrix.merge(chunk)
-        sizes.append(matrix.nbytes)
+        sizes.append(matrix.factor.nbytes)
     assert matrix.rows == 1500
     assert max(sizes) == 4 * channels**2
     torch.testing.assert_close(

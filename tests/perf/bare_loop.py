@@ -58,7 +58,7 @@ def train_barely(made: Learner) -> nn.Module:
     model.train()
     for number, experience in enumerate(made.streams.train):
         seed_everything(number)
-        data, schedule = experience.resident, recipe.increment if number else recipe.base
+        data, schedule = experience.resident, recipe.training(number)
         if number == 0:
             model.fit_standardisation(data.features)
         projections = {name: matrix.projection() for name, matrix in matrices.items()}

@@ -37,7 +37,7 @@ def hours(name: str, speeds: dict[str, float]) -> Iterator[tuple[str, float]]:
         trained = evaluated = seen = 0
         images = sum(sum(counts[o].values()) for o in protocol.objects)
         for number, group in enumerate(protocol.experiences):
-            schedule = recipe.base if number == 0 else recipe.increment
+            schedule = recipe.training(number)
             trained += schedule.epochs_of(number) * sum(counts[o]["train"] for o in group)
             seen += sum(counts[o]["test_good"] + counts[o]["test_defective"] for o in group)
             evaluated += seen
