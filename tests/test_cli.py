@@ -59,10 +59,8 @@ def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_pat
     shown = invoke("show", "run", info_file.parent)
     assert "image AUROC" in shown.stdout
     kept = invoke("explain", "bytes_kept", info_file.parent)
-    assert (
-        "beside the deployed network's weights" in kept.stdout
-        and str(info["costs"]["bytes_kept"]) in kept.stdout
-    )
+    assert "beside the deployed network" in kept.stdout
+    assert str(info["costs"]["bytes_kept"]) in kept.stdout
     explained = invoke("explain", "fm", info_file.parent)
     assert (
         "SYNTHETIC" in explained.stdout and f"image: {info['summary']['image']['fm']:.3f}" in explained.stdout

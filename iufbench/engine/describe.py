@@ -241,9 +241,9 @@ COSTS = {
         "what is carried from one experience to the next (lower is better)\n\n"
         "  bytes of all tensors that the next experience needs beside the deployed network's weights, after\n"
         "  each experience: stored images and features, importances, old weights and copies of the network\n"
-        "  (LwF's teacher, the weights that IUF pulls to), feature matrices, projections, bases, memory banks\n\n"
-        "Counted in one place from the learner's state, alike for every method. Not counted: the network itself,\n"
-        "gradients, the optimiser, the images of the experience that is trained."
+        "  (LwF's teacher, the weights that IUF pulls to), feature matrices, projections, bases, banks\n\n"
+        "Counted in one place from the learner's state, alike for every method. Not counted: the network\n"
+        "itself, gradients, the optimiser, the images of the experience that is trained."
     )
 }
 BY_HAND = {
