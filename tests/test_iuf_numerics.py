@@ -92,6 +92,8 @@ def built(card, settings=(), preset="paper", protocol="visa_2_1x2", images=IMAGE
         recipe=recipe,
         options=options_of(recipe, learner, card),
         channels=CHANNELS,
+        groups=(CHANNELS,),
+        vector=0,
         feature_size=(SIDE, SIDE),
         map_size=224,
         device=torch.device("cpu"),

@@ -94,7 +94,7 @@ def test_from_one_experience_no_other_can_be_reached(built, peek):
 
 def test_what_a_strategy_is_handed_has_no_labels_masks_or_paths(built):
     resident = built.test[0].resident
-    assert set(vars(resident)) == {"features", "objects", "guide", "ahead"}
+    assert set(vars(resident)) == {"features", "objects", "guide", "vectors", "ahead"}
     assert not hasattr(built.test[0], "samples")
 
 
