@@ -69,6 +69,8 @@ def order_seed(experience: int) -> int:
 class Inputs:
     """Stands in for images and backbone: random features with a mean of their own for every object."""
 
+    from_files = False
+
     def __init__(self, similar: float = 1.0) -> None:
         self.generator, self.similar = torch.Generator().manual_seed(11), similar
 

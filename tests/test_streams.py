@@ -23,6 +23,8 @@ PUBLISHED = json.loads((FACTS / "protocols.json").read_text())["protocols"]
 class Blank:
     """Stands in for FrozenInputs where only names, ids and counts matter: no image is opened."""
 
+    from_files = False
+
     def load(self, samples, objects, advance=None) -> ResidentData:
         n = len(samples)
         guide = torch.zeros(n, 3, 2, 2, dtype=torch.uint8)

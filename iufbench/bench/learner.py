@@ -30,6 +30,8 @@ _NOWHERE = Path("/random")
 class RandomInputs:
     """Stands in for images and backbone: normal features in the recipe's precision, uniform small images."""
 
+    from_files = False
+
     def __init__(self, shape: FeatureShape, guide_size: int | None, precision: torch.dtype):
         self.shape = shape
         self.guide_size, self.precision = guide_size, precision

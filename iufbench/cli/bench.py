@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def bench(
         click.echo(_line(row), err=as_json)
     content: dict[str, Any] = {
         "conditions": vars(conditions),
-        "environment": environment(conditions.device, threads),
+        "environment": dataclasses.asdict(environment(conditions.device, threads)),
         "measured": now(),
         "peak_memory_mb": peak_memory_mb(),
         "rows": as_dict(rows),

@@ -171,7 +171,12 @@ class Batches:
 
 
 class Inputs(Protocol):
-    """Whatever turns the samples of an experience into the inputs that a strategy is given."""
+    """Whatever turns the samples of an experience into the inputs that a strategy is given.
+
+    ``from_files``: whether the samples are files that can be read.
+    """
+
+    from_files: bool
 
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         """The inputs of the samples, with their object ids; ``advance`` is called for every image."""
@@ -184,6 +189,8 @@ class FrozenInputs:
     ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
     ``decoding``: how files become pixels. ``home`` is where what is loaded lies.
     """
+
+    from_files = True
 
     def __init__(
         self,

@@ -75,14 +75,15 @@ def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> 
     return [[s for o in group for s in dataset.training((o,))] for group in groups]
 
 
-def test_samples(dataset: DataSet, protocol: Protocol) -> list[list[Sample]]:
+def test_samples(dataset: DataSet, protocol: Protocol, from_files: bool = True) -> list[list[Sample]]:
     """The test images of every object, in the order in which the protocol introduces them.
 
     Those of one object are sorted by a hash of their bytes: a position tells nothing about a label, and there
     is no permutation that a strategy could derive and invert. Raises InputError naming an image that cannot
-    be read.
+    be read. Without ``from_files`` (random inputs, which have no bytes) they keep their order.
     """
-    return [sorted(dataset.select("test", (o,)), key=_content_hash) for o in protocol.objects]
+    groups = [dataset.select("test", (o,)) for o in protocol.objects]
+    return [sorted(group, key=_content_hash) if from_files else list(group) for group in groups]
 
 
 def _content_hash(sample: Sample) -> bytes:
@@ -114,7 +115,7 @@ def build_streams(
         return inputs.load(samples, [ids[s.object] for s in samples], advance)
 
     train = [resident(group) for group in train_samples(dataset, protocol, joint)]
-    tests = test_samples(dataset, protocol)
+    tests = test_samples(dataset, protocol, inputs.from_files)
     test = [resident(group) for group in tests]
     if not object_id_at_test:
         test = [data.without_objects() for data in test]

@@ -10,6 +10,7 @@ Usage: python tests/perf/bench_gpu.py [--device cuda] [--strategy uniad --strate
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import time
 from collections.abc import Callable
@@ -219,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.out,
         {
             "device": device,
-            "environment": environment(given.device, torch.get_num_threads()),
+            "environment": dataclasses.asdict(environment(given.device, torch.get_num_threads())),
             "measured": now(),
             "peak": top,
             "agreement": agreed,
