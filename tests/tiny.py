@@ -34,6 +34,7 @@ BLOCKS = {
     "gcr": ("gcr.prototypes=8",),
     "task": ("task.key=8", "task.knowledge=12"),
     "positions": ("positions.fewest=2",),
+    "lora": ("lora.rank=2", "lora.energy=0.5"),
 }
 
 

@@ -61,6 +61,7 @@ class Backbone:
 
 
 _LATER_BACKBONE: dict[str, Any] = {"groups": None, "norm": False, "vector": "none"}
+_LATER_TRAINING: dict[str, Any] = {"final_factor": 0.0}
 _LATER_NETWORK: dict[str, Any] = {"position": "learned", "mask_switches": [True, True, True]}
 
 
@@ -94,11 +95,12 @@ class Network:
 
 @dataclass(frozen=True)
 class Training:
-    """How one experience is trained. ``epochs`` may list one number per increment."""
+    """How one experience is trained. ``epochs`` may list one number per increment. ``final_factor``: what of
+    ``lr`` a cosine schedule ends at."""
 
     epochs: int | list[int] = number(at_least=1, at_most=1_000_000)
     batch_size: int = number(at_least=1, at_most=1_000_000)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: Literal["adamw", "sgd", "stable_adamw"] = "adamw"
     lr: float = number(1e-4, above=0)
     weight_decay: float = number(1e-4, at_least=0)
     schedule: Literal["constant", "step", "cosine"] = "constant"
@@ -106,6 +108,7 @@ class Training:
     step_gamma: float = number(0.1, above=0)
     warmup_iterations: int = number(0, at_least=0)
     clip_norm: float | None = number(None, above=0)
+    final_factor: float = number(0.0, at_least=0, at_most=1)
 
     def epochs_of(self, increment: int) -> int:
         """Epochs of the base (0) or of the n-th increment (1, 2, ...); a list's last value repeats."""
@@ -168,6 +171,8 @@ class Recipe:
             (content, {"score": "pooled_max"}),
             (content["backbone"], _LATER_BACKBONE),
             (content["network"], _LATER_NETWORK),
+            (content["base"], _LATER_TRAINING),
+            (content["increment"], _LATER_TRAINING),
         ):
             for key, usual in later.items():
                 if block[key] == usual:

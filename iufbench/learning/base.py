@@ -19,6 +19,7 @@ from iufbench.cards.strategies import Training
 from iufbench.data.resident import Batch, Batches
 from iufbench.learning.context import Context, Uses
 from iufbench.learning.resumable import Resumable
+from iufbench.learning.stable_adamw import StableAdamW
 from iufbench.models.uniad import UniAD, anomaly_map
 from iufbench.support.nested import flat
 from iufbench.support.seeding import derive
@@ -169,6 +170,8 @@ class ReconstructionStrategy(Resumable):
             self.optimizer = torch.optim.AdamW(
                 parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True
             )
+        elif training.optimizer == "stable_adamw":
+            self.optimizer = StableAdamW(parameters, lr=training.lr, weight_decay=training.weight_decay)
         else:
             self.optimizer = torch.optim.SGD(parameters, lr=training.lr, weight_decay=training.weight_decay)
         iterations = self.train_epochs * len(self.dataloader)  # type: ignore[arg-type]
@@ -245,14 +248,16 @@ class ReconstructionStrategy(Resumable):
 
 
 def learning_rate_factor(training: Training, iterations: int, per_epoch: int) -> Callable[[int], float]:
-    """The factor on ``lr`` at an iteration: warm-up, then constant, step (per epoch) or cosine to zero."""
+    """The factor on ``lr`` at an iteration: warm-up, then constant, step (per epoch) or cosine to
+    ``final_factor``."""
 
     def factor(iteration: int) -> float:
         warm = min(1.0, (iteration + 1) / (training.warmup_iterations + 1))
         if training.schedule == "step":
             return warm * training.step_gamma ** (iteration // per_epoch // training.step_epochs)
         if training.schedule == "cosine":
-            return warm * (0.5 + 0.5 * math.cos(math.pi * min(iteration / max(iterations, 1), 1.0)))
+            fallen = 0.5 + 0.5 * math.cos(math.pi * min(iteration / max(iterations, 1), 1.0))
+            return warm * (training.final_factor + (1 - training.final_factor) * fallen)
         return warm
 
     return factor

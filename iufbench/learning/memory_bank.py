@@ -193,11 +193,12 @@ def patch_rows(patches: Tensor) -> Tensor:
     return patches.permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def blur(maps: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur of maps [B, S, S], cut off at four standard deviations, mirrored at the border."""
+def blur(maps: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+    """Gaussian blur of maps [B, S, S], cut off at ``radius`` pixels (None: at four standard deviations),
+    mirrored at the border."""
     if sigma == 0:
         return maps
-    radius = min(int(4 * sigma + 0.5), maps.shape[-1] - 1)
+    radius = min(int(4 * sigma + 0.5) if radius is None else radius, maps.shape[-1] - 1)
     grid = torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device)
     kernel = torch.exp(-0.5 * (grid / sigma).square())
     kernel = (kernel / kernel.sum())[None, None]

@@ -187,13 +187,7 @@ class UniAD(nn.Module):
         """
         if not self.standardise:
             raise ValueError("this network was built with standardise=False")
-        chunks = features.split(_STATISTICS_CHUNK)
-        count = features.numel() / features.shape[1]
-        total = sum(chunk.double().sum(dim=(0, 2, 3)) for chunk in chunks)
-        mean = torch.as_tensor(total) / count
-        squares = sum((chunk.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for chunk in chunks)
-        std = (torch.as_tensor(squares) / count).sqrt()
-        std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+        mean, std = channel_statistics(features)
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)
 
@@ -207,6 +201,21 @@ class UniAD(nn.Module):
             for name, part in self.transformer.named_modules(prefix="transformer")
             if isinstance(part, nn.Linear) and name.endswith(".linear2")
         }
+
+
+def channel_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """float64 [C] twice: mean and standard deviation per channel of ``features`` [N, C, h, w].
+
+    A channel that never varies has deviation 1, so that it cannot blow up on other images.
+    """
+    chunks = features.split(_STATISTICS_CHUNK)
+    count = features.numel() / features.shape[1]
+    total = sum(chunk.double().sum(dim=(0, 2, 3)) for chunk in chunks)
+    mean = torch.as_tensor(total) / count
+    squares = sum((chunk.double() - mean[:, None, None]).square().sum(dim=(0, 2, 3)) for chunk in chunks)
+    std = (torch.as_tensor(squares) / count).sqrt()
+    std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+    return mean, std
 
 
 def initialise(module: nn.Module) -> None:
