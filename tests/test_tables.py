@@ -334,7 +334,21 @@ def test_objects_one_by_one(tmp_path):
     make_run(tmp_path, "mvtec_1_1x14", "iuf")
     table = tables_of(tmp_path)["one_by_one_mvtec"]
     assert shown(table, "IUF", "published") == [76.2, 17.1]
-    assert "secondary source" in render(table, "md")
+    assert shown(table, "DeCoFlow", "published")[0] == 98.4
+    assert shown(table, "Dinomaly, joint", "published")[0] == 99.6
+    text = render(table, "md")
+    assert "secondary source" in text and "reproduced by others" in text and "NC-TFAD" not in text
+    assert "UCAD: ViT-B/16 (ImageNet-21k); re-weighted maximum; selection: test" in text
+
+
+def test_later_published_values_all_have_a_source_and_a_known_kind():
+    numbers = published()
+    later = numbers.later
+    assert len(later) == 439 and later["source"].notna().all()
+    assert set(later["kind"]) == {"printed", "printed_secondary", "reproduced_by_third_party"}
+    shown_methods = {method for _, method, _ in numbers._shown_later()}
+    assert shown_methods <= set(numbers.setups["method"])
+    assert set(numbers.setups["selection"]) <= {"test", "none", "unknown"}
 
 
 @pytest.mark.parametrize("fmt", list(FORMATS))

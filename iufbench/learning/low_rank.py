@@ -77,11 +77,11 @@ class LowRankIncrements(ReconstructionStrategy):
 
     def adapters(self) -> dict[str, LowRank]:
         """The adapters of the current increment, by parameter name; none in the base."""
-        return {
-            name: part.parametrizations[last][0]  # type: ignore[index]
-            for name, (part, last) in self.adapted().items()
-            if parametrize.is_parametrized(part, last)
-        }
+        found = {}
+        for name, (part, last) in self.adapted().items():
+            if parametrize.is_parametrized(part, last):
+                (found[name],) = part.parametrizations[last]  # type: ignore[index]
+        return found
 
     def attach(self, seed: int, spans: dict[str, Tensor]) -> None:
         generator = torch.Generator().manual_seed(seed)

@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import importlib.resources
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import pandas as pd
 
-FROM_FIGURE, SECONDARY = "≈", "*"
+FROM_FIGURE, SECONDARY, REPRODUCED = "≈", "*", "‡"
 CAVEAT = "CAVEAT: "
-_SIGNS = {"printed": "", "printed_secondary": SECONDARY, "read_from_figure": FROM_FIGURE}
+_SIGNS = {
+    "printed": "",
+    "printed_secondary": SECONDARY,
+    "read_from_figure": FROM_FIGURE,
+    "reproduced_by_third_party": REPRODUCED,
+}
 LATER = "papers after IUF that introduce one object at a time"
 _ONE_BY_ONE = {
     "mvtec_1x15 (one class per task)": "mvtec_1_1x14",
     "visa_1x12 (one class per task)": "visa_1_1x11",
 }
-_FINAL_METRICS = {"AUROC": "auroc", "AP(AUPR)": "ap"}
+# Joint training on all objects ends where a stream of single objects ends, without anything to forget.
+_JOINT = {"mvtec_joint": "mvtec_1_1x14", "visa_joint": "visa_1_1x11"}
+_FINAL_METRICS = {"AUROC": "auroc", "AP(AUPR)": "ap", "AP": "ap"}
 _SUMMARIES = {"ACC": "acc", "FM": "fm", "LAST": "acc_final"}
 
 
@@ -29,7 +38,8 @@ _SUMMARIES = {"ACC": "acc", "FM": "fm", "LAST": "acc_final"}
 class PublishedValue:
     """One published number in percent. ``sign`` marks how it was obtained (empty: printed in the paper).
 
-    ``caveat`` is what a reader of the number must be told, or empty.
+    ``caveat`` is what a reader must be told, or empty; ``setup`` how it came about: image score,
+    backbone, and whether anything was selected on test images.
     """
 
     percent: float
@@ -38,6 +48,7 @@ class PublishedValue:
     paper: str
     source: str
     caveat: str = ""
+    setup: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,12 +63,14 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """``results``, ``curves``, ``methods``, ``one_by_one``: the files below results/published as tables."""
+    """The files below results/published as tables, by the ends of their names."""
 
     results: pd.DataFrame
     curves: pd.DataFrame
     methods: pd.DataFrame
     one_by_one: pd.DataFrame
+    later: pd.DataFrame
+    setups: pd.DataFrame
 
     @cached_property
     def protocols(self) -> dict[str, tuple[str, str]]:
@@ -80,8 +93,32 @@ class Published:
         """The methods that later papers compare when objects come one by one, in the order of the file."""
         rows = self.one_by_one[self.one_by_one["protocol"].map(_ONE_BY_ONE.get) == protocol]
         strategies = {m.name: m.strategies for m in self.methods_of()}
-        names = dict.fromkeys(rows["method"])
-        return [Method(n, n.replace("_", " "), strategies.get(n, ()), "") for n in names]
+        titles = {}
+        for row in self.setups.itertuples():
+            titles[row.method] = row.title
+            strategies.setdefault(row.method, tuple(row.strategies.split()))
+        later = [method for place, method, _ in self._shown_later() if place == protocol]
+        names = dict.fromkeys([*rows["method"], *later])
+        return [Method(n, titles.get(n) or n.replace("_", " "), strategies.get(n, ()), "") for n in names]
+
+    def _shown_later(self) -> list[tuple[str, str, Any]]:
+        """(protocol here, method, row) of every later value that has a place in a table."""
+        found = []
+        for row in self.later.itertuples():
+            place = _ONE_BY_ONE.get(row.protocol) or _JOINT.get(row.protocol)
+            if place and row.metric in _FINAL_METRICS and not row.confidence.startswith("weak"):
+                found.append((place, f"{row.method} (joint)" if row.protocol in _JOINT else row.method, row))
+        return found
+
+    def setup(self, method: str) -> str:
+        """How a method's published values came about, as one phrase; empty where nothing is on record."""
+        rows = self.setups[self.setups["method"] == method]
+        if rows.empty:
+            return ""
+        row = rows.iloc[0]
+        more = f" ({row['source']})" if row["source"] else ""
+        name = row["title"] or method
+        return f"{name}: {row['backbone']}; {row['image_score']}; selection: {row['selection']}{more}"
 
     def value(
         self, method: str, protocol: str, level: str, summary: str, metric: str = "auroc"
@@ -103,15 +140,49 @@ class Published:
             note = "" if pd.isna(row.note) else str(row.note)
             caveat = note.removeprefix(CAVEAT) if note.startswith(CAVEAT) else ""
             found = PublishedValue(
-                float(row.value_percent), uncertainty, _SIGNS[row.kind], row.paper, row.source, caveat
+                float(row.value_percent),
+                uncertainty,
+                _SIGNS[row.kind],
+                row.paper,
+                row.source,
+                caveat,
+                self.setup(row.method),
             )
             values.setdefault(key, found)
         for row in self.one_by_one.itertuples():
             if row.protocol in _ONE_BY_ONE and row.metric in _FINAL_METRICS:
                 place = _ONE_BY_ONE[row.protocol]
                 key = (row.method, place, row.level, _FINAL_METRICS[row.metric], "acc_final")
-                values[key] = PublishedValue(float(row.value_percent), 0.0, SECONDARY, LATER, row.source)
+                percent, setup = float(row.value_percent), self.setup(row.method)
+                values[key] = PublishedValue(percent, 0.0, SECONDARY, LATER, row.source, setup=setup)
+        for place, method, row in self._shown_later():
+            key = (method, place, row.level, _FINAL_METRICS[row.metric], "acc_final")
+            percent, sign = float(row.value_percent), _SIGNS[row.kind]
+            values[key] = PublishedValue(percent, 0.0, sign, row.paper, row.source, setup=self.setup(method))
         return values
+
+
+def source_lines(values: Sequence[PublishedValue]) -> list[str]:
+    """Where the published values of a table come from, how they were obtained, and what their signs mean."""
+    if not values:
+        return []
+    lines = ["Published: " + "; ".join(sorted({v.paper for v in values}))]
+    setups = list(dict.fromkeys(v.setup for v in values if v.setup))
+    if setups:
+        lines.append(
+            "Backbone, image score and selection on test images, as far as known. " + ". ".join(setups)
+        )
+    read = [v.uncertainty for v in values if v.sign == FROM_FIGURE]
+    if read:
+        lines.append(
+            f"{FROM_FIGURE} read from the paper's figures (imgs/q1.png and imgs/q2.png of jqtangust/IUF), "
+            f"reading error {min(read):.2f} to {max(read):.2f} percentage points"
+        )
+    for sign, words in ((SECONDARY, "copied from a secondary source"), (REPRODUCED, "reproduced by others")):
+        if any(v.sign == sign for v in values):
+            texts = sorted({v.source for v in values if v.sign == sign})
+            lines.append(f"{sign} {words}: {'; '.join(texts)}")
+    return lines
 
 
 @lru_cache(maxsize=1)
@@ -129,4 +200,6 @@ def published() -> Published:
         curves=read("published_curves.csv"),
         methods=methods,
         one_by_one=read("published_results_one_by_one.csv"),
+        later=read("published_later.csv"),
+        setups=read("published_setups.csv").fillna(""),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.reporting.groups import Group, setting
-from iufbench.reporting.literature import FROM_FIGURE, SECONDARY, Method, Published, PublishedValue
+from iufbench.reporting.literature import Method, Published, PublishedValue, source_lines
 from iufbench.reporting.tables.table import Cell, Column, Row, Table, footnote_marks, mark_best, measured
 
 LEVEL_TITLES = {"image": "image level", "pixel": "pixel level"}
@@ -266,7 +266,7 @@ def comparison(
         columns=tuple(columns),
         rows=mark_best(columns, rows),
         footnotes=tuple((mark, _footnote(line, notes, wanted)) for line, mark in footnotes)
-        + tuple(("", text) for text in [*_sources(sources), *caveats]),
+        + tuple(("", text) for text in [*source_lines(sources), *caveats]),
         synthetic=synthetic,
     )
 
@@ -335,20 +335,3 @@ def _caveats(
             name = DEFINITIONS[quantity.summary].title
             texts.setdefault(value.caveat, f"{label}, {place}, {name} {value.percent:.1f}: {value.caveat}")
     return list(texts.values())
-
-
-def _sources(values: Sequence[PublishedValue]) -> list[str]:
-    """Where the published values of a table come from, and what their signs mean."""
-    if not values:
-        return []
-    lines = ["Published: " + "; ".join(sorted({v.paper for v in values}))]
-    read = [v.uncertainty for v in values if v.sign == FROM_FIGURE]
-    if read:
-        lines.append(
-            f"{FROM_FIGURE} read from the paper's figures (imgs/q1.png and imgs/q2.png of jqtangust/IUF), "
-            f"reading error {min(read):.2f} to {max(read):.2f} percentage points"
-        )
-    if any(v.sign == SECONDARY for v in values):
-        texts = sorted({v.source for v in values if v.sign == SECONDARY})
-        lines.append(f"{SECONDARY} copied from a secondary source: {'; '.join(texts)}")
-    return lines
