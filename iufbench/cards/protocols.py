@@ -19,11 +19,13 @@ from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, suggest
+from iufbench.support.names import problem_with_name
 
 # One way to write a number, so that one protocol has one id; no data set has ten thousand objects.
 _N = r"0|[1-9][0-9]{0,3}"
-_EQUAL = re.compile(rf"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<step>{_N})x(?P<count>{_N})")
-_GRAMMAR = re.compile(rf"(?P<dataset>[A-Za-z][\w.-]*?)_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{_N}))?")
+_DATASET = r"(?P<dataset>[^\W_][\w.-]*?)"  # letters and digits of any script first
+_EQUAL = re.compile(rf"{_DATASET}_(?P<step>{_N})x(?P<count>{_N})")
+_GRAMMAR = re.compile(rf"{_DATASET}_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{_N}))?")
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,12 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
         raise InputError(
             f"unknown protocol '{shown}'{suggest(_plain(name), by_name)} (known: {', '.join(cards)}; "
             "or <dataset>_<X>_<Y>[x<N>]: X base objects, then N experiences of Y objects (visa_2_2x5); "
-            "or <dataset>_<N>x<M>: M experiences of N objects (visa_2x6))"
+            "or <dataset>_<N>x<M>: M experiences of N objects (visa_2x6); the name of a data set is letters, "
+            "digits, '_', '.' and '-', the first a letter or digit)"
         )
+    rule = problem_with_name(match["dataset"])
+    if rule is not None:
+        raise InputError(f"'{match['dataset']}' cannot name a data set; the rule: {rule}")
     return match["dataset"], None
 
 
@@ -139,7 +145,7 @@ def resolve_protocol(
         sizes = [base] + [step] * count
         sequence = objects
         protocol_id = name if count != 1 else f"{dataset}_{base}_{step}"
-    if sum(sizes) > len(objects):
+    if order is None and sum(sizes) > len(objects):
         raise InputError(
             f"protocol '{name}' needs {sum(sizes)} objects, "
             f"but {dataset} has {len(objects)}: {', '.join(objects)}"
@@ -163,9 +169,10 @@ def resolve_protocol(
         sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
         joined = "-".join(sequence)
         # A folder name has room for two objects, not for fifteen; run.json has the order in full.
-        protocol_id += "+" + (
-            joined if len(joined) <= 40 else hashlib.sha256(joined.encode()).hexdigest()[:8]
-        )
+        dashes = any("-" in name for name in sequence)  # a-b and c would be read as a and b-c
+        text = "\0".join(sequence) if dashes else joined
+        short = len(joined) <= 40 and not dashes
+        protocol_id += "+" + (joined if short else hashlib.sha256(text.encode()).hexdigest()[:8])
     elif order_seed is not None:
         shuffled = np.random.Generator(np.random.PCG64(order_seed)).permutation(len(objects))
         sequence, origin = [objects[i] for i in shuffled], f"seed:{order_seed}"

@@ -41,6 +41,9 @@ class Commands(click.Group):
             hint = ": the same command resumes from the last checkpoint" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
+        except MemoryError:
+            click.echo("error: not enough memory (is there a limit, such as ulimit -v?)", err=True)
+            context.exit(1)
         except BrokenPipeError:
             # Whoever read our output (head, less) has left: not an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -102,6 +102,47 @@ def _machine(info: RunRecord) -> dict[str, Any]:
     return {"device": where.device, "threads": where.threads, "torch": where.packages.get("torch")}
 
 
+def what_differs(plan: Plan, record: RunRecord) -> str:
+    """Why the data of a recorded run are not those of the plan."""
+    before, now = record.protocol.objects, plan.protocol.objects
+    if set(before) == set(now):
+        return "its file list or file sizes differ"
+    new = [name for name in now if name not in before]
+    return (
+        f"of the objects {', '.join(before)}; here the first are {', '.join(now)}; a new object that comes "
+        f"first changes the order: --order {','.join(before)} keeps that of the run, with new objects at its "
+        f"end: --order {','.join([*before, *new])}"
+    )
+
+
+def other_order(plan: Plan) -> str | None:
+    """A line on a run of the same data set that had these objects in another order; None without one.
+
+    Objects of a folder without a card come in the order of their names: a new one can push itself before
+    those of earlier runs.
+    """
+    now = plan.protocol.objects
+    if plan.dataset_card is not None or plan.protocol.order != "dataset" or (plan.path / INFO).is_file():
+        return None
+    for protocol in sorted(plan.path.parents[2].parent.glob("*")):
+        path = next(protocol.glob(f"*/*/*/{INFO}"), None)
+        if path is None:
+            continue
+        try:
+            record = read_record(path.parent)
+        except RunError:
+            continue
+        before = record.protocol.objects
+        usual = record.protocol.order == "dataset" and set(before) <= set(now)
+        if usual and before != now[: len(before)]:
+            order = ",".join([*before, *(name for name in now if name not in before)])
+            return (
+                f"{path.parent} has the objects in the order {', '.join(before)}, this run in the order "
+                f"{', '.join(now)}; to keep the former: --order {order}"
+            )
+    return None
+
+
 def other_recipe(plan: Plan) -> str | None:
     """A line on an unfinished run of the same strategy, protocol and seed whose recipe is another one.
 

@@ -15,7 +15,7 @@ from iufbench.engine.assembly import Parts, assemble, count_parameters
 from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
-from iufbench.engine.resume import Start, other_recipe, starting_point
+from iufbench.engine.resume import Start, other_order, other_recipe, starting_point, what_differs
 from iufbench.engine.selection import EpochStates, diagnose
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.reporting.record import (
@@ -85,7 +85,7 @@ def is_complete(plan: Plan) -> bool:
         raise RunError(f"{error}; --restart runs it anew") from error
     if record.dataset.fingerprint != plan.dataset.fingerprint():
         raise InputError(
-            f"{plan.path} holds a run on other data (its file list or file sizes differ): "
+            f"{plan.path} holds a run on other data ({what_differs(plan, record)}): "
             "use --restart to replace it or --results DIR to keep both"
         )
     if not record.complete:
@@ -111,6 +111,9 @@ def execute(
     """
     device = choose_device(plan.request.device)
     started, clock = now(), time.perf_counter()
+    order = other_order(plan)
+    if order is not None:
+        progress.warn(order)
     other = other_recipe(plan)
     if other is not None:
         progress.say(other)

@@ -21,6 +21,7 @@ from iufbench.support.errors import InputError
 
 from .efficientnet_names import to_timm_names, uses_package_names
 from .features import Features, FeatureShape, align_features, aligned
+from .likeness import require_no_leftovers, resemblance
 from .pretrained import hub_file, package_file
 from .tokens import TokenMaps, is_transformer
 from .weights import fingerprint, read_state_dict, take
@@ -165,7 +166,11 @@ class FrozenBackbone:
             try:
                 found = self._model(x)
             except AssertionError as error:  # some transformers check the size they were trained for
-                raise InputError(f"backbone {self.spec.name}: {error}") from error
+                known = timm.get_pretrained_cfg(self.spec.name)
+                hint = (
+                    f": it takes images of one size, --set image_size={known.input_size[-1]}" if known else ""
+                )
+                raise InputError(f"backbone {self.spec.name}: {str(error).rstrip('.')}{hint}") from error
             layers, token = found if isinstance(self._model, TokenMaps) else (found, None)
             layers = [
                 m if m.shape[1] == c else m.permute(0, 3, 1, 2) for m, c in zip(layers, self._layer_channels)
@@ -250,12 +255,19 @@ def _create(spec: BackboneSpec, file: str | Path | None = None, **options: Any) 
 def _load(model: nn.Module, name: str, path: str | Path) -> None:
     given = read_state_dict(path)
     own = model.state_dict()
-    if uses_package_names(given):
+    packaged = uses_package_names(given)
+    if packaged:
         given = to_timm_names(given, own)
     # timm's feature wrappers rename the first level: "stages.0" -> "stages_0", or put "model." in front.
     inner = {key: re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key.removeprefix("model.")) for key in own}
     names = {key: key if key in given else inner[key] for key in own}
-    taken = take({names[key]: own[key] for key in own}, given, f"weights {path} for {name}")
+    source = f"weights {path} for {name}"
+    try:
+        taken = take({names[key]: own[key] for key in own}, given, source)
+    except InputError as error:
+        raise InputError(f"{error}{'' if packaged else resemblance(given, name)}") from error
+    if not packaged:
+        require_no_leftovers(given, names.values(), name, source)
     model.load_state_dict({key: taken[names[key]] for key in own})
 
 

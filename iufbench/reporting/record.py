@@ -100,6 +100,10 @@ class ProtocolRecord:
     def label(self) -> str:
         return self.title or self.id
 
+    @property
+    def objects(self) -> tuple[str, ...]:
+        return tuple(name for experience in self.experiences for name in experience)
+
 
 @dataclass
 class StrategyRecord:

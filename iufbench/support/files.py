@@ -11,8 +11,12 @@ import io
 import json
 import math
 import os
+import platform
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +29,10 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     Raises RunError naming the path when the disk is full or writing is not allowed.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent.resolve())
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -47,6 +52,33 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
             f"cannot write {path}: {error.strerror or error}; check free space and permissions"
         ) from error
     return path
+
+
+_HOST = re.sub(r"[^A-Za-z0-9-]", "_", platform.node()) or "host"
+_LEFTOVER = re.compile(rf"\..*\.{re.escape(_HOST)}\.([0-9]+)\.tmp", re.DOTALL)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes of this machine left in a folder; once a process."""
+    with os.scandir(folder) as entries:
+        found = [(entry.path, match) for entry in entries if (match := _LEFTOVER.fullmatch(entry.name))]
+    for path, match in found:
+        if not _lives(int(match[1])):
+            with suppress(OSError):
+                os.unlink(path)
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":  # where a signal 0 is not only a question
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path | str, text: str) -> Path:

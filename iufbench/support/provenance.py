@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -176,7 +175,11 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout.decode("utf-8", "replace")
 
 
-def peak_memory_mb() -> float:
-    """The largest resident set of this process so far, in MiB."""
+def peak_memory_mb() -> float | None:
+    """The largest resident set of this process so far, in MiB; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

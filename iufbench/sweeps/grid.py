@@ -17,6 +17,7 @@ from iufbench.cards.strategies import load_strategy, read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 
+MOST_RUNS = 100_000
 T = TypeVar("T")
 OWN_ORDER = ("alphabetical", "dataset")  # the data set's own, which is alphabetical for MVTec AD and VisA
 ALL = "all"
@@ -115,6 +116,9 @@ def expand(grid: Grid, results: Path) -> list[Request]:
             "folder above them"
         )
     report_all(mistakes)
+    runs = len(seeds) * len(orders) * len(protocols) * len(strategies)
+    if runs > MOST_RUNS:
+        raise InputError(f"the grid has {runs:,} runs, at most {MOST_RUNS:,} are planned at once")
     shared = {name: getattr(grid, name) for name in _AS_THEY_ARE}
     return [
         Request(
@@ -230,10 +234,12 @@ def read_orders(value: Any) -> list[tuple[tuple[str, ...] | None, int | None]]:
 
 
 def _numbers(text: str, where: str) -> list[int]:
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    match = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", text.strip())
     if match is None:
         raise InputError(f"{where}: must be a number such as 3 or a range such as 0-4")
     first, last = int(match[1]), int(match[2] or match[1])
     if last < first:
         raise InputError(f"{where}: the range ends before it starts")
+    if last - first >= MOST_RUNS:
+        raise InputError(f"{where}: {last - first + 1:,} numbers, a grid has at most {MOST_RUNS:,} runs")
     return list(range(first, last + 1))

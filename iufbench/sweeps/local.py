@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from iufbench.engine.stopping import hang_up
 from iufbench.support.memory import free_memory, resident_memory
 from iufbench.support.progress import Progress
 from iufbench.sweeps.board import Board
@@ -68,8 +69,8 @@ class LocalEngine:
             prepare_inputs(runs, progress)
 
     def run(self, order: Order, board: Board) -> None:
-        """Do all runs. Ctrl-C and SIGTERM are passed on; KeyboardInterrupt follows once all have stopped."""
-        before = signal.signal(signal.SIGTERM, _as_interrupt)
+        """Do all runs. Signals to stop are passed on; KeyboardInterrupt follows once all have stopped."""
+        before = {n: signal.signal(n, _as_interrupt) for n in (signal.SIGTERM, *hang_up())}
         try:
             while len(order) or board.running:
                 for slot in self._slots:
@@ -82,7 +83,8 @@ class LocalEngine:
             self._stop(order, board)
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
             self._dismiss()
 
     def _fill(self, slot: Slot, order: Order, board: Board) -> bool:

@@ -23,6 +23,23 @@ KINDS = {
 }
 
 
+MOST_HEADER_BYTES = 1 << 20  # of a long name or an extended header, which tarfile reads whole
+
+
+class _Bounded(tarfile.TarInfo):
+    """An entry whose name cannot fill the memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
+        entry = super().frombuf(buf, encoding, errors)
+        whole = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
+        if entry.type in whole and entry.size > MOST_HEADER_BYTES:
+            raise InputError(
+                f"the archive has an entry with a name of {entry.size:,} bytes: it is not unpacked"
+            )
+        return entry
+
+
 def unpack(archive: Path, folder: Path, progress: Progress) -> int:
     """Unpack a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 into ``folder``, made if missing; number of files.
 
@@ -45,7 +62,7 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             archive.open("rb") as raw,
-            tarfile.open(fileobj=raw, mode="r:*") as tar,
+            tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Bounded) as tar,
             ByteBar(progress, "unpack", archive.stat().st_size) as bar,
         ):
             position = 0

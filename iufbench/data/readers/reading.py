@@ -12,6 +12,7 @@ from pathlib import Path, PureWindowsPath
 
 from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
+from iufbench.support.names import problem_with_name
 
 NORMAL = ("good", "ok")  # names of folders with normal images
 # Words by which a folder beside them looks like one more of these, whatever is written around them.
@@ -131,18 +132,11 @@ def shown_names(names: Sequence[str]) -> str:
 
 
 def require_object_name(name: str, where: str) -> None:
-    """InputError unless the name can be that of a file: every object gives its name to some."""
-    if (
-        not name
-        or name.startswith(".")
-        or len(name.encode("utf-8", "surrogatepass")) > 200
-        or any(c in "/\\" or ord(c) < 32 for c in name)
-    ):
+    """InputError, with the rule, unless the name can be that of an object: files and columns are named so."""
+    rule = problem_with_name(name)
+    if rule is not None:
         shown = name if len(name) <= 60 else f"{name[:57]}..."
-        raise InputError(
-            f"{where}: {shown!r} cannot name an object: use no '/', '\\', control characters, leading '.' "
-            f"and at most 200 bytes"
-        )
+        raise InputError(f"{where}: {shown!r} cannot name an object: rename it; the rule: {rule}")
 
 
 def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Path) -> tuple[str, ...]:

@@ -1,0 +1,73 @@
+"""Are these the weights of this network, and if not, of which?"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import time
+from collections.abc import Collection, Mapping
+
+import timm
+import torch
+from torch import Tensor
+
+from iufbench.support.errors import InputError
+
+Shapes = dict[str, tuple[int, ...]]
+# What files carry beside a network's own weights: the classifier, step counters, tables that are computed.
+HEADS = ("fc.", "head.", "head_dist.", "classifier.", "last_linear.")
+COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
+PATIENCE = 10.0  # seconds that looking for the right network may take
+
+
+def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], name: str, source: str) -> None:
+    """InputError when a file holds tensors that the whole network has no place for.
+
+    Its first part can fit all the same: every name and shape of ResNet-18 is in a file of ResNet-34. The
+    classifier, and stages that are not in use, are no leftovers.
+
+    Args:
+        given: The tensors of the file, by the names of timm.
+        used: The names that were taken.
+        name: The network, as timm calls it.
+        source: What the message begins with.
+    """
+    unused = [key for key in given if key not in used and not _beside(key)]
+    whole = shapes_of(name) if unused else {}
+    left = [key for key in unused if key not in whole]
+    if left:
+        shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        raise InputError(
+            f"{source}: the file holds {len(left)} tensors that {name} has not ({shown})"
+            f"{resemblance(given, name)}; give weights of {name}, or --backbone"
+        )
+
+
+def shapes_of(name: str) -> Shapes:
+    """Names and shapes of all weights of a network of timm, made without memory for them."""
+    with torch.device("meta"):
+        model = timm.create_model(name, pretrained=False)
+    return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
+
+
+def resemblance(given: Mapping[str, Tensor], name: str) -> str:
+    """``": it looks like resnet34"`` for the network of the same family whose weights these are, else ""."""
+    family = re.match(r"[a-z]+", name)
+    own = {key: tuple(tensor.shape) for key, tensor in given.items() if not _beside(key)}
+    names = timm.list_models(f"{family[0]}*") if family else []
+    names.sort(key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    end = time.monotonic() + PATIENCE
+    for other in names:
+        if time.monotonic() > end:
+            break
+        try:
+            whole = {key: shape for key, shape in shapes_of(other).items() if not _beside(key)}
+        except Exception:  # some networks of timm cannot be made this way: they are not looked at
+            continue
+        if whole == own:
+            return f": they look like weights of {other}"
+    return ""
+
+
+def _beside(key: str) -> bool:
+    return key.startswith(HEADS) or key.endswith(COMPUTED)

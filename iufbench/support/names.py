@@ -1,0 +1,67 @@
+"""Which names data sets and their objects may have: they become files, columns and words of commands."""
+
+from __future__ import annotations
+
+import os
+
+# What Windows keeps for devices, with any ending: a folder of results must be able to go there.
+DEVICES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+)
+# What pandas and other readers of CSV take for a missing value.
+MISSING = frozenset(
+    {
+        "na",
+        "n/a",
+        "#n/a",
+        "#na",
+        "<na>",
+        "nan",
+        "-nan",
+        "null",
+        "none",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+    }
+)
+COLUMNS = frozenset({"mean", "after"})  # that stand beside the objects in tables
+MOST_BYTES = 200
+
+
+def problem_with_name(name: str) -> str | None:
+    """The rule that a name of an object or data set breaks, None for a good one.
+
+    >>> problem_with_name("metal_nut"), problem_with_name("01"), problem_with_name("\\u87ba\\u4e1d")
+    (None, None, None)
+    >>> problem_with_name("a,b")
+    "no ',', which parts the names of --order and --objects"
+    """
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        return _not_text(os.fsencode(name))
+    lower = name.casefold()
+    rules = {
+        "a name of at least one character": not name,
+        f"at most {MOST_BYTES} bytes": size > MOST_BYTES,
+        "no '/', '\\\\' and control characters": any(
+            c in "/\\\\" or ord(c) < 32 or ord(c) == 127 for c in name
+        ),
+        "no leading '.', as hidden files have": name.startswith("."),
+        "no space at its ends and no '.' at its end": name != name.strip() or name.endswith("."),
+        "no ',', which parts the names of --order and --objects": "," in name,
+        "no name of a device of Windows": lower.partition(".")[0].strip() in DEVICES,
+        "no word that readers of CSV take for a missing value (NA, nan, None, null)": lower in MISSING,
+        "not the name of a column of the tables (mean, after)": lower in COLUMNS,
+    }
+    return next((rule for rule, broken in rules.items() if broken), None)
+
+
+def _not_text(raw: bytes) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return f"UTF-8 text, which the bytes {raw!r} are not"
+    return f"letters that this locale knows, and {raw!r} is UTF-8: set LC_ALL=C.UTF-8"
