@@ -24,6 +24,7 @@ from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
 from iufbench.support.fields import number
 
+CLASSIFIER = "classifier."  # what its entries of the network's state dict begin with
 RELEASED_RATIO = 0.1  # the released code sums normalised singular values below 0.1/256
 
 
@@ -64,15 +65,20 @@ class UpdateStrategy:
     """What protects old objects in increments.
 
     ``pull``: before every iteration theta <- (1 - pull) * theta + pull * theta_old, ``pull_buffers``
-    includes BatchNorm's statistics. ``projection``: project gradients; ``collect_every_epochs`` collects
-    feature matrices only when the global epoch count is a multiple (the released code: 2000), null at
-    the end of every experience.
+    includes BatchNorm's statistics, ``pull_classifier`` the object classifier. ``projection``: project
+    gradients, with the weights of directions to the power ``projection_power``; ``collect_every_epochs``
+    collects feature matrices only when the global epoch count is a multiple (the released code: 2000), null
+    at the end of every experience. ``clip_classifier``: the classifier's gradients count in the norm that is
+    clipped in increments; otherwise it has a norm of its own.
     """
 
     enabled: bool = True
     pull: float = number(0.05, at_least=0, at_most=1)
     pull_buffers: bool = True
+    pull_classifier: bool = True
     projection: bool = True
+    projection_power: float = number(1.0, at_least=0)
+    clip_classifier: bool = True
     collect_every_epochs: int | None = number(None, at_least=1)
 
 
@@ -201,13 +207,22 @@ class IUF(ReconstructionStrategy):
         return self.options.update.enabled and self.options.update.pull > 0
 
     def _made_projections(self) -> dict[str, Tensor]:
-        return {name: matrix.projection() for name, matrix in self.feature_matrices.items()}
+        power = self.options.update.projection_power
+        return {name: matrix.projection(power) for name, matrix in self.feature_matrices.items()}
 
     def _before_training_iteration(self, **kwargs: Any) -> None:
         if self._old_state is not None:
             update = self.options.update
-            pull_(self.model, self._old_state, update.pull, include_buffers=update.pull_buffers)
+            left_alone = () if update.pull_classifier else (CLASSIFIER,)
+            pull_(self.model, self._old_state, update.pull, update.pull_buffers, left_alone)
         super()._before_training_iteration(**kwargs)
+
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        classifier = self.model.classifier
+        if classifier is None or self.options.update.clip_classifier or not self._is_increment:
+            return super().clipped_together()
+        others = [p for n, p in self.model.named_parameters() if not n.startswith(CLASSIFIER)]
+        return [others, list(classifier.parameters())]
 
     def _before_update(self, **kwargs: Any) -> None:
         super()._before_update(**kwargs)

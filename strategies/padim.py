@@ -61,6 +61,10 @@ class PaDiM(MemoryBank):
         self._work.clear()
         self._factors.clear()
 
+    def restore(self, state: dict[str, Any]) -> None:
+        super().restore(state)
+        self._factors.clear()
+
     def distances(self, key: int, patches: Tensor) -> Tensor:
         if key not in self._factors:
             self._factors[key] = self._factor(self.memory[key])

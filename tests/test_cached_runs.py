@@ -56,6 +56,11 @@ def test_cached_and_live_runs_end_with_the_same_bytes(data, tmp_path, folder, mo
     assert outcome(live) == outcome(cached)
 
 
+def test_evaluating_padim_again_uses_each_experience_s_memory(data, tmp_path, folder):
+    run = execute(tiny_plan("padim", data, tmp_path / "r"), Progress(-1))
+    assert evaluate_run(run, Notes()) == []
+
+
 def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path, folder):
     """Somebody replaced what is cached, checksums included."""
     run = execute(tiny_plan("patchcore", data, tmp_path / "r"), Progress(-1))

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import assembled, tiny_plan
 
-from iufbench.cards.registry import room
+from iufbench.learning import subspaces
 from iufbench.models.uniad import UniAD, reconstruction_loss
+from iufbench.strategies import agem
 from iufbench.support.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -26,7 +27,7 @@ def split(vector):
 
 @given(vectors, vectors)
 def test_agem_takes_the_nearest_gradient_without_conflict(gradient, reference):
-    without_conflict = room("strategies.agem").without_conflict
+    without_conflict = agem.without_conflict
     found = torch.cat([g.flatten() for g in without_conflict(split(gradient), split(reference))]).double()
     g, r = gradient.double(), reference.double()
     assert float(found @ r) >= -1e-4 * (1 + float(g.norm() * r.norm()))
@@ -70,7 +71,7 @@ def test_agem_steps_never_point_against_the_memory(data, tmp_path):
 
 
 def test_a_basis_captures_the_energy_and_keeps_what_it_had():
-    grown_basis = room("strategies.subspaces").grown_basis
+    grown_basis = subspaces.grown_basis
     rng = np.random.default_rng(0)
     basis = None
     for energy in (0.8, 0.95, 0.95):
@@ -91,7 +92,7 @@ def test_a_basis_captures_the_energy_and_keeps_what_it_had():
 
 
 def test_full_energy_adds_no_direction_without_inputs():
-    grown_basis = room("strategies.subspaces").grown_basis
+    grown_basis = subspaces.grown_basis
     x = torch.randn(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     wide = torch.cat([x, torch.zeros(40, 5, dtype=torch.float64)], dim=1)
     basis = grown_basis(None, wide.T @ wide, 1.0)
@@ -102,7 +103,6 @@ def test_full_energy_adds_no_direction_without_inputs():
 
 def test_a_projected_step_changes_no_output_for_old_inputs():
     """All linear maps of UniAD at once: their inputs have to be the right ones, attention's included."""
-    subspaces = room("strategies.subspaces")
     torch.manual_seed(0)
     shape = {"feature_size": (2, 3), "heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
     model = UniAD(channels=20, hidden=32, feedforward=40, **shape).double().eval()
@@ -132,7 +132,7 @@ def test_gpm_steps_avoid_old_inputs_whatever_the_optimiser(optimizer, rate, data
     settings = (f"increment.optimizer={optimizer}", f"increment.lr={rate}", "gpm.energy=0.9")
     _, parts = assembled("gpm", data, tmp_path, settings=settings)
     learner, (first, second) = parts.strategy, parts.streams.train
-    sites = room("strategies.subspaces").linear_sites(learner.model)
+    sites = subspaces.linear_sites(learner.model)
     learner.train(first, eval_streams=[])
     before = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
     bases = {n: b.clone() for n, b in learner.bases.items()}

@@ -124,3 +124,54 @@ def test_rare_collection_as_in_the_released_code(data, tmp_path, every, matrices
     """Two epochs an experience: a multiple of 3 falls into the second, a multiple of 100 never."""
     parts = trained(data, tmp_path, (f"update.collect_every_epochs={every}",))
     assert len(parts.strategy.feature_matrices) == matrices
+
+
+def classifier_and_rest(parts):
+    named = {n: p.detach().clone() for n, p in parts.strategy.model.named_parameters() if p.requires_grad}
+    classifier = {n: p for n, p in named.items() if n.startswith("classifier.")}
+    return classifier, {n: p for n, p in named.items() if n not in classifier}
+
+
+@pytest.mark.parametrize("pulled", [True, False])
+def test_the_classifier_is_pulled_only_if_the_card_says_so(data, tmp_path, pulled):
+    """What a full pull holds ends one step from where it was."""
+    adamw = ["increment.optimizer=adamw", "increment.lr=1e-3", "increment.schedule=constant"]
+    settings = [*adamw, "update.pull=1", f"update.pull_classifier={str(pulled).lower()}"]
+    parts = trained(data, tmp_path, settings, experiences=1)
+    before = classifier_and_rest(parts)
+    parts.strategy.train(parts.streams.train[1], eval_streams=[])
+    after = classifier_and_rest(parts)
+    iterations = parts.strategy.clock.train_iterations
+
+    def moved(part):
+        return max(float((after[part][n][: len(p)] - p).abs().max()) for n, p in before[part].items())
+
+    assert iterations > 8
+    single = 1.5e-3  # what one step of AdamW can move a weight by
+    assert moved(1) < single
+    assert (moved(0) < single) == pulled
+
+
+def test_the_classifier_can_have_a_clip_budget_of_its_own(data, tmp_path):
+    norms = {}
+    for shared in ("true", "false"):
+        settings = [f"update.clip_classifier={shared}", "increment.clip_norm=0.01", "update.projection=false"]
+        parts = trained(data, tmp_path, settings, experiences=1)
+        seen = []
+
+        class Watch:
+            def __init__(self, seen):
+                self.seen = seen
+
+            def before_update(self, strategy, **kwargs):
+                named = [(n, p.grad) for n, p in strategy.model.named_parameters() if p.grad is not None]
+                for own in (True, False):
+                    grads = [g for n, g in named if n.startswith("classifier.") == own]
+                    self.seen.append(float(torch.cat([g.flatten() for g in grads]).norm()))
+
+        parts.strategy.plugins.append(Watch(seen))
+        parts.strategy.train(parts.streams.train[1], eval_streams=[])
+        norms[shared] = torch.tensor(seen).view(-1, 2)
+    # Together at most the budget; apart, each has all of it (gradients are larger than 0.01 here).
+    torch.testing.assert_close(norms["true"].norm(dim=1), torch.full((len(norms["true"]),), 0.01))
+    torch.testing.assert_close(norms["false"], torch.full_like(norms["false"], 0.01))

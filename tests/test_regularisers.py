@@ -10,10 +10,11 @@ import torch
 from tiny import assembled, tiny_plan
 from torch import nn
 
-from iufbench.cards.registry import room
 from iufbench.data.resident import ResidentData
 from iufbench.engine.assembly import assemble
+from iufbench.learning import inter_task, quadratic
 from iufbench.models.uniad import Reconstruction, reconstruction_loss
+from iufbench.strategies import mas, si
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Progress
 
@@ -133,7 +134,6 @@ def affine():
 
 def test_fisher_information_of_an_affine_map_in_closed_form(affine):
     model, resident, x = affine
-    quadratic = room("strategies.quadratic")
     chosen = torch.tensor([5, 0, 3, 6])
     found = quadratic.mean_over_images(
         model, dict(model.named_parameters()), resident, chosen, reconstruction_loss, torch.square
@@ -149,7 +149,6 @@ def test_fisher_information_of_an_affine_map_in_closed_form(affine):
 
 def test_mas_importances_equal_an_autograd_loop(affine):
     model, resident, x = affine
-    quadratic, mas = room("strategies.quadratic"), room("strategies.mas")
     everything = torch.arange(len(x))
     parameters = dict(model.named_parameters())
     found = quadratic.mean_over_images(model, parameters, resident, everything, mas.squared_output, torch.abs)
@@ -224,7 +223,7 @@ def test_si_path_integral_of_a_quadratic_in_closed_form(data, tmp_path):
 
 
 def test_si_gives_no_weight_a_negative_importance():
-    path_importance = room("strategies.si").path_importance
+    path_importance = si.path_importance
     path = {"w": torch.tensor([-2.0, 3.0, 50.0])}
     found = path_importance(path, {"w": torch.zeros(3)}, {"w": torch.tensor([1.0, 1.0, 0.0])}, 0.5)
     torch.testing.assert_close(found["w"], torch.tensor([0.0, 2.0, 100.0]))
@@ -248,7 +247,7 @@ def test_separate_ewc_keeps_every_experience_and_online_ewc_one(data, tmp_path):
 def test_inter_task_attention_equals_its_formula():
     torch.manual_seed(0)
     tokens, channels, heads = 5, 6, 2
-    attention = room("strategies.inter_task").InterTaskAttention(tokens, channels, heads, 0.1).double().eval()
+    attention = inter_task.InterTaskAttention(tokens, channels, heads, 0.1).double().eval()
     torch.nn.init.normal_(attention.bias)
     memory, position = torch.randn(3, tokens, channels).double(), torch.randn(tokens, channels).double()
     mask = ~torch.eye(tokens, dtype=torch.bool)

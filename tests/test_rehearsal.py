@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import assembled, tiny_plan, tiny_run
 
-from iufbench.cards.registry import card_paths, room
+from iufbench.cards.registry import card_paths
 from iufbench.cards.request import Request
 from iufbench.data.synthetic import make
 from iufbench.engine.plan import prepare
 from iufbench.engine.runner import execute
+from iufbench.learning.buffer import reservoir, rows, shares
 from iufbench.reporting.store import load_run
 from iufbench.reporting.summary import summaries
 from iufbench.support.errors import InputError
@@ -40,14 +41,13 @@ def counts(learner):
 
 @pytest.mark.parametrize("strategy", REHEARSING)
 def test_the_memory_stays_within_images_and_bytes(strategy, data, tmp_path):
-    buffer = room("strategies.buffer")
     maps = 2 if strategy == "der" else 1
     image = maps * 192 * 4 * 4 * 2 + (
         0 if strategy == "replay_reservoir" else 8
     )  # float16 at 64 px, object id
     for setting, fitting in (("memory.images=7", 7), (f"memory.bytes={5 * image + 1}", 5)):
         for learner, _ in experiences(strategy, data, tmp_path, [setting]):
-            assert buffer.rows(learner.memory) == fitting
+            assert rows(learner.memory) == fitting
             assert learner.bytes_kept - held_weights(learner) == fitting * image
 
 
@@ -196,6 +196,16 @@ def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):
         assert (weights("der", ["der.alpha=0", setting]) - plain).norm() > 30 * ignored
 
 
+@pytest.mark.parametrize(("beta", "draws"), [(0, 1), (1, 2)])
+def test_der_draws_once_and_der_plus_plus_twice(data, tmp_path, beta, draws):
+    """DER++'s second term has remembered images of its own (Buzzega et al., algorithm 2)."""
+    settings = ["memory.per_object=4", f"der.beta={beta}", "increment.epochs=1", "increment.batch_size=4"]
+    *_, (learner, experience) = experiences("der", data, tmp_path, settings)
+    images = len(experience.resident)
+    assert learner.replayed_images == draws * images
+    assert ("replay" in learner.training_log[-1]) == (beta > 0)
+
+
 def test_replay_lowers_the_loss_on_old_images(data, tmp_path):
     """Against the same network without replay, after an increment long enough to forget."""
 
@@ -219,7 +229,6 @@ def test_replay_lowers_the_loss_on_old_images(data, tmp_path):
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(1, 12), st.integers(0, 99))
 def test_a_reservoir_holds_different_images_and_never_too_many(parts, capacity, seed):
-    reservoir = room("strategies.buffer").reservoir
     generator = torch.Generator().manual_seed(seed)
     memory, seen = torch.zeros(0, dtype=torch.int64), 0
     for size in parts:
@@ -230,7 +239,6 @@ def test_a_reservoir_holds_different_images_and_never_too_many(parts, capacity, 
 
 
 def test_a_reservoir_is_a_uniform_sample_of_all_images():
-    reservoir = room("strategies.buffer").reservoir
     generator = torch.Generator().manual_seed(0)
     hits, trials = torch.zeros(20), 3000
     for _ in range(trials):
@@ -243,7 +251,6 @@ def test_a_reservoir_is_a_uniform_sample_of_all_images():
 
 @given(st.integers(1, 40), st.integers(1, 12), st.one_of(st.none(), st.integers(1, 8)))
 def test_shares_use_the_whole_capacity_evenly(capacity, objects, per_object):
-    shares = room("strategies.buffer").shares
     if capacity < objects:
         with pytest.raises(InputError, match="raise the budget"):
             shares(range(objects), capacity, per_object)

@@ -97,6 +97,10 @@ class ReconstructionStrategy(Resumable):
         """
         return self._named("carried")
 
+    def clipped_together(self) -> list[list[nn.Parameter]]:
+        """Groups of parameters whose gradients' common norm the card's ``clip_norm`` bounds."""
+        return [list(self.model.parameters())]
+
     @property
     def network(self) -> Any:
         """The model, or in training its compiled form when the run asks for one.
@@ -229,7 +233,8 @@ class ReconstructionStrategy(Resumable):
 
     def _before_update(self, **kwargs: Any) -> None:
         if self.schedule.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip_norm)
+            for parameters in self.clipped_together():
+                nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
         super()._before_update(**kwargs)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:

@@ -38,9 +38,9 @@ class FeatureMatrix:
         old = self.factor.to(rows.device)
         return FeatureMatrix(_triangle(torch.cat([old.double(), rows.double()])), self.rows + len(rows))
 
-    def projection(self) -> Tensor:
-        """The projection [E, E] these features ask for."""
-        return projection_matrix(self.factor)
+    def projection(self, power: float = 1.0) -> Tensor:
+        """The projection [E, E] these features ask for, as ``projection_matrix``."""
+        return projection_matrix(self.factor, power)
 
 
 def _triangle(rows: Tensor) -> Tensor:
@@ -53,8 +53,10 @@ def direction_weights(channels: int) -> Tensor:
     return torch.arange(1, channels + 1, dtype=torch.float64).log() / math.log(channels)
 
 
-def projection_matrix(rows: Tensor) -> Tensor:
-    """P [E, E] = V^T diag(d) V from feature rows [N, E] (or their triangular factor), float32.
+def projection_matrix(rows: Tensor, power: float = 1.0) -> Tensor:
+    """P [E, E] = V^T diag(d ** power) V from feature rows [N, E] (or their triangular factor), float32.
+
+    ``power`` is the strength: 1 is the paper's Omega, above it more is held, below it less; 0 holds nothing.
 
     The rows of V are the right singular vectors by falling singular value. Directions in which no image ever
     put anything (fewer rows than channels, or a zero singular value) are free: weight 1. The sign of singular
@@ -65,7 +67,7 @@ def projection_matrix(rows: Tensor) -> Tensor:
     # Rows come from float32 arithmetic: below this, a direction is rounding noise.
     noise = values[0] * max(rows.shape) * torch.finfo(torch.float32).eps
     vectors = vectors[values > noise]
-    held = 1 - direction_weights(channels)[: len(vectors)].to(rows.device)
+    held = 1 - direction_weights(channels).pow(power)[: len(vectors)].to(rows.device)
     identity = torch.eye(channels, dtype=torch.float64, device=rows.device)
     return (identity - vectors.T @ (held[:, None] * vectors)).float()
 
@@ -84,14 +86,19 @@ def project_gradients(model: nn.Module, projections: Mapping[str, Tensor]) -> No
 
 @torch.no_grad()
 def pull_(
-    model: nn.Module, old_state: Mapping[str, Tensor], rate: float, include_buffers: bool = False
+    model: nn.Module,
+    old_state: Mapping[str, Tensor],
+    rate: float,
+    include_buffers: bool = False,
+    prefixes_left_alone: tuple[str, ...] = (),
 ) -> None:
     """theta <- rate * old + (1 - rate) * theta for every parameter, in place.
 
     ``old_state``: a state dict of the model before the experience. A parameter that has gained rows since (a
     grown classifier) is pulled in the rows that it had. ``include_buffers`` pulls buffers as well, integer
-    ones truncated, as the released code does with BatchNorm's statistics and step counter. Raises KeyError
-    when the old state lacks an entry.
+    ones truncated, as the released code does with BatchNorm's statistics and step counter; entries whose
+    names begin with one of ``prefixes_left_alone`` are not pulled. Raises KeyError when the old state lacks
+    an entry.
     """
     current: list[Tensor] = []
     old: list[Tensor] = []
@@ -99,6 +106,8 @@ def pull_(
     if include_buffers:
         entries = model.state_dict(keep_vars=True)
     for name, now in entries.items():
+        if name.startswith(prefixes_left_alone):
+            continue
         before = old_state[name].to(now.device)
         if not now.is_floating_point():
             now.copy_((rate * before.double() + (1 - rate) * now.double()).trunc())

@@ -149,3 +149,22 @@ def test_pull_of_a_grown_classifier_holds_the_old_rows_only():
     pull_(model, old, 0.5)
     torch.testing.assert_close(model.classifier.fc[2].weight[:2], before[:2] * 0.5)
     assert torch.equal(model.classifier.fc[2].weight[2:], before[2:])
+
+
+def test_a_higher_power_holds_more_and_power_0_nothing():
+    rows = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(projection_matrix(rows, power=0), torch.eye(8))
+    _, _, vectors = torch.linalg.svd(rows.double(), full_matrices=False)
+    for power in (0.5, 2.0):
+        wanted = vectors.T @ direction_weights(8).pow(power).diag() @ vectors
+        torch.testing.assert_close(
+            FeatureMatrix.of(rows).projection(power), wanted.float(), atol=5e-6, rtol=0
+        )
+
+
+def test_what_is_left_alone_is_not_pulled():
+    model, old = Three(), Three().state_dict()
+    free = model.free.weight.detach().clone()
+    pull_(model, old, 1.0, prefixes_left_alone=("free.",))
+    assert torch.equal(model.free.weight, free) and not torch.equal(free, old["free.weight"])
+    assert torch.equal(model.layer["a"].weight, old["layer.a.weight"])

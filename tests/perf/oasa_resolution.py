@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from iufbench.cards.registry import room
 from iufbench.cards.request import Request
+from iufbench.data.resident import Batches
 from iufbench.engine.assembly import assemble
 from iufbench.engine.plan import prepare
 from iufbench.engine.runner import evaluate_objects
@@ -67,7 +67,7 @@ def measure(resolution: int, seed: int, given: argparse.Namespace) -> tuple[list
 def classified(parts, objects: int, limit: int) -> float:
     """Share of the test images of the base objects whose object the classifier names."""
     strategy, right, total = parts.strategy, 0, 0
-    batches = room("strategies.base").Batches
+    batches = Batches
     strategy.model.eval()
     for number in range(objects):
         for batch in batches(parts.streams.test[number].resident, 16):
