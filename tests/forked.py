@@ -33,7 +33,7 @@ from iufbench.cards.registry import card_paths
 from iufbench.cli.main import main
 from iufbench.engine import checkpoint, runner
 from iufbench.evaluation.objects import ObjectEvaluation
-from iufbench.reporting.rundir import INFO
+from iufbench.reporting.record import INFO
 from iufbench.reporting.store import find_runs, load_run
 from iufbench.support.progress import Progress, TrainingBar
 

@@ -341,7 +341,6 @@ def test_a_full_disk_is_noticed_before_anything_is_done(data, tmp_path, monkeypa
 
 def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp_path):
     from iufbench.reporting.store import load_run
-    from iufbench.reporting.summary import summaries
 
     results = tmp_path / "results"
     assert invoke(*arguments(data, results), "-q").exit_code == 0
@@ -353,8 +352,8 @@ def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp
     matrix, before = run.matrix("image"), run.baseline("image")
     assert not np.isnan(matrix.values).any() and not matrix.seen[0, 2]
     # Objects candle and capsules are the base; cashew arrives with experience 1.
-    assert summaries(run)["image"]["fwt"] == pytest.approx(matrix.values[0, 2] - before[2])
-    assert "fwt" not in summaries(load_run_without_baseline(info.parent))["image"]
+    assert run.summaries()["image"]["fwt"] == pytest.approx(matrix.values[0, 2] - before[2])
+    assert "fwt" not in load_run_without_baseline(info.parent).summaries()["image"]
 
 
 def load_run_without_baseline(path):

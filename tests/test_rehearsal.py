@@ -15,7 +15,6 @@ from iufbench.engine.plan import prepare
 from iufbench.engine.runner import execute
 from iufbench.learning.buffer import reservoir, rows, shares
 from iufbench.reporting.store import load_run
-from iufbench.reporting.summary import summaries
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Progress
 
@@ -90,7 +89,7 @@ def test_unlimited_replay_and_cumulative_agree(tmp_path):
             "visa_1_1", strategy, data_root=root, device="cpu", threads=1, preset="quick", order=objects,
             settings=(*settings, *more), results=tmp_path,
         )  # fmt: skip
-        found = summaries(load_run(execute(prepare(request, progress=False), Progress(-1))))
+        found = load_run(execute(prepare(request, progress=False), Progress(-1))).summaries()
         return {level: found[level]["acc_final"] for level in ("image", "pixel")}
 
     unlimited = final("replay", "memory.per_object=null", "memory.bytes=null")

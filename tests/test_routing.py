@@ -15,7 +15,7 @@ from tiny import tiny_run
 from iufbench.reporting.figures.routing import routing_figure
 from iufbench.reporting.groups import group_runs
 from iufbench.reporting.routing import confusion, routing
-from iufbench.reporting.store import load_run, record_experience, write_info
+from iufbench.reporting.store import load_run, record_experience, write_record
 from iufbench.reporting.tables.routing import oracle_gap, routing_tables
 from iufbench.support.errors import InputError
 
@@ -206,7 +206,7 @@ def routed_run(results, strategy: str, wrong: int, uses: bool = True):
     path = make_run(results, "visa_1_1", strategy)
     run = load_run(path)
     (path / "scores.csv.gz").unlink()
-    info = {**run.info, "strategy": {**run.info["strategy"], "uses": {"routing": uses}}}
+    run.record.strategy.uses = {"routing": uses}
     rng = np.random.default_rng(0)
     rows, names = [], run.objects
     for t in range(len(run.experiences)):
@@ -219,7 +219,7 @@ def routed_run(results, strategy: str, wrong: int, uses: bool = True):
         keep = run.metrics[run.metrics["experience"] == t]
         metrics = [tuple(r)[1:] for r in keep.itertuples(index=False)]
         record_experience(path, t, metrics, rows)
-    write_info(path, info)
+    write_record(path, run.record)
     return load_run(path)
 
 

@@ -201,14 +201,17 @@ def test_a_truncated_score_file_is_a_run_error(tmp_path):
         store.load_run(path).scores()
 
 
-def test_a_copy_counts_once_and_a_rival_is_an_error(tmp_path):
+def test_a_copy_counts_once_and_rivals_are_skipped(tmp_path):
     path = make_run(tmp_path)
     copy = tmp_path / "runs" / "from-elsewhere" / "seed0"
     shutil.copytree(path, copy)
     assert len(store.find_runs(tmp_path)[0]) == 1
     _edit(copy / "run.json", "2026-01-01T00:10:00Z", "2026-01-01T00:11:00Z")
-    with pytest.raises(InputError, match="both claim to be visa/visa_8_1x4/iuf/0a1b2c3d/seed0"):
-        store.find_runs(tmp_path)
+    make_run(tmp_path, "visa_8_4")
+    runs, skipped = store.find_runs(tmp_path)
+    assert [run.record.protocol.id for run in runs] == ["visa_8_4"]  # neither is believed, others count
+    assert {place for place, _ in skipped} == {path, copy}
+    assert all("claims to be visa/visa_8_1x4/iuf/0a1b2c3d/seed0" in reason for _, reason in skipped)
 
 
 def test_what_reads_results_needs_neither_torch_nor_avalanche():

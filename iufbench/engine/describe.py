@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from iufbench.data.datasets import default_root, known_objects
 from iufbench.engine.plan import Plan, image_counts, iterations
 from iufbench.metrics import continual, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
-from iufbench.reporting.summary import summaries, summary_of
+from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
@@ -86,11 +86,14 @@ def _place_of(name: str) -> str:
     return "package" if name == "elpv" and importlib.util.find_spec("elpv_dataset") else "no"
 
 
-def run_rows(results: Path) -> list[dict[str, Any]]:
+def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> list[dict[str, Any]]:
+    """Every run directory below ``results``; what was skipped is passed to ``warn``, with the reason."""
     runs, damaged = find_runs(results, include_incomplete=True)
+    for path, reason in damaged:
+        warn(f"skipped {path}: {reason}")
     rows = []
     for run in runs:
-        image = summaries(run).get("image", {}) if run.complete else {}
+        image = run.summaries().get("image", {}) if run.complete else {}
         rows.append(
             {
                 "run": run.id,
@@ -180,7 +183,7 @@ def describe_results(run: Run) -> str:
     blocks = [f"{run.record.protocol.label} | {run.record.strategy.label} | seed {run.seed}"]
     if run.synthetic:
         blocks[0] += " | SYNTHETIC data"
-    for level, summary in summaries(run).items():
+    for level, summary in run.summaries().items():
         matrix = run.matrix(level)
         rows = []
         for t, row in enumerate(matrix.values):
@@ -214,7 +217,11 @@ def explain_metric(name: str, path: Path | None) -> str:
     titles = {d.title.lower(): key for key, d in known.items()}
     name = name if name in known else titles.get(name.lower(), name.lower())
     if name in COSTS:
-        kept = [] if path is None else ["", f"on {(run := load_run(path)).id}: {run.info['costs'][name]}"]
+        kept = (
+            []
+            if path is None
+            else ["", f"on {(run := load_run(path)).id}: {getattr(run.record.costs, name)}"]
+        )
         return "\n".join([f"{name}: {COSTS[name]}", *kept])
     if name not in known:
         known_names = [*known, *COSTS]
@@ -267,7 +274,7 @@ def _summary_on(run: Run, name: str) -> list[str]:
     """A continual summary at each level, of every metric that was recorded."""
     lines = []
     for level in LEVELS:
-        found = {m: summary_of(run, level, m).get(name, math.nan) for m in run.names(level)}
+        found = {m: run.summary(level, m).get(name, math.nan) for m in run.names(level)}
         known = {m: v for m, v in found.items() if not math.isnan(v)}
         text = ", ".join(f"{_cell(v)} ({METRIC_TITLES.get(m, m)})" for m, v in known.items())
         if found:

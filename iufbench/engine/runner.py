@@ -43,7 +43,6 @@ from iufbench.reporting.rundir import (
     record_training,
 )
 from iufbench.reporting.store import load_run
-from iufbench.reporting.summary import summaries
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress, TrainingBar
@@ -163,7 +162,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
         costs.peak_device_memory_mb = torch.cuda.max_memory_allocated(device) / 2**20
     seconds.total += time.perf_counter() - clock
     info.finished = now()
-    info.summary = summaries(load_run(plan.path))
+    info.summary = load_run(plan.path).summaries()
     info.records_sha256 = record_hashes(plan.path)
     _write(plan, info, COMPLETE)
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from iufbench.reporting.rundir import record_hashes
 from iufbench.reporting.store import SCORES, Run, find_runs
-from iufbench.reporting.summary import image_metrics_from_scores, summaries
 from iufbench.support.errors import InputError, RunError
 
 TOLERANCE = 1e-9
@@ -82,7 +78,7 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
             notes.append(f"metrics.csv disagrees with scores.csv.gz ({changed[0]}; {len(changed)} in all)")
     stored = run.record.summary
     wrong = []
-    for level, values in summaries(run).items():
+    for level, values in run.summaries().items():
         for name, value in values.items():
             told = (stored.get(level) or {}).get(name)
             if told is None:  # not recorded by the version that wrote it, or undefined
@@ -104,20 +100,22 @@ def _changed_files(run: Run) -> list[str]:
 
 
 def _from_scores(run: Run) -> tuple[Run, list[str]]:
+    measured = run.measured
+    column = {obj: i for i, obj in enumerate(run.objects)}
     computed = {
-        (experience, name, metric): value
-        for experience, name, values in image_metrics_from_scores(run)
-        for metric, value in values.items()
+        (experience, column[obj], key): found[metric]
+        for experience, obj, found in run.image_metrics()
+        for key, (level, metric) in enumerate(measured.keys)
+        if level == "image" and metric in found
     }
-    metrics = run.metrics.copy()
-    values, changed = metrics["value"].to_numpy(copy=True), []
-    for i, row in enumerate(metrics.itertuples()):
-        value = computed.get((row.experience, row.object, row.metric)) if row.level == "image" else None
+    values, changed = measured.values.copy(), []
+    places = zip(measured.experience.tolist(), measured.column.tolist(), measured.key.tolist())
+    for i, place in enumerate(places):
+        value = computed.get(place)
         if value is None:
             continue
-        same = abs(value - row.value) <= TOLERANCE or (math.isnan(value) and math.isnan(row.value))
-        if not same:
-            changed.append(f"{row.metric} of {row.object} after experience {row.experience}")
+        if not (abs(value - values[i]) <= TOLERANCE or (math.isnan(value) and math.isnan(values[i]))):
+            experience, obj, key = place
+            changed.append(f"{measured.keys[key][1]} of {run.objects[obj]} after experience {experience}")
         values[i] = value
-    metrics["value"] = np.asarray(values, dtype=float)
-    return dataclasses.replace(run, metrics=metrics), changed
+    return run.with_values(values), changed

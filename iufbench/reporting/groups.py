@@ -13,7 +13,6 @@ from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import FAMILIES, load_strategy
 from iufbench.reporting.record import RunRecord, StrategyRecord
 from iufbench.reporting.store import Run
-from iufbench.reporting.summary import summary_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class Group:
         if metric not in self.runs[0].names(level):
             return np.array([])
         if (level, metric) not in self._cache:
-            self._cache[level, metric] = [summary_of(run, level, metric) for run in self.runs]
+            self._cache[level, metric] = [run.summary(level, metric) for run in self.runs]
         return np.array([s.get(summary, np.nan) for s in self._cache[level, metric]])
 
 

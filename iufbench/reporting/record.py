@@ -22,6 +22,7 @@ from iufbench.support.provenance import Environment
 FORMAT = 1
 INFO = "run.json"
 COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
+MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run that is read
 PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")  # lists among the costs
 
 
@@ -249,6 +250,11 @@ def _check(record: RunRecord, where: Path | str) -> None:
     experiences = record.protocol.experiences
     if not experiences or not all(experiences):
         raise RunError(f"{where}: protocol.experiences must be a list of non-empty lists of objects")
+    if len(experiences) > MAX_EXPERIENCES or sum(map(len, experiences)) > MAX_OBJECTS:
+        raise RunError(
+            f"{where}: the protocol has {len(experiences):,} experiences and {sum(map(len, experiences)):,} "
+            f"objects; the limits are {MAX_EXPERIENCES:,} and {MAX_OBJECTS:,}"
+        )
     objects = [obj for experience in experiences for obj in experience]
     if len(set(objects)) < len(objects):
         raise RunError(f"{where}: protocol.experiences must name every object once")
@@ -264,7 +270,7 @@ def _check(record: RunRecord, where: Path | str) -> None:
 
 def read_record(run: Path) -> RunRecord:
     """``run.json`` of a run directory. RunError when it is damaged, naming file and key."""
-    return record_from(read_json(run / INFO), run / INFO)
+    return record_from(read_json(run / INFO, MAX_BYTES), run / INFO)
 
 
 def write_record(run: Path | str, record: RunRecord) -> Path:

@@ -7,9 +7,8 @@ A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.support.errors import RunError
-from iufbench.support.files import read_text, write_csv
+from iufbench.support.files import LARGEST, open_file, read_csv, write_csv
 from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
 
@@ -27,6 +26,7 @@ SELECTION = "selection.csv"
 EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
 RECORDS = (METRICS, SCORES, BASELINE)
 LEVELS = ("image", "pixel")
+DIGITS = 9  # of the number of an experience
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
 ROUTED = "routed"  # a further column of scores where a strategy chooses the memory that judges an image
@@ -121,13 +121,21 @@ def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str
 
 def record_hashes(run: Path) -> dict[str, str]:
     """SHA-256 of every file of results in a run directory, by name: what a later change is noticed by."""
-    there = [run / name for name in RECORDS if (run / name).exists()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in there}
+    return file_hashes(run, RECORDS)
 
 
-def read_scores(path: Path) -> list[dict[str, str]]:
-    """The rows of ``scores.csv.gz``, with or without ``routed``; RunError when damaged."""
-    return read_rows(path, SCORE_COLUMNS, optional=(ROUTED,))
+def file_hashes(run: Path, names: Iterable[str]) -> dict[str, str]:
+    """SHA-256 of those of some files of a run directory that are there. RunError for what is no file."""
+    found = {}
+    for name in names:
+        if not os.path.lexists(run / name):
+            continue
+        digest = hashlib.sha256()
+        with open_file(run / name) as file:
+            while block := file.read(2**20):
+                digest.update(block)
+        found[name] = digest.hexdigest()
+    return found
 
 
 def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:
@@ -144,23 +152,51 @@ def read_rows(
 
     ``columns`` are expected, and those of ``optional`` may follow them.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
-    header = next(reader, [])
+    (header,), *chunks = table_rows(path, columns, optional)
+    return [dict(zip(header, row)) for rows in chunks for row in rows]
+
+
+def table_rows(
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = (), limit: int = LARGEST
+) -> Iterator[list[list[str]]]:
+    """The header alone, then the rows in parts of some thousand, checked as by :func:`read_rows`.
+
+    ``limit``: bytes of the file when unpacked. Rows are counted from 1, the header, in messages.
+    """
+    header: list[str] = []
+    count = 0
+    for rows in read_csv(path, limit):
+        if not count:
+            header = _checked_header(path, rows.pop(0), columns, optional)
+            count = 1
+            yield [header]
+            place = header.index("experience")
+        for number, row in enumerate(() if _sound(rows, len(header), place) else rows, start=count + 1):
+            if len(row) != len(header):
+                raise RunError(f"{path}, row {number}: {len(row)} cells, expected {len(header)}")
+            if not row[place].isdecimal() or len(row[place]) > DIGITS:
+                shown = repr(row[place][:40])
+                raise RunError(f"{path}, row {number}: experience is {shown}, not a whole number")
+        count += len(rows)
+        yield rows
+    if not count:
+        _checked_header(path, [], columns, optional)
+
+
+def _sound(rows: Sequence[Sequence[str]], width: int, place: int) -> bool:
+    """Whether all rows have ``width`` cells and a whole number at ``place``."""
+    if not set(map(len, rows)) <= {width}:
+        return False
+    numbers = {row[place] for row in rows}
+    return all(text.isdecimal() and len(text) <= DIGITS for text in numbers)
+
+
+def _checked_header(
+    path: Path, header: list[str], columns: Sequence[str] | None, optional: Sequence[str]
+) -> list[str]:
     if columns is not None:
         columns = [*columns, *(name for name in optional if name in header)]
     if "experience" not in header or (columns is not None and header != list(columns)):
-        raise RunError(
-            f"{path}: columns are {','.join(header) or 'missing'}, "
-            f"expected {','.join(columns or ['experience'])}"
-        )
-    rows = []
-    for row in reader:
-        if len(row) != len(header):
-            raise RunError(f"{path}, line {reader.line_num}: {len(row)} cells, expected {len(header)}")
-        named = dict(zip(header, row))
-        if not named["experience"].isdecimal():
-            raise RunError(
-                f"{path}, line {reader.line_num}: experience is {named['experience']!r}, not a whole number"
-            )
-        rows.append(named)
-    return rows
+        shown = ",".join(header)[:200] or "missing"
+        raise RunError(f"{path}: columns are {shown}, expected {','.join(columns or ['experience'])}")
+    return header

@@ -7,9 +7,9 @@ read, so that a damaged directory is named with its reason and never becomes a n
 from __future__ import annotations
 
 import difflib
-import math
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +18,18 @@ import numpy as np
 import pandas as pd
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.metrics.continual import fwt, summarise
+from iufbench.reporting.measured import Measured, Scores, no_metrics, read_metrics, read_scores
 from iufbench.reporting.record import INFO, RunRecord, read_record, run_id, run_path, write_record
 from iufbench.reporting.rundir import (
     BASELINE,
     BASELINE_COLUMNS,
     LEVELS,
-    METRIC_COLUMNS,
     METRICS,
-    SCORE_COLUMNS,
     SCORES,
     TRAIN_LOG,
+    file_hashes,
     read_rows,
-    read_scores,
     record_baseline,
     record_experience,
     record_training,
@@ -79,11 +79,18 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory, read and checked. ``record`` is ``run.json``, ``metrics`` the long table."""
+    """One run directory, read and checked. ``record`` is ``run.json``, ``measured`` its metrics."""
 
     path: Path
     record: RunRecord
-    metrics: pd.DataFrame = field(repr=False)
+    measured: Measured = field(repr=False)
+    _matrices: dict[tuple[str, str], Matrix] = field(default_factory=dict, repr=False)
+    _summaries: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """The long table: experience, object, level, metric, value (NaN: undefined), seen."""
+        return self.measured.frame()
 
     @cached_property
     def info(self) -> dict[str, Any]:
@@ -115,55 +122,88 @@ class Run:
     def experiences(self) -> list[list[str]]:
         return self.record.protocol.experiences
 
-    @cached_property
+    @property
     def objects(self) -> tuple[str, ...]:
-        return tuple(obj for experience in self.experiences for obj in experience)
+        """In the order of the protocol."""
+        return self.measured.objects
 
     def names(self, level: str) -> list[str]:
         """The metrics this run has at one level, in the order they were recorded; empty without masks."""
-        return list(dict.fromkeys(self.metrics.loc[self.metrics["level"] == level, "metric"]))
+        return [metric for found, metric in self.measured.keys if found == level]
 
     def matrix(self, level: str, metric: str = "auroc") -> Matrix:
         """R of one metric. Raises InputError, with suggestions, when the run does not have it."""
-        names = self.names(level)
-        if metric not in names:
-            if not names:
-                raise InputError(f"{self.id} has no {level} metrics")
-            close = difflib.get_close_matches(metric, names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
-            raise InputError(f"{self.id} has no {level} metric {metric!r}: {hint}")
-        rows = self.metrics[(self.metrics["level"] == level) & (self.metrics["metric"] == metric)]
-        column = {obj: i for i, obj in enumerate(self.objects)}
-        values = np.full((len(self.experiences), len(self.objects)), np.nan)
-        values[rows["experience"], [column[obj] for obj in rows["object"]]] = rows["value"]
-        introduced = [t for t, objects in enumerate(self.experiences) for _ in objects]
-        return Matrix(values, self.objects, np.array(introduced))
+        if (level, metric) not in self._matrices:
+            names = self.names(level)
+            if metric not in names:
+                if not names:
+                    raise InputError(f"{self.id} has no {level} metrics")
+                close = difflib.get_close_matches(metric, names, 1)
+                hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(names)}"
+                raise InputError(f"{self.id} has no {level} metric {metric!r}: {hint}")
+            values = self.measured.matrix(level, metric)
+            values.flags.writeable = False
+            self._matrices[level, metric] = Matrix(values, self.objects, self.measured.introduced)
+        return self._matrices[level, metric]
+
+    def summary(self, level: str, metric: str = "auroc") -> dict[str, float]:
+        """Summary name (acc, acc_final, fm, ...) -> value; empty where the run lacks the metric.
+
+        ``fwt`` is there when the untrained learner was measured (``--eval-unseen``).
+        """
+        if metric not in self.names(level):
+            return {}
+        if (level, metric) not in self._summaries:
+            matrix = self.matrix(level, metric)
+            found = summarise(matrix.values, matrix.introduced)
+            baseline = self.baseline(level, metric)
+            if baseline is not None:
+                found["fwt"] = fwt(matrix.values, matrix.introduced, baseline)
+            self._summaries[level, metric] = found
+        return dict(self._summaries[level, metric])
+
+    def summaries(self, metric: str = "auroc") -> dict[str, dict[str, float]]:
+        """Level -> ``summary``; levels without data are absent."""
+        found = {level: self.summary(level, metric) for level in LEVELS}
+        return {level: values for level, values in found.items() if values}
+
+    @cached_property
+    def _baselines(self) -> list[dict[str, str]]:
+        path = self.path / BASELINE
+        return read_rows(path, BASELINE_COLUMNS) if os.path.lexists(path) else []
 
     def baseline(self, level: str, metric: str = "auroc") -> np.ndarray | None:
         """float64 [O]: the metric of every object before any training; None when it was not measured."""
-        path = self.path / BASELINE
-        if not path.exists():
+        if not self._baselines:
             return None
-        found = {
-            row["object"]: row["value"]
-            for row in read_rows(path, BASELINE_COLUMNS)
-            if (row["level"], row["metric"]) == (level, metric)
-        }
+        rows = [row for row in self._baselines if (row["level"], row["metric"]) == (level, metric)]
+        found = {row["object"]: row["value"] for row in rows}
         texts = [found.get(name) or "nan" for name in self.objects]
-        return np.array(_numbers(texts, float, path, "value"))
+        return np.array(_numbers(texts, self.path / BASELINE, "value"))
+
+    def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
+        """Experience, object and image metrics, computed again from ``scores.csv.gz``.
+
+        Raises RunError when the scores are missing or damaged, or no metric can be computed from them.
+        """
+        return self._scores(texts=False).image_metrics()
 
     def scores(self) -> pd.DataFrame:
         """Every test image's score: experience, object, image, label, score, and ``routed`` (the object whose
         memory judged the image) of a strategy that chooses between memories. RunError when damaged."""
-        path = self.path / SCORES
-        rows = read_scores(path)
-        names = list(rows[0]) if rows else SCORE_COLUMNS
-        columns: dict[str, list[Any]] = {name: [row[name] for row in rows] for name in names}
-        for name, kind in (("experience", int), ("label", int), ("score", float)):
-            columns[name] = _numbers(columns[name], kind, path, name)
-        if not np.isfinite(columns["score"]).all() or not set(columns["label"]) <= {0, 1}:
-            raise RunError(f"{path}: scores must be finite and labels 0 or 1")
-        return pd.DataFrame(columns)
+        return self._scores().frame()
+
+    def _scores(self, texts: bool = True) -> Scores:
+        path, known = self.path / SCORES, set(self.objects)
+        found = read_scores(path, texts)
+        for t, obj in found.groups:
+            if t >= len(self.experiences) or obj not in known:
+                raise RunError(f"{path}: object {obj[:100]!r} after experience {t} is not in the protocol")
+        return found
+
+    def with_values(self, values: np.ndarray) -> Run:
+        """The same run with other values of its metrics, float64 [n], in the order of ``metrics``."""
+        return Run(self.path, self.record, replace(self.measured, values=values))
 
     def train_log(self) -> pd.DataFrame:
         """The training log: experience, epoch, loss, ... as floats, NaN where a term was not logged."""
@@ -173,7 +213,7 @@ class Run:
         rows = read_rows(path)
         names = list(rows[0]) if rows else ["experience"]
         return pd.DataFrame(
-            {name: _numbers([row[name] or "nan" for row in rows], float, path, name) for name in names}
+            {name: _numbers([row[name] or "nan" for row in rows], path, name) for name in names}
         )
 
 
@@ -183,91 +223,66 @@ def load_run(path: Path | str) -> Run:
     Raises InputError when it is none, RunError saying what is damaged and where.
     """
     path = Path(path)
-    if not (path / INFO).is_file():
+    if not os.path.lexists(path / INFO):
         raise InputError(f"{path} is not a run directory (no {INFO}); see: iufbench list runs")
     record = read_record(path)
-    if not (path / METRICS).exists() and not record.complete:
-        metrics = pd.DataFrame({name: [] for name in METRIC_COLUMNS})
+    experiences = record.protocol.experiences
+    if record.complete or os.path.lexists(path / METRICS):
+        measured = read_metrics(path / METRICS, experiences)
     else:
-        metrics = _read_metrics(path / METRICS, record.protocol.experiences)
-    return Run(path, record, metrics)
+        measured = no_metrics(experiences)
+    return Run(path, record, measured)
 
 
-def _numbers(texts: list[str], kind: type, path: Path, column: str) -> list[Any]:
+def _numbers(texts: list[str], path: Path, column: str) -> list[float]:
     try:
-        return [kind(text) for text in texts]  # Python's own parser: the exact float64 that was written
+        return [float(text) for text in texts]  # Python's own parser: the exact float64 that was written
     except ValueError as error:
-        raise RunError(f"{path}: column {column}: {error}") from error
-
-
-def _read_metrics(path: Path, protocol: list[list[str]]) -> pd.DataFrame:
-    introduced = {o: t for t, objects in enumerate(protocol) for o in objects}
-    experiences = len(protocol)
-    columns: dict[str, list[Any]] = {name: [] for name in METRIC_COLUMNS}
-    known: set[tuple[Any, ...]] = set()
-    for number, row in enumerate(read_rows(path, METRIC_COLUMNS), start=2):
-        experience, obj, level, metric, text, seen = row.values()
-        key = (int(experience), obj, level, metric)
-        try:
-            value = float(text) if text else math.nan
-        except ValueError:
-            raise RunError(f"{path}, line {number}: value {text!r} is not a number") from None
-        problem = None
-        if key[0] >= experiences:
-            problem = f"experience {experience} of a protocol with {experiences}"
-        elif obj not in introduced:
-            problem = f"object {obj!r} is not in the protocol"
-        elif level not in LEVELS:
-            problem = f"level {level!r} is neither image nor pixel"
-        elif text and not 0 <= value <= 1:
-            problem = f"value {text} is outside [0, 1]"
-        elif seen != str(int(introduced[obj] <= key[0])):
-            problem = f"seen is {seen!r} but {obj} is introduced by experience {introduced[obj]}"
-        elif key in known:
-            problem = f"{metric} of {obj} after experience {experience} appears twice"
-        if problem:
-            raise RunError(f"{path}, line {number}: {problem}")
-        known.add(key)
-        for name, value_ in zip(METRIC_COLUMNS, (*key, value, seen == "1")):
-            columns[name].append(value_)
-    return pd.DataFrame(columns)
+        raise RunError(f"{path}: column {column}: {str(error)[:100]}") from error
 
 
 def find_runs(
     results: Path | str, include_incomplete: bool = False
 ) -> tuple[list[Run], list[tuple[Path, str]]]:
-    """All runs below ``<results>/runs``, sorted by id, and what is damaged with the reason.
+    """All runs below ``<results>/runs``, sorted by id, and what was skipped with the reason.
 
     Runs that are not complete are left out unless asked for. A copy of a run with the same content
-    counts once. Raises InputError when two directories claim the same identity with different content.
+    counts once; directories that claim the same identity with different content are all skipped.
     """
-    found: dict[str, Run] = {}
-    damaged: list[tuple[Path, str]] = []
+    found: dict[str, list[Run]] = {}
+    skipped: list[tuple[Path, str]] = []
     for folder, folders, files in os.walk(Path(results) / "runs"):
         path = Path(folder)
         folders.sort()
-        if INFO not in files:
+        if INFO not in (*files, *folders):
             begun = folders or any(not name.startswith(".") for name in files)
             if path.name.startswith("seed") and begun:  # the first file of a run is its run.json
-                damaged.append((path, f"no {INFO}"))
+                skipped.append((path, f"no {INFO}"))
+            links = [path / name for name in folders if (path / name).is_symlink()]
+            skipped += [(link, "it is a link to a folder") for link in links]
             continue
         folders.clear()
         try:
             run = load_run(path)
         except (RunError, InputError) as error:
-            damaged.append((path, str(error)))
+            skipped.append((path, str(error)))
             continue
-        if run.id in found and not _same_content(found[run.id].path, path):
-            raise InputError(
-                f"{found[run.id].path} and {path} both claim to be {run.id} but differ: remove or move one"
-            )
-        found.setdefault(run.id, run)
-    runs = [run for _, run in sorted(found.items()) if include_incomplete or run.complete]
-    return runs, damaged
+        found.setdefault(run.id, []).append(run)
+    runs = []
+    for name, (run, *others) in sorted(found.items()):
+        if all(_same_content(run.path, other.path) for other in others):
+            if include_incomplete or run.complete:
+                runs.append(run)
+            continue
+        paths = [other.path for other in (run, *others)]
+        for path in paths:
+            rivals = " and ".join(str(p) for p in paths if p != path)
+            skipped.append((path, f"{rivals} also claims to be {name} but differs: remove or move one"))
+    return runs, skipped
 
 
 def _same_content(one: Path, other: Path) -> bool:
-    def content(run: Path) -> list[bytes | None]:
-        return [p.read_bytes() if p.exists() else None for p in (run / INFO, run / METRICS, run / SCORES)]
-
-    return content(one) == content(other)
+    try:
+        return file_hashes(one, (INFO, METRICS, SCORES)) == file_hashes(other, (INFO, METRICS, SCORES))
+    except RunError:  # a link or no regular file
+        return False

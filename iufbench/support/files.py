@@ -6,6 +6,7 @@ A kill at any moment leaves the old file or the new one, never half of one.
 from __future__ import annotations
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -13,14 +14,19 @@ import math
 import os
 import platform
 import re
+import stat
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from iufbench.support.errors import RunError
+
+LARGEST = 2**30  # bytes of a file that is read as a whole
+LONGEST_ROW = 2**16  # characters of one row of a table
+ROWS_AT_ONCE = 4096
 
 
 def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
@@ -138,24 +144,89 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_text(path: Path | str) -> str:
-    """The text of a file, unpacked when its name ends in .gz; RunError when it cannot be read."""
+def open_file(path: Path | str, limit: int = LARGEST) -> BinaryIO:
+    """A regular file of at most ``limit`` bytes, open for reading.
+
+    Raises RunError for anything else: links are not followed, and pipes and devices would never end.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
-        data = Path(path).read_bytes()
-        if str(path).endswith(".gz"):
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb")
+    except OSError as error:
+        reason = "it is a link" if error.errno == errno.ELOOP else error.strerror
         raise RunError(f"cannot read {path}: {reason}") from error
-    return data.decode("utf-8", "surrogateescape")
+    status = os.fstat(file.fileno())
+    reason = None if stat.S_ISREG(status.st_mode) else "it is not a regular file"
+    if reason is None and status.st_size > limit:
+        reason = f"it has {status.st_size:,} bytes; the limit is {limit:,}"
+    if reason is not None:
+        file.close()
+        raise RunError(f"cannot read {path}: {reason}")
+    return file
 
 
-def read_json(path: Path | str) -> dict[str, Any]:
+def read_text(path: Path | str, limit: int = LARGEST) -> str:
+    """The text of a regular file of at most ``limit`` bytes; RunError when it cannot be read."""
+    try:
+        with open_file(path, limit) as file:
+            return file.read().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_json(path: Path | str, limit: int = LARGEST) -> dict[str, Any]:
     """A JSON object; RunError naming file and line when it is damaged or something else."""
     try:
-        value = json.loads(read_text(path))
+        value = json.loads(read_text(path, limit))
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise RunError(f"{path}: brackets are nested too deeply") from error
+    except ValueError as error:  # Python's own limit for the digits of a number
+        raise RunError(f"{path}: a number has too many digits") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: expected an object, found {type(value).__name__}")
     return value
+
+
+def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]]:
+    """The rows of a table as lists of cells, some thousand at a time; unpacked when the name ends in .gz.
+
+    Raises RunError for a file that cannot be read, is longer than ``limit`` bytes when unpacked, or has a row
+    of more than ``LONGEST_ROW`` characters. Memory does not grow with the file.
+    """
+    pending = [0]  # characters read since the last row ended
+    rows = []
+    try:
+        with open_file(path, limit) as file:
+            stream: Any = gzip.GzipFile(fileobj=file) if str(path).endswith(".gz") else file
+            for row in csv.reader(_lines(stream, path, limit, pending)):
+                pending[0] = 0
+                rows.append(row)
+                if len(rows) == ROWS_AT_ONCE:
+                    yield rows
+                    rows = []
+    except (OSError, EOFError, zlib.error, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise RunError(f"cannot read {path}: {reason}") from error
+    if rows:
+        yield rows
+
+
+def _lines(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Iterator[str]:
+    text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
+    rest, total = "", 0
+    while block := text.read(LONGEST_ROW):
+        pending[0] += len(block)
+        total += len(block)
+        if pending[0] > 2 * LONGEST_ROW or len(rest) > LONGEST_ROW:
+            raise RunError(f"cannot read {path}: a row has more than {LONGEST_ROW:,} characters")
+        if total > limit:
+            raise RunError(f"cannot read {path}: it has more than {limit:,} characters when unpacked")
+        whole, newline, last = block.rpartition("\n")
+        if newline:
+            yield from io.StringIO(rest + whole + newline, newline="")
+            rest = last
+        else:
+            rest += last
+    yield from io.StringIO(rest, newline="")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iufbench.reporting.store import Run, load_run
-from iufbench.reporting.summary import image_metrics_from_scores, summaries
 from iufbench.support.errors import RunError
 from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
@@ -57,7 +56,7 @@ def verify_run(
 def image_differences(run: Run) -> list[Difference]:
     """Image metrics that ``scores.csv.gz`` gives otherwise than ``metrics.csv``, or only one of them has."""
     found: dict[int, dict[Key, float]] = defaultdict(dict)
-    for experience, name, values in image_metrics_from_scores(run):
+    for experience, name, values in run.image_metrics():
         found[experience] |= {(name, "image", metric): float(value) for metric, value in values.items()}
     # Metrics of some of the images (``auroc_sample``, ``auroc_logical``) need to know more than the scores.
     alone = ~run.metrics["metric"].str.startswith("auroc_")
@@ -72,7 +71,7 @@ def image_differences(run: Run) -> list[Difference]:
 
 def _summary_differences(run: Run) -> list[str]:
     """Where ``run.json`` says something else than ``metrics.csv``."""
-    changed = differing(_flat(run.record.summary), _flat(summaries(run))).items()
+    changed = differing(_flat(run.record.summary), _flat(run.summaries())).items()
     return [f"run.json, summary {name}: stored {one!r}, now {other!r}" for name, (one, other) in changed]
 
 

@@ -15,7 +15,6 @@ from iufbench.cards.request import Request
 from iufbench.engine.plan import prepare
 from iufbench.engine.runner import is_complete
 from iufbench.reporting.store import load_run
-from iufbench.reporting.summary import summaries
 
 SEEDS = (0, 1, 2)
 
@@ -32,7 +31,7 @@ def summary(results: Path, protocol: str, strategy: str, synthetic: bool, level:
             program = str(Path(sys.executable).with_name("iufbench"))
             subprocess.run([program, *command], check=True, stdout=subprocess.DEVNULL)
         run = load_run(plan.path)
-        values.append(summaries(run)[level][name])
+        values.append(run.summaries()[level][name])
     return statistics.mean(values)
 
 

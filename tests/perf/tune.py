@@ -23,7 +23,6 @@ from iufbench.cards.request import Request
 from iufbench.engine.plan import prepare
 from iufbench.engine.runner import execute, is_complete
 from iufbench.reporting.store import load_run
-from iufbench.reporting.summary import summaries
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import write_csv
 from iufbench.support.folders import cache_folder
@@ -174,7 +173,7 @@ class Bench:
             execute(plan, Progress(-1))
         if has_base(plan.path):
             donors.append(plan.path)
-        found = summaries(load_run(plan.path))
+        found = load_run(plan.path).summaries()
         return {f"{level}_{name}": found[level][name] for level in ("image", "pixel") for name in NAMES}
 
 

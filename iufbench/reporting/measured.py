@@ -1,0 +1,193 @@
+"""``metrics.csv`` and ``scores.csv.gz`` in memory: checked while they are read, and small."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from iufbench.metrics.image import image_metrics
+from iufbench.reporting.rundir import LEVELS, METRIC_COLUMNS, ROUTED, SCORE_COLUMNS, table_rows
+from iufbench.support.errors import RunError
+
+# What a directory from somebody else may take: seconds and memory of reading stay bounded.
+MAX_METRICS_BYTES, MAX_SCORES_BYTES = 2**23, 2**28
+MAX_VALUES = 4_000_000  # of all matrices of a run
+MAX_SCORES = 1_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The rows of ``metrics.csv``. Row i holds ``values[i]`` of ``keys[key[i]]``, a level and a metric, of
+    object ``column[i]`` (in the order of the protocol) after experience ``experience[i]``."""
+
+    experiences: Sequence[Sequence[str]]
+    keys: tuple[tuple[str, str], ...]
+    key: np.ndarray
+    experience: np.ndarray
+    column: np.ndarray
+    values: np.ndarray
+
+    @cached_property
+    def objects(self) -> tuple[str, ...]:
+        return tuple(obj for group in self.experiences for obj in group)
+
+    @cached_property
+    def introduced(self) -> np.ndarray:
+        """int [O]: the experience each object was first trained in."""
+        return np.repeat(np.arange(len(self.experiences)), [len(group) for group in self.experiences])
+
+    def matrix(self, level: str, metric: str) -> np.ndarray:
+        """float64 [T, O], NaN where nothing was measured."""
+        found = np.full((len(self.experiences), len(self.objects)), np.nan)
+        rows = self.key == self.keys.index((level, metric))
+        found[self.experience[rows], self.column[rows]] = self.values[rows]
+        return found
+
+    def frame(self) -> pd.DataFrame:
+        """The rows with the columns of ``metrics.csv``."""
+        levels, metrics = zip(*self.keys) if self.keys else ((), ())
+        return pd.DataFrame(
+            {
+                "experience": self.experience,
+                "object": np.array(self.objects, dtype=object)[self.column],
+                "level": np.array(levels, dtype=object)[self.key],
+                "metric": np.array(metrics, dtype=object)[self.key],
+                "value": self.values,
+                "seen": self.introduced[self.column] <= self.experience,
+            }
+        )
+
+
+def no_metrics(experiences: Sequence[Sequence[str]]) -> Measured:
+    """What a run has before its first evaluation."""
+    nothing = np.zeros(0, dtype=int)
+    return Measured(experiences, (), nothing, nothing, nothing, np.zeros(0))
+
+
+def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
+    """``metrics.csv`` of a protocol with these experiences. RunError naming the row that is wrong."""
+    objects = {obj: (i, t) for i, (obj, t) in enumerate((o, t) for t, e in enumerate(experiences) for o in e)}
+    keys: dict[tuple[str, str], int] = {}
+    steps, width = len(experiences), len(objects)
+    key, experience, column, values = array("i"), array("i"), array("i"), array("d")
+    chunks = table_rows(path, METRIC_COLUMNS, limit=MAX_METRICS_BYTES)
+    next(chunks)
+    rows = itertools.chain.from_iterable(chunks)
+    for number, (step, obj, level, metric, text, seen) in enumerate(rows, start=2):
+        t = int(step)
+        place = objects.get(obj)
+        problem = None
+        try:
+            value = float(text) if text else math.nan
+        except ValueError:
+            value, problem = math.nan, f"value {text[:40]!r} is not a number"
+        if problem is not None:
+            pass
+        elif t >= steps:
+            problem = f"experience {step} of a protocol with {steps}"
+        elif place is None:
+            problem = f"object {obj[:100]!r} is not in the protocol"
+        elif level not in LEVELS:
+            problem = f"level {level[:40]!r} is neither image nor pixel"
+        elif text and not 0 <= value <= 1:
+            problem = f"value {text[:40]} is outside [0, 1]"
+        elif seen != ("1" if place[1] <= t else "0"):
+            problem = f"seen is {seen[:40]!r} but {obj} is introduced by experience {place[1]}"
+        elif (level, metric) not in keys and (len(keys) + 1) * steps * width > MAX_VALUES:
+            problem = f"more than {MAX_VALUES:,} values"
+        if problem is not None or place is None:
+            raise RunError(f"{path}, row {number}: {problem}")
+        key.append(keys.setdefault((level, metric), len(keys)))
+        experience.append(t)
+        column.append(place[0])
+        values.append(value)
+    found = Measured(experiences, tuple(keys), *map(np.array, (key, experience, column, values)))
+    cells = (found.key.astype(np.int64) * steps + found.experience) * width + found.column
+    first = np.zeros(len(cells), dtype=bool)
+    first[np.unique(cells, return_index=True)[1]] = True
+    for i in np.flatnonzero(~first)[:1]:
+        level, metric = found.keys[key[i]]
+        what = f"{metric} of {found.objects[column[i]]} after experience {experience[i]}"
+        raise RunError(f"{path}, row {i + 2}: {what} appears twice")
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The rows of ``scores.csv.gz``; ``group[i]``: which of ``groups`` (experience, object) row i is of.
+
+    ``texts`` are the columns image and, where recorded, routed; empty unless asked for.
+    """
+
+    groups: tuple[tuple[int, str], ...]
+    group: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    texts: dict[str, list[str]]
+
+    def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
+        """Experience, object and image metrics (name -> value) of every group.
+
+        Raises RunError when no metric can be computed from them.
+        """
+        order = np.argsort(self.group, kind="stable")
+        ends = np.cumsum(np.bincount(self.group, minlength=len(self.groups)))
+        for (experience, obj), rows in zip(self.groups, np.split(order, ends[:-1])):
+            yield experience, obj, image_metrics(self.labels[rows] == 1, self.scores[rows], object=obj)
+
+    def frame(self) -> pd.DataFrame:
+        """The rows with the columns of ``scores.csv.gz``."""
+        experiences, objects = zip(*self.groups) if self.groups else ((), ())
+        columns: dict[str, Any] = {
+            "experience": np.array(experiences, dtype=int)[self.group],
+            "object": np.array(objects, dtype=object)[self.group],
+            "image": self.texts["image"],
+            "label": self.labels,
+            "score": self.scores,
+        }
+        return pd.DataFrame({**columns, **{k: v for k, v in self.texts.items() if k == ROUTED}})
+
+
+class _Numbered(dict[tuple[str, str], int]):
+    """Gives every new key the next number."""
+
+    def __missing__(self, key: tuple[str, str]) -> int:
+        self[key] = len(self)
+        return self[key]
+
+
+def read_scores(path: Path, texts: bool = True) -> Scores:
+    """``scores.csv.gz``; without ``texts`` in a tenth of the memory. RunError when it is damaged."""
+    chunks = table_rows(path, SCORE_COLUMNS, (ROUTED,), MAX_SCORES_BYTES)
+    ((*header,),) = next(chunks)
+    groups: dict[tuple[str, str], int] = _Numbered()
+    group, labels, scores = array("i"), array("b"), array("d")
+    kept: dict[str, list[str]] = {name: [] for name in header if texts and name in ("image", ROUTED)}
+    for rows in chunks:
+        if not rows:
+            continue
+        columns = dict(zip(header, zip(*rows)))
+        try:
+            group.extend(map(groups.__getitem__, zip(columns["experience"], columns["object"])))
+            labels.extend(map(int, columns["label"]))
+            scores.extend(map(float, columns["score"]))  # Python's parser: the exact float64 written
+        except (ValueError, OverflowError) as error:
+            raise RunError(f"{path}, near row {len(scores) + 2}: {str(error)[:100]}") from error
+        for name, cells in kept.items():
+            cells.extend(columns[name])
+        if len(scores) > MAX_SCORES:
+            raise RunError(f"cannot read {path}: more than {MAX_SCORES:,} scores")
+    values, kinds = np.array(scores, dtype=float), np.array(labels, dtype=int)
+    if not np.isfinite(values).all() or not np.isin(kinds, (0, 1)).all():
+        raise RunError(f"{path}: scores must be finite and labels 0 or 1")
+    named = tuple((int(experience), obj) for experience, obj in groups)
+    return Scores(named, np.array(group, dtype=int), kinds, values, kept)
