@@ -91,6 +91,7 @@ def make_run(
     keep: float = 0.9,
     synthetic: bool = False,
     masks: bool = True,
+    joint: bool = False,
     scores: bool = False,
     status: str = "complete",
     recipe_hash: str = "0a1b2c3d",
@@ -98,15 +99,20 @@ def make_run(
 ) -> Path:
     """Write one run directory and return its path; ``changes`` replaces keys of run.json.
 
-    With ``scores`` the image metrics are made from invented per-image scores, so that both agree.
+    With ``joint`` all objects are trained at once. With ``scores`` the image metrics are made from invented
+    per-image scores, so that both agree.
     """
     dataset = protocol.split("_")[0] + ("-synthetic" if synthetic else "")
     experiences = experiences_of(protocol)
     objects = [o for e in experiences for o in e]
     introduced = {o: t for t, e in enumerate(experiences) for o in e}
-    matrices = {"image": fake_matrix(protocol, "image", keep, seed) if image is None else np.array(image)}
-    if masks:
-        matrices["pixel"] = fake_matrix(protocol, "pixel", keep, seed) if pixel is None else np.array(pixel)
+    if joint:
+        experiences, introduced = [objects], dict.fromkeys(objects, 0)
+    matrices = {}
+    for level, given in (("image", image), ("pixel", pixel)):
+        if level == "image" or masks:
+            made = fake_matrix(protocol, level, keep, seed)[-len(experiences) :] if given is None else given
+            matrices[level] = np.array(made)
     steps = range(len(experiences))
     images = _fake_scores(objects, introduced, len(experiences), seed) if scores else {}
     for (t, obj), (good, bad) in images.items():
@@ -172,7 +178,7 @@ def make_run(
         summary[level] = {
             "acc": float(np.mean(curve)),
             "acc_final": float(curve[-1]),
-            "fm": float(np.mean([curve[0] - c for c in curve[1:]])),
+            "fm": float(np.mean([curve[0] - c for c in curve[1:]])) if curve[1:] else None,
         }
     store.write_record(path, record_from({**record.as_dict(), "summary": summary, **changes}, path))
     for t in steps:

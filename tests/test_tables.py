@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -175,21 +176,57 @@ def test_a_changed_file_of_results_is_reported_whatever_was_changed(results):
 
 def tables_of_collection(results):
     found = collect(results)
-    return {t.name: t for t in build_tables(found.runs, published(), found.notes)}
+    return {t.name: t for t in build_tables(found.runs, published(), found.footnotes)}
 
 
-def test_one_row_is_of_one_data(results):
-    """The same objects with another fingerprint are other images, also in another protocol's column."""
-    path = make_run(results, "visa_11_1", "iuf", 0)
+def other_data(path):
     text = (path / "run.json").read_text()
     (path / "run.json").write_text(text.replace("f00d" * 16, "beef" * 16))
-    table = tables_of(results)["results_visa_image"]
-    rows = [r for r in table.rows if r.labels[0] == "IUF" and r.kind == "ours"]
-    filled = [[c.value is not None for c in r.cells] for r in rows]
-    assert sorted(filled) == [
-        [False, False, True, True, False, False],
-        [True, True, False, False, False, False],
-    ]
+
+
+def test_runs_on_different_data_never_share_a_table(results):
+    """The same objects with another fingerprint are other images, also in another protocol and strategy."""
+    other_data(make_run(results, "visa_11_1", "ewc", 0))
+    other_data(make_run(results, "visa_8_4", "iuf", 7))
+    tables = tables_of_collection(results)
+    assert "results_visa_image" not in tables
+    one, other = (tables[f"results_visa_{data}_image"] for data in ("f00df00d", "beefbeef"))
+    assert "VisA (data f00df00d)" in one.title and "VisA (data beefbeef)" in other.title
+    assert {r.labels[0] for r in one.rows if r.kind == "ours"} == {"IUF", "UniAD"}
+    assert {r.labels[0] for r in other.rows if r.kind == "ours"} == {"IUF", "UniAD + EWC"}
+    assert [len(c.raw) for c in row_of(one, "IUF", "paper 0a1b2c3d").cells] == [0, 0, 2, 2, 0, 0]
+    for name, table in tables.items():
+        text = render(table, "csv")
+        assert "f00df00d" in name or "beefbeef" in name
+        assert not ("visa_8_4/iuf/0a1b2c3d/seed7" in text and "visa_8_4/uniad/" in text), name
+    warnings = []
+    write_tables(results, results / "tables", warn=warnings.append)
+    assert len(warnings) == 1 and "different data named visa (12 objects)" in warnings[0]
+    with pytest.raises(RunError, match="different data named visa"):
+        write_tables(results, results / "tables", strict=True)
+
+
+def test_runs_by_code_that_scores_differently_never_share_a_table(results):
+    make_run(results, "visa_8_4", "ewc", 0, scores_version=2)
+    tables = tables_of_collection(results)
+    assert {r.labels[0] for r in tables["results_visa_scoresversion2_image"].rows if r.kind == "ours"} == {
+        "UniAD + EWC"
+    }
+    with pytest.raises(RunError, match="by code that scores differently"):
+        write_tables(results, results / "tables", strict=True)
+
+
+def test_partial_data_stand_apart_and_say_so(results):
+    partial = {"objects": 4, "objects_known": 12}
+    path = make_run(results, "visa_2_1x2", "iuf", 0)
+    make_run(results, "visa_1_1", "iuf", 0)
+    info = json.loads((path / "run.json").read_text())
+    info["dataset"] |= partial
+    (path / "run.json").write_text(json.dumps(info))
+    tables = tables_of_collection(results)
+    own = {n: t for n, t in tables.items() if "4of12objects" in n}
+    assert len(own) > 4 and all("(4 of 12 objects)" in t.title for t in own.values())
+    assert not any("visa_2_1x2" in render(t, "csv") for n, t in tables.items() if n not in own)
 
 
 def test_a_latex_table_is_one_booktabs_table(results):
@@ -202,6 +239,27 @@ def test_a_latex_table_is_one_booktabs_table(results):
         assert len(body) == len(table.rows)
         columns = len(table.label_columns) + len(table.columns)
         assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {columns - 1}
+
+
+def test_what_is_undefined_is_said_with_its_reason(tmp_path):
+    """An object whose test images are all defective has no AUROC: no mean over what is left."""
+    path = make_run(tmp_path, "elpv_1_1", masks=False, scores=True)
+    scores = gzip.decompress((path / "scores.csv.gz").read_bytes()).decode()
+    lines = [line for line in scores.splitlines(keepends=True) if "poly/good" not in line]
+    with gzip.open(path / "scores.csv.gz", "wt") as file:
+        file.writelines(lines)
+    metrics = (path / "metrics.csv").read_text()
+    (path / "metrics.csv").write_text(re.sub(r"(1,poly,image,auroc),[^,]+,", r"\1,,", metrics))
+    info = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({k: v for k, v in info.items() if k != "summary"}))
+    reason = "poly: no good test images: image AUROC is undefined; image ACC and FM stay empty"
+    assert any(reason in line for line in collect(tmp_path).warnings())
+    table = tables_of_collection(tmp_path)["results_elpv_other_image"]
+    assert [c.value for r in table.rows for c in r.cells] == [None, None]
+    assert reason in dict(table.footnotes)[table.rows[0].note]
+    objects = tables_of_collection(tmp_path)["objects_elpv_elpv_1_1_image"]
+    assert [c.value is None for c in objects.rows[1].cells] == [False, True, True]  # mono, poly, mean
+    write_tables(tmp_path, tmp_path / "tables", strict=True, warn=lambda _: None)  # not a disagreement
 
 
 def test_incomplete_stays_empty(tmp_path):
@@ -263,16 +321,6 @@ def test_different_recipes_are_never_merged(results, change):
     ]
     place = 2
     assert sorted(len(r.cells[place].raw) for r in rows) == [1, 2]
-
-
-def test_different_data_are_never_merged(results):
-    path = make_run(results, "visa_8_4", "iuf", 7)
-    text = (path / "run.json").read_text()
-    (path / "run.json").write_text(text.replace("f00d" * 16, "beef" * 16))
-    rows = [
-        r for r in tables_of(results)["results_visa_image"].rows if r.labels[0] == "IUF" and r.kind == "ours"
-    ]
-    assert sorted(len(r.cells[2].raw) for r in rows) == [1, 2]
 
 
 def test_a_recipe_for_each_protocol_shares_a_row(results):

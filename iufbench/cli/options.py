@@ -70,6 +70,6 @@ def json_option(function: F) -> F:
 
 
 def strict_option(function: F) -> F:
-    return click.option("--strict", is_flag=True, help="Exit with 1 when a run is damaged or inconsistent.")(
-        function
-    )
+    return click.option(
+        "--strict", is_flag=True, help="Exit with 1 when runs are damaged, inconsistent or not comparable."
+    )(function)

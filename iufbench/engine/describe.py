@@ -21,6 +21,7 @@ from iufbench.engine.plan import Plan, image_counts, iterations
 from iufbench.metrics import continual, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
+from iufbench.reporting.undefined import undefined
 from iufbench.reporting.tables.results import METRIC_TITLES
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
@@ -101,10 +102,11 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
                 "image ACC": image.get("acc", math.nan),
                 "image ACC-final": image.get("acc_final", math.nan),
                 "image FM": image.get("fm", math.nan),
+                "note": "; ".join(undefined(run)) if run.complete else "",
                 "path": str(run.path),
             }
         )
-    nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan}
+    nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan, "note": ""}
     rows += [{"run": "?", "status": "damaged", **nothing, "path": str(path)} for path, _ in damaged]
     return rows
 
@@ -188,7 +190,7 @@ def describe_results(run: Run) -> str:
         rows = []
         for t, row in enumerate(matrix.values):
             seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(row)]
-            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": _mean(seen)})
+            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": row[matrix.seen[t]].mean()})
         shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
         numbers = ", ".join(
             f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan))
@@ -198,13 +200,9 @@ def describe_results(run: Run) -> str:
             columns(rows),
             numbers,
         ]
-    warnings = [f"warning: {text}" for text in run.record.warnings]
-    return "\n".join([*blocks, *([""] if warnings else []), *warnings])
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else math.nan
+    lines = [f"undefined: {line}" for line in undefined(run)]
+    lines += [f"warning: {text}" for text in run.record.warnings]
+    return "\n".join([*blocks, *([""] if lines else []), *lines])
 
 
 def explain_metric(name: str, path: Path | None) -> str:

@@ -55,7 +55,7 @@ from iufbench.support.provenance import (
     source_file_hash,
 )
 from iufbench.support.seeding import Seeds, derive, seed_everything
-from iufbench.support.version import __version__
+from iufbench.support.version import SCORES_VERSION, __version__
 
 
 @dataclass
@@ -273,6 +273,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
     data_seed = plan.request.data_seed if plan.request.synthetic else None
     return RunRecord(
         iufbench=__version__,
+        scores_version=SCORES_VERSION,
         id=plan.id,
         status=RUNNING,
         dataset=DatasetRecord(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from iufbench.reporting.rundir import record_hashes
 from iufbench.reporting.store import SCORES, Run, find_runs
+from iufbench.reporting.undefined import undefined
+from iufbench.reporting.worlds import differences
 from iufbench.support.errors import InputError, RunError
 
 TOLERANCE = 1e-9
@@ -15,17 +17,31 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Collection:
-    """``runs`` are complete; ``notes`` are disagreements by run id; ``damaged`` could not be read."""
+    """``runs`` are complete; ``damaged`` could not be read.
+
+    ``notes`` are disagreements and ``undefined`` what has no value, by run id; ``differences`` say that runs
+    are on different data or of code that scores differently.
+    """
 
     runs: list[Run]
     incomplete: list[Run] = field(default_factory=list)
     damaged: list[tuple[Path, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
+    undefined: dict[str, list[str]] = field(default_factory=dict)
+    differences: list[str] = field(default_factory=list)
+
+    @property
+    def footnotes(self) -> dict[str, list[str]]:
+        """All that a table must say about a run, by run id."""
+        found = {run.id: [*self.notes.get(run.id, []), *self.undefined.get(run.id, [])] for run in self.runs}
+        return {run: lines for run, lines in found.items() if lines}
 
     def warnings(self) -> list[str]:
         """One line for everything a reader of the results should know."""
         lines = [f"skipped {path}: {reason}" for path, reason in self.damaged]
         lines += [f"{run}: {note}" for run, notes in self.notes.items() for note in notes]
+        lines += [f"{run}: {line}" for run, found in self.undefined.items() for line in found]
+        lines += self.differences
         return lines + [f"not counted: {run.id} is {run.record.status}" for run in self.incomplete]
 
 
@@ -33,7 +49,8 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
     """Read every run below ``results``.
 
     Raises InputError when there is none to show, and with ``strict`` RunError for anything damaged or
-    inconsistent, which otherwise becomes a warning.
+    inconsistent, and for runs on different data or by code that scores differently; otherwise these become
+    warnings, and what differs stands in separate tables.
     """
     found, damaged = find_runs(results, include_incomplete=True)
     runs, notes = [], {}
@@ -48,9 +65,11 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
         runs.append(run)
         if problems:
             notes[run.id] = problems
-    collection = Collection(runs, [r for r in found if not r.complete], damaged, notes)
-    if strict and (damaged or notes):
-        raise RunError("; ".join(Collection([], [], damaged, notes).warnings()))
+    missing = {run.id: lines for run in runs if (lines := undefined(run))}
+    apart = differences(runs)
+    collection = Collection(runs, [r for r in found if not r.complete], damaged, notes, missing, apart)
+    if strict and (damaged or notes or apart):
+        raise RunError("; ".join(Collection([], [], damaged, notes, {}, apart).warnings()))
     if not runs:
         reason = (
             f" ({len(damaged)} damaged, {len(collection.incomplete)} incomplete)" if found or damaged else ""

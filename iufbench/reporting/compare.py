@@ -12,6 +12,7 @@ import numpy as np
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.metrics.statistics import Spread
 from iufbench.metrics.statistics import compare as compare_values
+from iufbench.reporting.against_frozen import against_frozen
 from iufbench.reporting.collect import collect
 from iufbench.reporting.groups import Group, group_runs
 from iufbench.reporting.store import LEVELS, Run
@@ -27,23 +28,25 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 
     Raises InputError, with suggestions, when there is none or when it fits several.
     """
-    places = {g.runs[0].id.rpartition("/seed")[0]: g for g in groups}
+    places = [(g.runs[0].id.rpartition("/seed")[0], g) for g in groups]
     found = [
         group
-        for place, group in places.items()
+        for place, group in places
         if name in (place, *(run.id for run in group.runs))
         or any(
             Path(name).resolve() in (run.path.resolve(), *run.path.resolve().parents[:1])
             for run in group.runs
         )
     ]
-    found = found or [group for place, group in places.items() if name in place.split("/")]
+    found = found or [group for place, group in places if name in place.split("/")]
     if len(found) == 1:
         return found[0]
     if found:
-        options = ", ".join(g.runs[0].id.rpartition("/seed")[0] for g in found)
+        alike = len({place for place, g in places if g in found}) < len(found)  # only their data differ
+        options = ", ".join(g.runs[0].id if alike else g.runs[0].id.rpartition("/seed")[0] for g in found)
         raise InputError(f"{name!r} fits several: {options}; give one of these")
-    close = difflib.get_close_matches(name, [*places, *(p for place in places for p in place.split("/"))], 3)
+    known = [part for place, _ in places for part in (place, *place.split("/"))]
+    close = difflib.get_close_matches(name, known, 3)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see: iufbench list runs"
     raise InputError(f"no run {name!r}; {hint}")
 
@@ -91,7 +94,7 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
     info = first.record
     return Table(
         name="comparison",
-        title=f"{titles[0]} against {titles[1]}: {info.dataset.label}, {info.protocol.label}",
+        title=f"{titles[0]} against {titles[1]}: {first.dataset_title}, {info.protocol.label}",
         caption=(
             f"{METRIC_TITLES.get(metric, metric)} in percent over {common} common seeds: mean ± sample "
             "standard deviation (number of seeds). Difference: first minus second, seed by seed. Interval: "
@@ -103,15 +106,23 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
         label_columns=("Level", "Summary"),
         columns=tuple(map(Column, columns)),
         rows=tuple(rows),
-        footnotes=(("", f"{titles[0]}: runs {first.ids}"), ("", f"{titles[1]}: runs {second.ids}")),
+        footnotes=tuple(("", _footnote(title, g)) for title, g in zip(titles, (first, second))),
         synthetic=info.dataset.synthetic,
     )
+
+
+def _footnote(title: str, group: Group) -> str:
+    """The runs of a side, and whether it beats ``frozen`` where that was run under the same conditions."""
+    compared = ((level, against_frozen(group, level)) for level in LEVELS)
+    verdicts = [f"{level} level: {found.text}" for level, found in compared if found]
+    return ". ".join([f"{title}: runs {group.ids}", *verdicts])
 
 
 SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("data set", lambda run: run.record.dataset.name),
     ("protocol", lambda run: run.record.protocol.id),
     ("data fingerprint", lambda run: run.record.dataset.fingerprint),
+    ("version of the scores", lambda run: run.record.scores_version),
     ("image size", lambda run: run.record.image_size),
     ("map size", lambda run: run.record.map_size),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -12,20 +12,42 @@ import numpy as np
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import FAMILIES, load_strategy
 from iufbench.reporting.record import RunRecord, StrategyRecord
+from iufbench.reporting.relative import relative
 from iufbench.reporting.store import Run
+from iufbench.reporting.worlds import World, worlds
+
+FROZEN, CUMULATIVE = REFERENCES = ("frozen", "cumulative")
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one recipe on the same data and protocol, one a seed, in the order of their seeds."""
+    """Runs of one recipe on the same data and protocol, one a seed, in the order of their seeds.
+
+    ``world`` sets it apart from groups that it must share no table with. ``references`` are the groups of the
+    strategies ``frozen`` and ``cumulative`` with which its runs can be compared seed by seed, where they ran.
+    """
 
     runs: tuple[Run, ...]
+    world: World = ()
+    references: dict[str, Group] = field(default_factory=dict, repr=False)
     _cache: dict[tuple[str, str], list[dict[str, float]]] = field(default_factory=dict, repr=False)
 
     @property
     def record(self) -> RunRecord:
         """What the runs share, as in the first run's ``run.json``."""
         return self.runs[0].record
+
+    @property
+    def dataset(self) -> str:
+        """What groups share that may stand in one table; part of the names of files."""
+        parts = [label.removeprefix("data ").replace(" ", "") for label in self.world]
+        return "_".join([self.record.dataset.name, *parts])
+
+    @property
+    def dataset_title(self) -> str:
+        """The title of the data set, with what sets these results apart from others on it."""
+        label = self.record.dataset.label
+        return f"{label} ({', '.join(self.world)})" if self.world else label
 
     @property
     def protocol(self) -> str:
@@ -78,8 +100,17 @@ class Group:
         if metric not in self.runs[0].names(level):
             return np.array([])
         if (level, metric) not in self._cache:
-            self._cache[level, metric] = [run.summary(level, metric) for run in self.runs]
+            self._cache[level, metric] = [
+                run.summary(level, metric)
+                | relative(run, level, metric, *(self.reference(name, run.seed) for name in REFERENCES))
+                for run in self.runs
+            ]
         return np.array([s.get(summary, np.nan) for s in self._cache[level, metric]])
+
+    def reference(self, strategy: str, seed: int) -> Run | None:
+        """The run of a reference strategy with the same seed."""
+        group = self.references.get(strategy)
+        return next((run for run in group.runs if run.seed == seed), None) if group else None
 
 
 def setting(run: Run) -> tuple[Any, ...]:
@@ -117,5 +148,44 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         place = run.id.rpartition("/seed")[0]
         key = (place, run.record.dataset.fingerprint, experiences, *setting(run))
         found.setdefault(key, []).append(run)
-    groups = [Group(tuple(members)) for members in found.values()]
-    return sorted(groups, key=lambda g: (g.record.dataset.name, g.protocol, g.rank))  # stable: by recipe
+    apart = worlds([run for members in found.values() for run in members])
+    groups = [Group(tuple(members), apart[members[0].id]) for members in found.values()]
+    _attach_references(groups)
+    return sorted(groups, key=lambda g: (g.dataset, g.protocol, g.rank))  # stable: by recipe
+
+
+def conditions(run: Run) -> tuple[Any, ...]:
+    """What two strategies must have in common to be compared: data, protocol, preset, sizes, backbone."""
+    record, backbone = run.record, run.record.backbone
+    return (
+        record.dataset.name,
+        record.dataset.fingerprint,
+        record.protocol.id,
+        frozenset(run.objects),
+        record.preset,
+        record.image_size,
+        record.map_size,
+        record.scores_version,
+        backbone.name,
+        backbone.weights_sha256,
+        backbone.random,
+    )
+
+
+def _attach_references(groups: Sequence[Group]) -> None:
+    """Give every group the reference groups under its conditions, where there is no doubt which they are.
+
+    Of several recipes of a reference, only one with the group's own base schedule counts.
+    """
+    for name in REFERENCES:
+        found: dict[tuple[Any, ...], list[Group]] = {}
+        for group in groups:
+            if group.strategy == name:
+                found.setdefault(conditions(group.runs[0]), []).append(group)
+        for group in groups:
+            candidates = [group] if group.strategy == name else found.get(conditions(group.runs[0]), [])
+            if len(candidates) > 1:
+                base = group.record.recipe.get("base")
+                candidates = [c for c in candidates if c.record.recipe.get("base") == base]
+            if len(candidates) == 1:
+                group.references[name] = candidates[0]

@@ -174,6 +174,7 @@ class SharedBase:
 class RunRecord:
     """Everything that ``run.json`` says about a run.
 
+    ``scores_version`` is ``support.version.SCORES_VERSION`` of the code (0: before it was recorded);
     ``id`` is the place below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
     ``warnings``: what is likely wrong with the data, a line each; ``request`` are the options of ``iufbench
     run`` (``cards.request.Request``), ``recipe`` the resolved card; ``summary``: level -> summary name ->
@@ -190,6 +191,7 @@ class RunRecord:
     strategy: StrategyRecord
     warnings: list[str] = field(default_factory=list)
     iufbench: str | None = None
+    scores_version: int = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
     seeds: dict[str, int | None] = field(default_factory=dict)

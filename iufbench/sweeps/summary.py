@@ -33,7 +33,7 @@ def summary_table(paths: Sequence[Path]) -> str:
     rows = []
     for group in group_runs(runs):
         row = {
-            "data set": group.record.dataset.name,
+            "data set": group.dataset,
             "protocol": group.protocol,
             "strategy": group.strategy,
             "recipe": f"{group.preset} {group.recipe_hash}",

@@ -60,7 +60,7 @@ def forgetting_figure(
         label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
         figure.supxlabel(f"{label};\nno bar: objects of the last experience)", fontsize=8)
         info = groups[0].record
-        dataset = info.dataset.label
+        dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
         head(figure, title, info.dataset.synthetic)
     return figure
@@ -100,7 +100,7 @@ def cost_figure(
             figure, note + (f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else "")
         )
         info = groups[0].record
-        dataset = info.dataset.label
+        dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: quality against cost"
         head(figure, title, info.dataset.synthetic)
     return figure

@@ -144,5 +144,5 @@ def _matrix(group: Group, level: str) -> Figure | None:
 def _streams(groups: list[Group]) -> dict[tuple[str, str], list[Group]]:
     found: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        found.setdefault((group.record.dataset.name, group.protocol), []).append(group)
+        found.setdefault((group.dataset, group.protocol), []).append(group)
     return found

@@ -60,8 +60,7 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
         axes.set_ylabel(f"{level} AUROC (%)")
         axes.set_xlabel("objects seen")
         legend(figure, _note(groups, not synthetic and protocol in published.protocols))
-        first = groups[0].record
-        dataset = first.dataset.label
+        dataset = groups[0].dataset_title
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}, {level} level", synthetic)
     return figure
 
@@ -110,7 +109,7 @@ def stream_figure(
             axes.set_xlabel("objects seen")
         grid[0].set_ylabel("AUROC (%)")
         legend(figure, _note(groups, not synthetic and protocol in published.protocols))
-        dataset = info.dataset.label
+        dataset = groups[0].dataset_title
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}", synthetic)
     return figure
 

@@ -51,7 +51,7 @@ def write_report(
 def build_report(collection: Collection, published: Published) -> str:
     """The report as HTML text: the same runs give the same text."""
     groups = group_runs(collection.runs)
-    tables = build_tables(collection.runs, published, collection.notes)
+    tables = build_tables(collection.runs, published, collection.footnotes)
     counts = f"{len(collection.runs)} runs of {len(groups)} combinations of protocol, strategy and recipe"
     sections = {
         "overview": ("Overview", overview(groups, published)),
@@ -63,7 +63,7 @@ def build_report(collection: Collection, published: Published) -> str:
         "examples": ("Anomaly maps", _examples(groups, published)),
         "runs": (
             "Runs: matrices and provenance",
-            "\n".join(provenance(run, collection.notes.get(run.id, ())) for run in collection.runs),
+            "\n".join(provenance(run, collection.footnotes.get(run.id, ())) for run in collection.runs),
         ),
         "definitions": ("Definitions", f"{NOTATION}{definition_list()}"),
     }
@@ -105,13 +105,13 @@ def _curves(groups: Sequence[Group], published: Published) -> str:
     look = styles([g.strategy for g in groups], published)
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        streams.setdefault((group.record.dataset.name, group.protocol), []).append(group)
+        streams.setdefault((group.dataset, group.protocol), []).append(group)
     parts = []
     for (_, protocol), members in streams.items():
         levels = [level for level in LEVELS if any("auroc" in g.runs[0].names(level) for g in members)]
         if not levels:
             continue
-        title = f"{members[0].record.dataset.label}, "
+        title = f"{members[0].dataset_title}, "
         title += protocol_title(protocol, members, published)
         names = ", ".join(dict.fromkeys(g.title for g in members))
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"

@@ -89,7 +89,7 @@ def _measured(groups: Sequence[Group], published: Published) -> list[Entry]:
 def _fields(group: Group, published: Published) -> dict[str, str]:
     dataset = group.record.dataset
     return {
-        "dataset": dataset.label,
+        "dataset": group.dataset_title,
         "protocol": protocol_title(group.protocol, [group], published),
         "strategy": group.title,
         "synthetic": "yes" if dataset.synthetic else "",

@@ -12,6 +12,7 @@ from iufbench.reporting.literature import Published
 from iufbench.reporting.literature import published as published_numbers
 from iufbench.reporting.store import Run
 from iufbench.reporting.tables.details import detail_tables
+from iufbench.reporting.tables.plane import plane_tables
 from iufbench.reporting.tables.render import FORMATS, render
 from iufbench.reporting.tables.results import ablation_tables, one_by_one_tables, result_tables
 from iufbench.reporting.tables.routing import routing_tables
@@ -40,6 +41,7 @@ def build_tables(
         *result_tables(groups, published, notes),
         *ablation_tables(groups, published, notes),
         *one_by_one_tables(groups, published, notes),
+        *plane_tables(groups, published, notes),
         *detail_tables(groups, published, notes),
         *routing_tables(groups, notes),
         *spread_tables(groups, published, notes),
@@ -61,7 +63,7 @@ def write_tables(
     collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)
-    tables = build_tables(collection.runs, published_numbers(), collection.notes)
+    tables = build_tables(collection.runs, published_numbers(), collection.footnotes)
     formats = [fmt for fmt in FORMATS if fmt in formats] or list(formats)
     return [
         write_text(Path(out_dir) / f"{table.name}.{fmt}", render(table, fmt))

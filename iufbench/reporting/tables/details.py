@@ -28,12 +28,11 @@ def detail_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     tables = []
     datasets: dict[str, dict[str, list[Group]]] = {}
     for group in groups:
-        protocols = datasets.setdefault(group.record.dataset.name, {})
+        protocols = datasets.setdefault(group.dataset, {})
         protocols.setdefault(group.protocol, []).append(group)
     for dataset, protocols in datasets.items():
         for protocol, members in protocols.items():
-            info = members[0].record.dataset
-            where = f"{info.label}, {protocol_title(protocol, members, published)}"
+            where = f"{members[0].dataset_title}, {protocol_title(protocol, members, published)}"
             stem = f"{dataset}_{protocol}"
             tables.append(_continual(f"continual_{stem}", where, members, notes))
             tables.append(_metrics(f"metrics_{stem}", where, members, notes))
@@ -224,5 +223,5 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         "images and the frozen backbone. "
         "Times of different devices do not compare."
     )
-    title = f"{groups[0].record.dataset.label}: costs"
+    title = f"{groups[0].dataset_title}: costs"
     return table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)

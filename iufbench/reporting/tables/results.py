@@ -83,7 +83,7 @@ def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -
                 if not protocols or not any(g.runs[0].names(level) for g in members):
                     continue
                 quantities = [Quantity(p, level, s) for p in protocols for s in ("acc", "fm")]
-                title = info.label
+                title = members[0].dataset_title
                 tables.append(
                     comparison(
                         f"results_{dataset}{suffix}_{level}",
@@ -116,8 +116,7 @@ def ablation_tables(groups: Sequence[Group], published: Published, notes: Notes)
             tables.append(
                 comparison(
                     f"ablation_{dataset}_{protocol}",
-                    f"Ablation on {chosen[0].record.dataset.label}, "
-                    f"{protocol_title(protocol, members, published)}",
+                    f"Ablation on {chosen[0].dataset_title}, {protocol_title(protocol, members, published)}",
                     "AUROC",
                     [Quantity(protocol, level, s) for level in levels for s in ("acc", "fm")],
                     chosen,
@@ -142,7 +141,7 @@ def one_by_one_tables(groups: Sequence[Group], published: Published, notes: Note
                     Quantity(protocol, "image", "acc_final"),
                     Quantity(protocol, "pixel", "acc_final", "ap"),
                 ]
-                title = f"{members[0].record.dataset.label}: objects one by one"
+                title = f"{members[0].dataset_title}: objects one by one"
                 name = f"one_by_one_{dataset}"
                 subject = "Image-level AUROC and pixel-level AP after the last object,"
                 tables.append(
@@ -159,7 +158,7 @@ def _unpublished(methods: Sequence[Method]) -> list[Method]:
 def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
     found: dict[str, list[Group]] = {}
     for group in groups:
-        found.setdefault(group.record.dataset.name, []).append(group)
+        found.setdefault(group.dataset, []).append(group)
     return found
 
 
@@ -178,25 +177,21 @@ class Line:
 
 
 def lines_of(groups: Sequence[Group]) -> list[Line]:
-    """Rows for one strategy's groups.
+    """Rows for one strategy's groups on one data set.
 
     A recipe may differ from protocol to protocol (published schedules do), so groups of one setting share
-    a row as long as no protocol has two of them and the same objects mean the same data; otherwise every
-    recipe on every data has a row of its own.
+    a row as long as no protocol has two of them; otherwise every recipe has a row of its own.
     """
     lines = []
     settings: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
         settings.setdefault((*setting(group.runs[0]), group.joint), []).append(group)
     for members in settings.values():
-        data = {(frozenset(g.runs[0].objects), g.record.dataset.fingerprint) for g in members}
-        clash = len({g.protocol for g in members}) < len(members) or len({o for o, _ in data}) < len(data)
-        parts: dict[object, list[Group]] = {}
+        clash = len({g.protocol for g in members}) < len(members)
+        parts: dict[str, list[Group]] = {}
         for group in members:
-            key = (group.recipe_hash, group.record.dataset.fingerprint) if clash else ()
-            parts.setdefault(key, []).append(group)
-        for part in parts.values():
-            lines.append(Line(_recipe_label(part), tuple(part)))
+            parts.setdefault(group.recipe_hash if clash else "", []).append(group)
+        lines += [Line(_recipe_label(part), tuple(part)) for part in parts.values()]
     return lines
 
 

@@ -22,7 +22,7 @@ def routing_tables(groups: Sequence[Group], notes: Notes) -> list[Table]:
     """One table per data set and protocol on which a strategy routed images."""
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        streams.setdefault((group.record.dataset.name, group.protocol), []).append(group)
+        streams.setdefault((group.dataset, group.protocol), []).append(group)
     tables = []
     for (dataset, protocol), members in streams.items():
         routing = [g for g in members if routes(g.runs[0])]
@@ -37,7 +37,7 @@ def routing_tables(groups: Sequence[Group], notes: Notes) -> list[Table]:
         rows = [
             (g, Row((g.title, f"{g.preset} {g.recipe_hash}".strip()), _cells(g, members))) for g in routing
         ]
-        title = f"{members[0].record.dataset.label}, {protocol}: routing"
+        title = f"{members[0].dataset_title}, {protocol}: routing"
         labels = ("Strategy", "Recipe")
         tables.append(table(f"routing_{dataset}_{protocol}", title, CAPTION, labels, columns, rows, notes))
     return tables

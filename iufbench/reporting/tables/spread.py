@@ -29,7 +29,7 @@ def order_families(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
         fingerprint = group.record.dataset.fingerprint
         run = group.runs[0]
         key = (
-            group.record.dataset.name,
+            group.dataset,
             base,
             fingerprint,
             group.recipe_hash,
@@ -55,7 +55,7 @@ def spread_tables(groups: Sequence[Group], published: Published, notes: Notes) -
     """For every data set and protocol one table: rows are strategies and what is averaged over."""
     found: dict[tuple[str, str], list[Group]] = {}
     for group in sorted(groups, key=lambda g: order_of(g.protocol) != "own"):
-        key = (group.record.dataset.name, group.protocol.partition("+")[0])
+        key = (group.dataset, group.protocol.partition("+")[0])
         found.setdefault(key, []).append(group)
     return [
         _table(f"spread_{dataset}_{base}", base, members, published, notes)
@@ -86,7 +86,8 @@ def _table(name: str, base: str, groups: Sequence[Group], published: Published, 
         caption += " Synthetic data: not comparable with any published value."
     return Table(
         name=name,
-        title=f"{info.label}, {protocol_title(base, groups, published)}: spread over seeds and orders",
+        title=f"{groups[0].dataset_title}, {protocol_title(base, groups, published)}: "
+        "spread over seeds and orders",
         caption=caption,
         definitions=definitions(SUMMARIES),
         label_columns=("Level", "Summary", "Strategy", "Recipe", "Over"),

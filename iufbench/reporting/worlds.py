@@ -1,0 +1,63 @@
+"""Which results may share a table: those on the same data, measured by code that gives the same scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from iufbench.reporting.store import Run
+
+World = tuple[str, ...]
+
+
+def worlds(runs: Sequence[Run]) -> dict[str, World]:
+    """Run id -> what sets the run apart from others on a data set of that name; () where nothing does.
+
+    Runs on some objects of a data set always stand apart (``4 of 15 objects``). The fingerprint of the data
+    does where runs on the same objects have several, the version of the scores where runs on a data set do.
+    """
+    prints, versions = _fingerprints(runs), _versions(runs)
+    found = {}
+    for run in runs:
+        data, labels = run.record.dataset, []
+        if data.objects is not None and data.objects_known is not None and data.objects < data.objects_known:
+            labels.append(f"{data.objects} of {data.objects_known} objects")
+        if len(prints[_material(run)]) > 1:
+            labels.append(f"data {data.fingerprint[:8]}")
+        if len(versions[data.name]) > 1:
+            labels.append(f"scores version {run.record.scores_version}")
+        found[run.id] = tuple(labels)
+    return found
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """One line for each data set whose runs are on different data or were scored by different code."""
+    lines = []
+    for (name, objects), prints in _fingerprints(runs).items():
+        if len(prints) > 1:
+            parts = "; ".join(f"data {p[:8]}: {', '.join(ids)}" for p, ids in prints.items())
+            what = f"{len(objects)} object{'s' if len(objects) > 1 else ''}"
+            lines.append(f"runs on different data named {name} ({what}) stand in separate tables: {parts}")
+    for name, versions in _versions(runs).items():
+        if len(versions) > 1:
+            parts = "; ".join(f"version {v}: {', '.join(ids)}" for v, ids in sorted(versions.items()))
+            lines.append(f"runs on {name} by code that scores differently stand in separate tables: {parts}")
+    return lines
+
+
+def _material(run: Run) -> tuple[str, frozenset[str]]:
+    return run.record.dataset.name, frozenset(run.objects)
+
+
+def _fingerprints(runs: Sequence[Run]) -> dict[tuple[str, frozenset[str]], dict[str, list[str]]]:
+    found: dict[tuple[str, frozenset[str]], dict[str, list[str]]] = {}
+    for run in runs:
+        found.setdefault(_material(run), {}).setdefault(run.record.dataset.fingerprint, []).append(run.id)
+    return found
+
+
+def _versions(runs: Sequence[Run]) -> dict[str, dict[int, list[str]]]:
+    found: dict[str, dict[int, list[str]]] = {}
+    for run in runs:
+        by_version = found.setdefault(run.record.dataset.name, {})
+        by_version.setdefault(run.record.scores_version, []).append(run.id)
+    return found
