@@ -18,9 +18,8 @@ def worlds(runs: Sequence[Run]) -> dict[str, World]:
     prints, versions = _fingerprints(runs), _versions(runs)
     found = {}
     for run in runs:
-        data, labels = run.record.dataset, []
-        if data.objects is not None and data.objects_known is not None and data.objects < data.objects_known:
-            labels.append(f"{data.objects} of {data.objects_known} objects")
+        data = run.record.dataset
+        labels = [data.coverage] if data.coverage else []
         if len(prints[_material(run)]) > 1:
             labels.append(f"data {data.fingerprint[:8]}")
         if len(versions[data.name]) > 1:
