@@ -21,8 +21,8 @@ from iufbench.engine.plan import Plan, image_counts, iterations
 from iufbench.metrics import continual, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
-from iufbench.reporting.undefined import undefined
 from iufbench.reporting.tables.results import METRIC_TITLES
+from iufbench.reporting.undefined import undefined
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 

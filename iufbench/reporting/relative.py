@@ -11,9 +11,9 @@ from iufbench.reporting.store import Matrix, Run
 def relative(
     run: Run, level: str, metric: str, frozen: Run | None, cumulative: Run | None
 ) -> dict[str, float]:
-    """``plasticity`` and ``intransigence`` where they follow from the runs of the reference strategies.
+    """``plasticity`` and ``intransigence`` where they follow from runs of the reference strategies.
 
-    ``frozen`` and ``cumulative`` have the seed and the conditions of ``run``. Plasticity is not here where the
+    ``frozen`` and ``cumulative`` have the seed and conditions of ``run``. Plasticity is left out where the
     run has its own values of objects that it had not learnt yet (``--eval-unseen``): those go first.
     """
     result = {}

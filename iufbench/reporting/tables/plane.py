@@ -10,8 +10,8 @@ import numpy as np
 from iufbench.reporting.against_frozen import against_frozen
 from iufbench.reporting.groups import FROZEN, Group
 from iufbench.reporting.literature import Published
-from iufbench.reporting.store import LEVELS
 from iufbench.reporting.relative import knows_unseen
+from iufbench.reporting.store import LEVELS
 from iufbench.reporting.tables.details import table
 from iufbench.reporting.tables.results import Notes, heading, protocol_title
 from iufbench.reporting.tables.table import Cell, Column, Row, Table, measured
