@@ -177,7 +177,8 @@ def test_both_sides_of_the_evaluation_agree(tmp_path):
     learner = bench_against_plain.learner_of("uniad", 1, "quick", objects=2, test=6)
     network = plain.network_for(learner)
     sets = [
-        (e.resident.features, None, t.masks) for e, t in zip(learner.streams.test, learner.evaluation.tests)
+        (e.resident.features, None, t.masks.unpacked())
+        for e, t in zip(learner.streams.test, learner.evaluation.tests)
     ]
     theirs = plain.evaluate(network, sets, tmp_path)
     ours = learner.evaluator()()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import assembled
 
+from iufbench.data.masks import PackedMasks
 from iufbench.engine.runner import evaluate_objects
 from iufbench.evaluation import objects as evaluation
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
@@ -24,13 +25,15 @@ def truth():
     """35 images, every second one with defects: more than one batch of 32, and no multiple of 3."""
     masks = np.random.default_rng(0).random((COUNT, SIZE, SIZE)) < 0.05
     masks[::2] = False
-    return ObjectTest("bolt", masks.any(axis=(1, 2)), masks, [f"{k:02d}.png" for k in range(COUNT)])
+    return ObjectTest(
+        "bolt", masks.any(axis=(1, 2)), PackedMasks.of(masks), [f"{k:02d}.png" for k in range(COUNT)]
+    )
 
 
 def made_maps(dtype=torch.float32):
     """Maps with many ties, somewhat higher where there are defects."""
     rng = np.random.default_rng(1)
-    values = rng.integers(0, 50, (COUNT, SIZE, SIZE)) / 7 + 2 * truth().masks
+    values = rng.integers(0, 50, (COUNT, SIZE, SIZE)) / 7 + 2 * truth().masks.unpacked()
     return torch.from_numpy(values).to(dtype)
 
 
@@ -120,3 +123,11 @@ def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
             assert one.score == pytest.approx(other.score, rel=1e-5)
         for maps, expected in zip(kept[size], kept[32]):
             np.testing.assert_allclose(maps, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 5), (0, 7, 7)])
+def test_masks_are_kept_in_one_bit_a_pixel(shape):
+    masks = np.random.default_rng(0).random(shape) < 0.3
+    packed = PackedMasks.of(masks)
+    assert packed.bits.nbytes == shape[0] * -(-shape[1] * shape[2] // 8)
+    assert np.array_equal(packed.unpacked(), masks) and packed.unpacked().dtype == bool

@@ -23,6 +23,7 @@ from sklearn.metrics import roc_auc_score
 from iufbench.cards.protocols import Protocol, protocol_cards
 from iufbench.cards.registry import load_class
 from iufbench.cards.strategies import load_strategy, options_of, resolve
+from iufbench.data.masks import PackedMasks
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
@@ -473,7 +474,7 @@ def test_evaluation_by_hand():
     labels = np.arange(n) % 2 == 1
     masks = np.zeros((n, 224, 224), dtype=bool)
     masks[3, 40:90, 100:180] = True  # images 1 and 5 are defective, and their masks show nothing
-    test = ObjectTest("a", labels, masks, [f"{i}.png" for i in range(n)])
+    test = ObjectTest("a", labels, PackedMasks.of(masks), [f"{i}.png" for i in range(n)])
     evaluation = ObjectEvaluation([test])
     learner.plugins.insert(0, EvaluationPlugin(evaluation.maps))
     evaluation.start(0, 1)

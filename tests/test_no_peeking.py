@@ -34,8 +34,9 @@ def forbidden(plan, parts, experience, tested=None) -> Treasure:
         for word in test.names:
             treasure.words[word] = "the name of a test image"
         treasure.array(test.labels, "test labels")
-        treasure.array(test.masks, "test masks")
-        treasure.content[next(m for m in test.masks if m.any()).tobytes()] = "a copy of a test mask"
+        treasure.array(test.masks.bits, "test masks")
+        masks = test.masks.unpacked()
+        treasure.content[next(m for m in masks if m.any()).tobytes()] = "a copy of a test mask"
         if number != tested:
             treasure.object(handed, "a test experience")
             treasure.features(handed.resident.features, f"test images of object {number}")
@@ -119,7 +120,7 @@ def test_nothing_lies_about_in_the_harness(data, tmp_path):
 
 HIDDEN = {
     "label": lambda s, parts: setattr(s, "kept", {"a": [(parts.evaluation.tests[0].labels,)]}),
-    "view of masks": lambda s, parts: setattr(s, "kept", parts.evaluation.tests[0].masks[2:3]),
+    "view of masks": lambda s, parts: setattr(s, "kept", parts.evaluation.tests[0].masks.bits[2:3]),
     "truth in a closure": lambda s, parts: setattr(s.model, "kept", lambda: parts.evaluation.tests[1]),
     "later images": lambda s, parts: setattr(
         s.plugins[0], "kept", parts.streams.train[1].resident.features[1:]

@@ -15,6 +15,7 @@ from iufbench.cards.protocols import Protocol
 from iufbench.cards.registry import load_class
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import load_strategy, options_of, resolve
+from iufbench.data.masks import PackedMasks
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
 from iufbench.engine.assembly import backbone_spec, build_strategy
@@ -156,7 +157,7 @@ def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[
 def _object_test(name: str, images: int) -> ObjectTest:
     masks = random_masks(images, MAP_SIZE)
     labels = np.asarray(masks.any(axis=(1, 2)))
-    return ObjectTest(name, labels, masks, [f"{name}/t{i}" for i in range(images)])
+    return ObjectTest(name, labels, PackedMasks.of(masks), [f"{name}/t{i}" for i in range(images)])
 
 
 def random_masks(images: int, size: int) -> np.ndarray:

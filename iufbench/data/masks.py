@@ -73,6 +73,28 @@ def load_mask(sample: Sample, size: int, how: Decoding = AS_SHOWN) -> Pixels:
     return load_masks([sample], size, how)[0][0]
 
 
+@dataclass(frozen=True)
+class PackedMasks:
+    """Masks [N, S, S] in one bit a pixel: those of all test images are kept for the whole run.
+
+    ``bits`` uint8 [N, ceil(S * S / 8)]; ``side``: S.
+    """
+
+    bits: np.ndarray
+    side: int
+
+    @classmethod
+    def of(cls, masks: np.ndarray) -> PackedMasks:
+        """From bool [N, S, S]."""
+        side = masks.shape[-1]
+        return cls(np.packbits(masks.reshape(len(masks), side * side), axis=1), side)
+
+    def unpacked(self) -> np.ndarray:
+        """bool [N, S, S]."""
+        flat = np.unpackbits(self.bits, axis=1, count=self.side**2)
+        return flat.view(bool).reshape(len(self.bits), self.side, self.side)
+
+
 def load_masks(samples: Sequence[Sample], size: int, how: Decoding = AS_SHOWN) -> tuple[Pixels, list[Doubt]]:
     """The masks of samples as ``load_mask`` gives them, bool [N, size, size], and what is doubtful."""
     masks, facts = np.zeros((len(samples), size, size), dtype=bool), []

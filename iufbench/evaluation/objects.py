@@ -14,7 +14,7 @@ import numpy as np
 from avalanche.evaluation import PluginMetric
 
 from iufbench.data.decoding import Decoding
-from iufbench.data.masks import Doubt, load_masks
+from iufbench.data.masks import Doubt, PackedMasks, load_masks
 from iufbench.data.samples import Sample
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
@@ -23,7 +23,7 @@ from iufbench.metrics.pixel import pixel_metrics
 
 @dataclass(frozen=True)
 class ObjectTest:
-    """What is known about the test images of one object: labels [N], masks [N, S, S] or None, names.
+    """What is known about the test images of one object: labels [N], masks (of N) or None, names.
 
     ``parts`` [N] are the physical parts where several images show one, else None. ``kinds`` maps a kind of
     defect to bool [N]; ``without`` are metrics that are not computed (see ``DataSetCard``). ``doubts``: what
@@ -32,7 +32,7 @@ class ObjectTest:
 
     object: str
     labels: np.ndarray
-    masks: np.ndarray | None
+    masks: PackedMasks | None
     names: list[str]
     parts: list[str] | None = None
     kinds: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class ObjectTest:
             without=without,
             object=name,
             labels=np.array([s.label for s in samples], dtype=bool),
-            masks=masks,
+            masks=None if masks is None else PackedMasks.of(masks),
             names=[s.image.relative_to(root).as_posix() for s in samples],
             doubts=tuple(doubts),
         )
@@ -148,7 +148,7 @@ class ObjectEvaluation:
         for kind, of_kind in test.kinds.items():
             values["image"][f"auroc_{kind}"] = kind_auroc(test.labels, scores, of_kind)
         if test.masks is not None:
-            values["pixel"] = pixel_metrics(test.masks, maps, names=test.names, object=test.object)
+            values["pixel"] = pixel_metrics(test.masks.unpacked(), maps, names=test.names, object=test.object)
         found = self.maps.routed()
         routed = [None] * len(scores) if found is None else [self._name(n) for n in found]
         columns = zip(test.names, map(int, test.labels), map(float, scores), routed)

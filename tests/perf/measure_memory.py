@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import torch
 
+from iufbench.data.masks import PackedMasks
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 
 FACTS = Path(__file__).parents[1] / "data" / "facts" / "dataset_facts.json"
@@ -55,7 +56,7 @@ def truth(
     for i in np.flatnonzero(labels):
         y, x = rng.integers(0, size - side + 1, 2)
         masks[i, y : y + side, x : x + side] = True
-    return ObjectTest(name, labels, masks, [f"{i:03d}.png" for i in range(labels.size)])
+    return ObjectTest(name, labels, PackedMasks.of(masks), [f"{i:03d}.png" for i in range(labels.size)])
 
 
 def main() -> None:
