@@ -23,6 +23,7 @@ class Cumulative(ReconstructionStrategy):
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
+        self._trained: Any = None  # the ResidentData of the current experience and those before it
         self.kept: dict[str, Any] = {}  # the fields of ResidentData: tensors, or None
 
     def training_batches(self, generator: torch.Generator) -> Batches:
@@ -34,9 +35,10 @@ class Cumulative(ReconstructionStrategy):
             kept = ResidentData(moved["features"], moved["objects"], moved["guide"])
             self.replayed_images = len(kept)
             data = ResidentData.concatenate([kept, data])
+        self._trained = data
         return Batches(data, self.train_mb_size, generator)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
-        data = self.dataloader.data
+        data = self._trained
         self.kept = {"features": data.features, "objects": data.objects, "guide": data.guide}
         super()._after_training_exp(**kwargs)

@@ -11,7 +11,7 @@ from tiny import assembled
 
 from iufbench.data.masks import PackedMasks
 from iufbench.engine.runner import evaluate_objects
-from iufbench.evaluation import objects as evaluation
+from iufbench.evaluation import anomaly as evaluation
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.support.progress import Progress
 

@@ -298,5 +298,5 @@ def test_metrics_that_avalanche_keeps_survive_an_evaluation(data, tmp_path):
             self.batches += 1
 
     parts.strategy.plugins.append(counter := Counter())
-    runner.evaluate_objects(parts, 0, 2, range(2), Progress(-1), "")
+    runner.evaluate_objects(parts, 0, 0, range(2), Progress(-1), "")
     assert counter.batches > 0 and parts.strategy.mbatch is None

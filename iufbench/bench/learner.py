@@ -85,9 +85,9 @@ class Learner:
         def evaluate() -> object:
             self.evaluation.start(0, len(self.streams.test))
             for number, experience in enumerate(self.streams.test):
-                self.strategy.eval([experience])
+                self.strategy.eval([experience], untrained=True)
                 self.evaluation.judge(number)
-            return self.evaluation.result()
+            return self.evaluation.finish()
 
         return evaluate
 

@@ -86,6 +86,13 @@ from iufbench.support.errors import InputError
     help="Do the first experience twice, compare every bit, and stop; writes nothing.",
 )
 @click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
+@click.option(
+    "--logger",
+    "loggers",
+    multiple=True,
+    type=click.Choice(["text", "tensorboard", "wandb"]),
+    help="Also log to stderr, RUN/tensorboard or Weights & Biases; repeatable.",
+)
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 @click.option("-v", "--verbose", is_flag=True, help="A line per epoch.")
@@ -96,6 +103,7 @@ def run(
     checkpoint_epochs: int | None,
     dry_run: bool,
     verify: bool,
+    loggers: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Train and evaluate one strategy on one protocol.
@@ -145,7 +153,7 @@ def run(
             progress.say(f"complete already: {plan.path} (--restart runs it anew)")
         else:
             progress.say(f"run {plan.id}")
-            execute(plan, progress, not resume, checkpoint_epochs)
+            execute(plan, progress, not resume, checkpoint_epochs, loggers)
         _show_results(plan.path, progress)
         if diagnose:
             from iufbench.engine.selection import describe_optimism

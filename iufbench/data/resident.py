@@ -88,6 +88,18 @@ class Batch:
         )
 
 
+def as_batch(batch: Any) -> Batch:
+    """A mini-batch of any loader over ``ResidentData``: lists ``[x, y, guide, vector, task]`` become one."""
+    if isinstance(batch, Batch):
+        return batch
+    x, y, guide, vector, task = batch
+    return Batch(x, y, task, _unless_empty(guide), _unless_empty(vector))
+
+
+def _unless_empty(tensor: Tensor) -> Tensor | None:
+    return tensor if tensor.numel() else None
+
+
 class ResidentData(Dataset):
     """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths.
 
@@ -112,8 +124,18 @@ class ResidentData(Dataset):
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.features[index].float(), int(self.objects[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, Tensor]:
+        """Features, object id, guide and vector of one image; empty tensors where there is none.
+
+        Avalanche's loaders put the task label behind them.
+        """
+        guide, vector = self.guide, self.vectors
+        return (
+            self.features[index].float(),
+            int(self.objects[index]),
+            torch.empty(0) if guide is None else guide[index],
+            torch.empty(0) if vector is None else vector[index].float(),
+        )
 
     def batch(self, index: Tensor) -> Batch:
         """The samples of an index tensor [B] in its order, where the features lie; pinned if they are."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench.cards.strategies import Backbone
 from iufbench.data.cache.features import encode_images
 from iufbench.data.residency import home_for
 from iufbench.data.resident import FrozenInputs
-from iufbench.data.samples import DataSet
+from iufbench.data.samples import DataSet, Sample
 from iufbench.data.survey import surveyed
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
@@ -71,11 +70,13 @@ def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
     return BackboneSpec(**{**given, **({} if weights is None else {"weights": weights})})
 
 
-def frozen_inputs(plan: Plan, device: torch.device, dataset: DataSet) -> FrozenInputs:
+def frozen_inputs(
+    plan: Plan, device: torch.device, dataset: DataSet, backbone: FrozenBackbone | None = None
+) -> FrozenInputs:
     """What the plan's learner is given of an image of ``dataset`` (as ``surveyed``).
 
-    Raises InputError as ``load_backbone``, and for a guide (the image as the learner sees it) that is
-    larger than the image.
+    ``backbone``: the plan's, where it is loaded already. Raises InputError as ``load_backbone``, and for a
+    guide (the image as the learner sees it) that is larger than the image.
     """
     recipe = plan.recipe
     guide = plan.learner.guide_size(plan.options, recipe.image_size)
@@ -84,7 +85,7 @@ def frozen_inputs(plan: Plan, device: torch.device, dataset: DataSet) -> FrozenI
             f"the learner's image resolution {guide} is larger than image_size {recipe.image_size}"
         )
     precision = getattr(torch, recipe.backbone.precision)
-    backbone = load_backbone(plan, device)
+    backbone = backbone or load_backbone(plan, device)
     return FrozenInputs(backbone, recipe.image_size, guide, precision, dataset.decoding)
 
 
@@ -115,14 +116,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
         )
-    data_card = plan.dataset_card
-    kinds, without = (data_card.kinds, data_card.without) if data_card else ({}, ())
-    masked = {name: dataset.decoding if dataset.is_masked(name) else None for name in plan.protocol.objects}
-    tests = [
-        ObjectTest.of(n, s, dataset.root, MAP_SIZE, masked[n], kinds, without)
-        for n, s in zip(plan.protocol.objects, built.tests)
-    ]
-    evaluation = ObjectEvaluation(tests, recipe.score)
+    evaluation = ObjectEvaluation(object_tests(plan, dataset, built.tests), recipe.score)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)
     if plan.request.init_from is not None:
         source = plan.request.init_from
@@ -130,14 +124,33 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     return Parts(built, strategy, evaluation, backbone, dataset)
 
 
-def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *metrics: Any) -> Any:
+def object_tests(plan: Plan, dataset: DataSet, tests: Sequence[Sequence[Sample]]) -> list[ObjectTest]:
+    """What is known about the test images of every object; ``tests``: in the order of its stream."""
+    card = plan.dataset_card
+    kinds, without = (card.kinds, card.without) if card else ({}, ())
+    masked = {name: dataset.decoding if dataset.is_masked(name) else None for name in plan.protocol.objects}
+    return [
+        ObjectTest.of(n, s, dataset.root, MAP_SIZE, masked[n], kinds, without, plan.experiences)
+        for n, s in zip(plan.protocol.objects, tests)
+    ]
+
+
+def build_strategy(
+    plan: Plan, backbone: FrozenBackbone, device: torch.device, *plugins: Any, **arguments: Any
+) -> Any:
     """The plan's strategy with a freshly initialised network, before any training.
 
-    ``metrics``: Avalanche metric plugins that watch it.
+    ``plugins`` and ``arguments``: as of every Avalanche strategy.
     """
+    context = build_context(plan, backbone, device)
+    seed_everything(context.seeds.initialisation)
+    return plan.learner(context=context, plugins=list(plugins), **arguments)
+
+
+def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) -> Context:
+    """What the plan's strategy is told when it is built."""
     shape = backbone.shape(plan.recipe.image_size)
-    seeds = Seeds.of(plan.request.seed)
-    context = Context(
+    return Context(
         recipe=plan.recipe,
         options=plan.options,
         channels=backbone.channels,
@@ -146,18 +159,13 @@ def build_strategy(plan: Plan, backbone: FrozenBackbone, device: torch.device, *
         feature_size=(shape.height, shape.width),
         map_size=MAP_SIZE,
         device=device,
-        seeds=seeds,
+        seeds=Seeds.of(plan.request.seed),
         pixel_mean=tuple(backbone.mean),
         pixel_std=tuple(backbone.std),
         precision=plan.request.precision,
         compile=plan.request.compile,
         encode=partial(encode_images, backbone, getattr(torch, plan.recipe.backbone.precision)),
     )
-    seed_everything(seeds.initialisation)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
-        evaluator = EvaluationPlugin(*metrics, collect_all=False)  # what it collects grows without end
-    return plan.learner(context=context, evaluator=evaluator)
 
 
 def parameter_counts(plan: Plan) -> dict[str, int]:

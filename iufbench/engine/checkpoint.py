@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from iufbench.evaluation.loggers import FOLDERS as LOG_FOLDERS
 from iufbench.reporting.maps import MAPS
 from iufbench.reporting.rundir import BASELINE, EPOCH_STATES, SELECTION
 from iufbench.support.errors import RunError
@@ -112,8 +113,8 @@ def load_within(run: Path, experience: int, device: torch.device) -> dict[str, A
 
 
 def remove_state(run: Path) -> None:
-    """Forget what a run directory holds of an earlier training: checkpoints, maps, baseline, diagnosis."""
-    for folder in (FOLDER, MAPS, EPOCH_STATES):
+    """Forget what a run directory holds of an earlier training: checkpoints, maps, logs, baselines."""
+    for folder in (FOLDER, MAPS, EPOCH_STATES, *LOG_FOLDERS):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
     (run / BASELINE).unlink(missing_ok=True)

@@ -19,10 +19,10 @@ def evaluate_objects(
     label: str,
 ) -> EvaluationResult:
     """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt."""
-    parts.evaluation.start(experience, seen)
+    parts.evaluation.start(experience, seen, parts.strategy.clock.train_iterations)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
         for number in objects:
-            parts.strategy.eval([parts.streams.test[number]])
+            parts.strategy.eval([parts.streams.test[number]], untrained=seen == 0)
             parts.evaluation.judge(number)
             bar.advance()
-    return parts.evaluation.result()
+    return parts.evaluation.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from iufbench.engine.assembly import Parts, assemble, count_parameters
 from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
+from iufbench.engine.logs import logging_to
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.engine.resume import Start, other_order, other_recipe, starting_point, what_differs
 from iufbench.engine.selection import EpochStates, diagnose
@@ -67,6 +68,7 @@ class Work:
     info: RunRecord
     progress: Progress
     checkpoint_epochs: int | None
+    loggers: Sequence[str] = ()
     start: Start = Start()
 
 
@@ -97,16 +99,29 @@ def is_complete(plan: Plan) -> bool:
 
 
 def execute(
-    plan: Plan, progress: Progress, restart: bool = False, checkpoint_epochs: int | None = None
+    plan: Plan,
+    progress: Progress,
+    restart: bool = False,
+    checkpoint_epochs: int | None = None,
+    loggers: Sequence[str] = (),
 ) -> Path:
     """Train and evaluate a whole stream; returns the run directory.
 
     An unfinished run is resumed from its last checkpoint, and ends with the same numbers as one that was
-    never stopped; ``restart`` begins anew. Checkpoints inside an experience come every ``checkpoint_epochs``
-    epochs, None: at the end of an epoch, about once a minute. The directory appears only after weights,
-    images and masks have been read without a fault, so that bad input leaves nothing behind. An interrupt or
-    a failure is recorded in ``run.json``. Raises RunError when another process is at work in the directory,
-    and when the device's memory is not enough.
+    never stopped. The directory appears only after weights, images and masks have been read without a fault,
+    so that bad input leaves nothing behind. An interrupt or a failure is recorded in ``run.json``.
+
+    Args:
+        plan: what to run.
+        progress: where messages go.
+        restart: begin anew.
+        checkpoint_epochs: epochs between checkpoints inside an experience; None: at the end of an epoch,
+            about once a minute.
+        loggers: names of Avalanche loggers (``evaluation.loggers``) that are shown everything, too.
+
+    Raises:
+        RunError: when another process is at work in the directory, and when the device's memory is not
+            enough.
     """
     device = choose_device(plan.request.device)
     started, clock = now(), time.perf_counter()
@@ -124,7 +139,7 @@ def execute(
         for warning in info.warnings:
             progress.warn(warning)
         with claimed(plan.path):
-            _carry_out(Work(plan, parts, info, progress, checkpoint_epochs), restart, clock)
+            _carry_out(Work(plan, parts, info, progress, checkpoint_epochs, loggers), restart, clock)
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
         raise RunError(
@@ -144,7 +159,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
     seconds.features += time.perf_counter() - clock
     _write(plan, info, RUNNING)
     try:
-        with terminated_as_interrupted():
+        with terminated_as_interrupted(), logging_to(work.loggers, plan, parts, work.start):
             _loop(work)
     except KeyboardInterrupt:
         _write(plan, info, INTERRUPTED)
@@ -204,7 +219,8 @@ def _train(work: Work, number: int, label: str) -> None:
     save = Saver(plan.path, number, strategy, work.checkpoint_epochs, start.seconds)
     aside = EpochStates(plan.path, plan.request.diagnose_every, start.epochs)
     label = f"{label}: training {_short(plan.experiences[number])}"
-    for _ in train_experience(work.parts, number, epochs, work.progress, label, start.inside, start.epochs):
+    training = train_experience(work.parts, number, epochs, work.progress, label, start.inside, start.epochs)
+    for _ in work.parts.evaluation.watched(training, strategy, experience, number):
         aside.after_epoch(strategy)
         save()
     info.seconds.train += start.seconds + time.perf_counter() - clock

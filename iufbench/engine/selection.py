@@ -57,10 +57,12 @@ def diagnose(
 
     from iufbench.engine.assembly import build_strategy
     from iufbench.engine.evaluate import evaluate_objects
+    from iufbench.evaluation.objects import ObjectEvaluation
 
     device = parts.strategy.device
-    judge = build_strategy(plan, parts.backbone, device, parts.evaluation.maps)
-    apart = replace(parts, strategy=judge)
+    evaluation = ObjectEvaluation(parts.evaluation.tests, parts.evaluation.score)
+    judge = build_strategy(plan, parts.backbone, device, evaluation.maps)
+    apart = replace(parts, strategy=judge, evaluation=evaluation)
     folder = plan.path / EPOCH_STATES
     epochs = sorted(int(path.stem) for path in folder.glob("*.pt"))
     rows: list[tuple[Any, ...]] = [(experience, "", 1, *row) for row in _aurocs(reported)]

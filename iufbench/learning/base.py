@@ -6,21 +6,26 @@ A method overrides the hook it needs, in Avalanche's own words: ``losses`` (what
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
 from iufbench.cards.strategies import Training
-from iufbench.data.resident import Batch, Batches
+from iufbench.data.resident import Batch, Batches, as_batch
 from iufbench.learning.context import Context, Uses
+from iufbench.learning.optimizer import CardOptimizer, start_given
 from iufbench.learning.resumable import Resumable
-from iufbench.learning.stable_adamw import StableAdamW
-from iufbench.models.uniad import UniAD, anomaly_map
+from iufbench.learning.stock import check_plugins, schedules
+from iufbench.models.uniad import Reconstruction, UniAD, anomaly_map
+from iufbench.support.errors import InputError
 from iufbench.support.nested import flat
 from iufbench.support.seeding import derive
 
@@ -43,7 +48,36 @@ class ReconstructionStrategy(Resumable):
     uses: ClassVar[Uses] = Uses()
     within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images")
 
-    def __init__(self, *, context: Context, evaluator: Any = None, plugins: Any = None) -> None:
+    def __init__(
+        self,
+        *,
+        context: Context,
+        model: nn.Module | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        train_mb_size: int | None = None,
+        train_epochs: int | None = None,
+        eval_mb_size: int | None = None,
+        plugins: Sequence[Any] | None = None,
+        evaluator: Any = None,
+        eval_every: int = -1,
+        peval_mode: str = "epoch",
+    ) -> None:
+        """The keywords of every Avalanche strategy; what is None comes from the card in ``context``.
+
+        Args:
+            context: the card, the shape of the inputs and the device (``benchmark.context`` has it).
+            model: a network in the place of ``build_network``; its forward pass gives a ``Reconstruction``.
+            optimizer: used for the whole life of the strategy in the place of the card's, whose rates and
+                schedules do not apply then. Its state is cleared at the start of an experience.
+            train_mb_size: images in a training batch, of every experience.
+            train_epochs: epochs of every experience.
+            eval_mb_size: images in a test batch.
+            plugins, evaluator, eval_every, peval_mode: as in Avalanche; an evaluator of None logs nothing.
+
+        Raises:
+            InputError: for a stock plugin that cannot work on reconstructions.
+        """
+        context = with_training(context, train_mb_size, train_epochs, eval_mb_size)
         self.context = context
         self.recipe = context.recipe
         self.options = context.options
@@ -52,18 +86,20 @@ class ReconstructionStrategy(Resumable):
         self._sums: dict[str, Tensor] = {}
         self._images = 0
         self._rate = math.nan
-        model = self.build_network()
+        self._standardises = getattr(model, "standardise", self.recipe.network.standardise)
+        model = self.build_network() if model is None else model
         super().__init__(
             model=model,
-            # Replaced before every experience; Avalanche insists on having one from the start, and torch
-            # on it holding a parameter, which a learner without gradients does not have.
-            optimizer=torch.optim.SGD([nn.Parameter(torch.zeros(0))], lr=1.0),
-            train_mb_size=context.recipe.base.batch_size,
-            eval_mb_size=context.recipe.evaluation_batch_size,
+            optimizer=optimizer or CardOptimizer(self.recipe.base, _trainable(model)),
+            train_mb_size=self.recipe.base.batch_size,
+            eval_mb_size=self.recipe.evaluation_batch_size,
             device=context.device,
-            evaluator=evaluator,
+            evaluator=_silent() if evaluator is None else evaluator,
             plugins=plugins,
+            eval_every=eval_every,
+            peval_mode=peval_mode,
         )
+        check_plugins(self)
         self._compiled = torch.compile(self.model) if context.compile else None
 
     # What a method may override ------------------------------------------------------------------
@@ -150,13 +186,50 @@ class ReconstructionStrategy(Resumable):
         assert self.experience is not None
         return self.recipe.training(self.experience.current_experience)
 
+    def eval(self, exp_list: Any, *, untrained: bool = False, **kwargs: Any) -> Any:
+        """Avalanche's evaluation.
+
+        Args:
+            exp_list: an experience or a stream.
+            untrained: allows it before any training, where a learner has something to be evaluated then.
+
+        Raises:
+            InputError: before any training, and for experiences with inputs of another shape.
+        """
+        before = self.is_training and self.uses.gradients  # Avalanche's periodic evaluation begins with one
+        if self.clock.train_iterations == 0 and not (untrained or before):
+            raise InputError("eval before train: call strategy.train(experience) first")
+        return super().eval(exp_list, **kwargs)
+
+    def _before_training(self, **kwargs: Any) -> None:
+        check_plugins(self)  # plugins can be attached at any time
+        super()._before_training(**kwargs)
+
+    def _check_inputs(self) -> None:
+        data, context = getattr(self.experience, "resident", None), self.context
+        if data is None:
+            raise InputError(
+                "this experience has no frozen inputs: take experiences from iufbench.make_benchmark"
+            )
+        made, given = (context.channels, *context.feature_size), tuple(data.features.shape[1:])
+        if made != given:
+            raise InputError(
+                f"the strategy was made for features of shape {made}, the experience has {given}: "
+                "use iufbench.make_strategy with the benchmark that it is trained on"
+            )
+
+    def _before_eval_exp(self, **kwargs: Any) -> None:
+        self._check_inputs()
+        super()._before_eval_exp(**kwargs)
+
     def _before_training_exp(self, **kwargs: Any) -> None:
+        self._check_inputs()
         assert self.experience is not None
         number = self.experience.current_experience
         self.train_epochs = self.schedule.epochs_of(number)
         self.train_mb_size = self.schedule.batch_size
         self.replayed_images = 0
-        if number == 0 and self.recipe.network.standardise:
+        if number == 0 and self._standardises:
             self.fit_standardisation()
         super()._before_training_exp(**kwargs)
 
@@ -167,22 +240,23 @@ class ReconstructionStrategy(Resumable):
         self.make_optimizer()
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """A fresh optimiser and schedule over the trainable parameters."""
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        training = self.schedule
-        if training.optimizer == "adamw":
-            self.optimizer = torch.optim.AdamW(
-                parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True
-            )
-        elif training.optimizer == "stable_adamw":
-            self.optimizer = StableAdamW(parameters, lr=training.lr, weight_decay=training.weight_decay)
-        else:
-            self.optimizer = torch.optim.SGD(parameters, lr=training.lr, weight_decay=training.weight_decay)
-        iterations = self.train_epochs * len(self.dataloader)  # type: ignore[arg-type]
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer,
-            learning_rate_factor(training, iterations, len(self.dataloader)),  # type: ignore[arg-type]
-        )
+        """Let the optimiser start the experience afresh over the trainable parameters, and its schedule.
+
+        A schedule that was attached as Avalanche's ``LRSchedulerPlugin`` takes the place of the card's, from
+        the card's rate of this experience on.
+        """
+        parameters, training, self.scheduler = _trainable(self.model), self.schedule, None
+        if not isinstance(self.optimizer, CardOptimizer):
+            start_given(self.optimizer, parameters)
+            return
+        self.optimizer.start(training, parameters)
+        attached = schedules(self)
+        for schedule in attached:
+            schedule.base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        if not attached:
+            per_epoch = len(self.dataloader)  # type: ignore[arg-type]
+            factor = learning_rate_factor(training, self.train_epochs * per_epoch, per_epoch)
+            self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
     def make_train_dataloader(self, **kwargs: Any) -> None:
         assert self.experience is not None
@@ -214,7 +288,7 @@ class ReconstructionStrategy(Resumable):
     # One iteration -----------------------------------------------------------------------------------
 
     def _unpack_minibatch(self) -> None:
-        self.mbatch = self.mbatch.to(self.device, non_blocking=True)
+        self.mbatch = as_batch(self.mbatch).to(self.device, non_blocking=True)
 
     def forward(self) -> Any:
         """The network's output for the current mini-batch: a ``Reconstruction``, where it reconstructs."""
@@ -223,13 +297,20 @@ class ReconstructionStrategy(Resumable):
 
     def criterion(self) -> Tensor:
         if not self.is_training:
-            return torch.zeros((), device=self.device)
+            return self.test_loss()
         terms = self.losses()
         for name, value in terms.items():
             value = value.detach() * len(self.mbatch)
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._images += len(self.mbatch)
         return sum(terms.values(), torch.zeros((), device=self.device))
+
+    def test_loss(self) -> Tensor:
+        """The mean squared error of reconstructing the test batch; NaN for a learner without such a loss."""
+        output = self.mb_output
+        if not isinstance(output, Reconstruction):
+            return torch.full((), math.nan, device=self.device)
+        return F.mse_loss(output.reconstruction, output.target)
 
     def _before_update(self, **kwargs: Any) -> None:
         if self.schedule.clip_norm is not None:
@@ -239,7 +320,8 @@ class ReconstructionStrategy(Resumable):
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
         self._rate = self.optimizer.param_groups[0]["lr"]  # of this iteration, before the next one's is set
-        self.scheduler.step()
+        if self.scheduler is not None:
+            self.scheduler.step()
         super()._after_training_iteration(**kwargs)
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
@@ -250,6 +332,28 @@ class ReconstructionStrategy(Resumable):
         row = {name: float(total) / max(self._images, 1) for name, total in self._sums.items()}
         self.training_log.append({"loss": sum(row.values()), **row, "lr": self._rate})
         super()._after_training_epoch(**kwargs)
+
+
+def with_training(context: Context, batch: int | None, epochs: int | None, test_batch: int | None) -> Context:
+    """``context`` with another batch size and number of epochs on its card, where they are given."""
+    given = {"batch_size": batch, "epochs": epochs}
+    given = {name: value for name, value in given.items() if value is not None}
+    recipe = context.recipe
+    for block in ("base", "increment"):
+        recipe = dataclasses.replace(recipe, **{block: dataclasses.replace(getattr(recipe, block), **given)})
+    if test_batch is not None:
+        recipe = dataclasses.replace(recipe, evaluation_batch_size=test_batch)
+    return dataclasses.replace(context, recipe=recipe)
+
+
+def _trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _silent() -> EvaluationPlugin:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="No loggers specified")
+        return EvaluationPlugin(collect_all=False)  # what it collects grows without end
 
 
 def learning_rate_factor(training: Training, iterations: int, per_epoch: int) -> Callable[[int], float]:

@@ -96,15 +96,24 @@ def _content_hash(sample: Sample) -> bytes:
         raise InputError(f"{sample.image}: cannot be read: {error.strerror}") from error
 
 
-def build_streams(
+@dataclass(frozen=True)
+class Loaded:
+    """The inputs of all experiences, ``train[t]`` and ``test[o]``; ``tests[o]``: the samples of that."""
+
+    train: list[ResidentData]
+    test: list[ResidentData]
+    tests: list[list[Sample]]
+
+
+def load_streams(
     dataset: DataSet,
     protocol: Protocol,
     inputs: Inputs,
     joint: bool = False,
     advance: Any = None,
     object_id_at_test: bool = False,
-) -> Streams:
-    """Decode and encode everything once and wrap it as Avalanche streams.
+) -> Loaded:
+    """Decode and encode everything once.
 
     Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``.
     Raises InputError naming the file when an image is unreadable.
@@ -119,11 +128,25 @@ def build_streams(
     test = [resident(group) for group in tests]
     if not object_id_at_test:
         test = [data.without_objects() for data in test]
-    return Streams(_stream("train", train), [_stream("test", [data])[0] for data in test], tests)
+    return Loaded(train, test, tests)
+
+
+def build_streams(
+    dataset: DataSet,
+    protocol: Protocol,
+    inputs: Inputs,
+    joint: bool = False,
+    advance: Any = None,
+    object_id_at_test: bool = False,
+) -> Streams:
+    """What ``load_streams`` gives, as sealed Avalanche experiences."""
+    loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test)
+    test = [_stream("test", [data])[0] for data in loaded.test]
+    return Streams(_stream("train", loaded.train), test, loaded.tests)
 
 
 def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:
-    benchmark = benchmark_from_datasets(**{name: [_avalanche_dataset(p) for p in parts]})
+    benchmark = benchmark_from_datasets(**{name: [avalanche_dataset(p) for p in parts]})
     experiences = list(benchmark.streams[name])
     for experience, data in zip(experiences, parts):
         experience._origin_stream = SealedStream(name)
@@ -132,7 +155,8 @@ def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]
     return experiences
 
 
-def _avalanche_dataset(data: ResidentData) -> AvalancheDataset:
+def avalanche_dataset(data: ResidentData) -> AvalancheDataset:
+    """Inputs as Avalanche knows data: ``targets`` are object ids, and every task label is 0."""
     zeros = torch.zeros_like(data.objects)
     attributes = [
         DataAttribute(data.objects.tolist(), "targets", use_in_getitem=False),

@@ -55,7 +55,7 @@ def agreement(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
         kept: list[np.ndarray] = []
         learner.evaluation.on_maps = lambda test, maps: kept.append(maps)
         learner.evaluation.start(0, 1)
-        strategy.eval([learner.streams.test[0]])
+        strategy.eval([learner.streams.test[0]], untrained=True)
         learner.evaluation.judge(0)
         return kept[0], strategy.training_log[-1]["reconstruction"]
 

@@ -1,0 +1,255 @@
+"""Avalanche metrics of anomaly detection: per object, means over the stream, and the forgetting matrix."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from avalanche.evaluation import PluginMetric
+from avalanche.evaluation.metric_results import MetricValue
+
+from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.evaluation.truth import EvaluationResult, ObjectTest
+from iufbench.metrics import continual
+from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
+from iufbench.metrics.pixel import pixel_metrics
+from iufbench.support.errors import InputError
+from iufbench.support.fields import suggest
+
+IMAGE = ("auroc", "ap", "f1_max")
+PIXEL = (*IMAGE, "aupro_30", "aupro_05")
+SUMMARIES = ("acc", "acc_final", "fm", "fm_final", "new_object")
+
+
+def anomaly_metrics(
+    image: Sequence[str] = ("auroc", "ap"),
+    pixel: Sequence[str] = ("auroc", "aupro_30"),
+    matrix: bool = True,
+) -> list[PluginMetric]:
+    """Metrics for Avalanche's ``EvaluationPlugin``, exact over all thresholds.
+
+    Names of values: ``image_auroc/eval_phase/test_stream/<object>`` for each object,
+    ``image_auroc_mean/eval_phase/test_stream`` for the mean over the objects that were evaluated, and with
+    ``matrix`` ``image_auroc_acc/...``, ``_acc_final``, ``_fm``, ``_fm_final`` and ``_new_object``, over the
+    objects that have been trained (definitions: ``iufbench explain acc``).
+
+    Args:
+        image: of ``auroc``, ``ap``, ``f1_max``; from image scores.
+        pixel: of these, ``aupimo`` and ``aupro_NN`` (up to a false-positive rate of NN hundredths); from maps
+            at 224x224. Objects without masks have none.
+        matrix: also gather R[experience, object] and summarise it.
+
+    Returns:
+        An ``AnomalyMetrics`` and, with ``matrix``, a ``ForgettingMatrix``.
+
+    Raises:
+        InputError: for an unknown name.
+
+    Example:
+        >>> [str(metric) for metric in anomaly_metrics(pixel=())]
+        ['AnomalyMetrics', 'ForgettingMatrix']
+    """
+    values = AnomalyMetrics(image, pixel)
+    return [values, ForgettingMatrix(values)] if matrix else [values]
+
+
+class Counting(PluginMetric):
+    """Knows how many experiences have been trained, and whether one is being trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._own, self._inside = 0, False
+
+    def before_training_exp(self, strategy: Any) -> None:
+        self._inside = True
+
+    def after_training_exp(self, strategy: Any) -> None:
+        # Avalanche's clock counts later, after a periodic evaluation at the end of the experience.
+        self._own, self._inside = strategy.clock.train_exp_counter + 1, False
+
+    def trained(self, strategy: Any) -> int:
+        """Experiences that have been trained to their end."""
+        return max(self._own, strategy.clock.train_exp_counter)
+
+    def __str__(self) -> str:
+        return type(self).__name__
+
+
+class AnomalyMetrics(Counting):
+    """Values of every object when its test experience ends, and their means when the evaluation ends.
+
+    ``rows``: what the last evaluation gave, as in ``metrics.csv`` and ``scores.csv.gz``. ``last``: the truth,
+    maps [N, S, S] and scores [N] of the object that was evaluated last. The image score is that of the
+    strategy's card. Memory: the maps of one object.
+    """
+
+    def __init__(self, image: Sequence[str] = IMAGE, pixel: Sequence[str] = PIXEL) -> None:
+        super().__init__()
+        self.image, self.pixel = _known("image", image, IMAGE), _known("pixel", pixel, (*PIXEL, "aupimo"))
+        self.rows = EvaluationResult()
+        self.last: tuple[ObjectTest, np.ndarray, np.ndarray] | None = None
+        self._maps: list[np.ndarray] = []
+        self._routed: list[np.ndarray] = []
+
+    def reset(self) -> None:
+        self.rows, self.last, self._maps, self._routed = EvaluationResult(), None, [], []
+
+    def result(self) -> dict[str, float]:
+        """``{"image_auroc/<object>": value}`` of the last evaluation."""
+        return {f"{r.level}_{r.metric}/{r.object}": r.value for r in self.rows.metrics}
+
+    def before_eval(self, strategy: Any) -> None:
+        self.reset()
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        self.last, self._maps, self._routed = None, [], []
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        self._maps.append(_array(strategy.anomaly_maps()))
+        routed = getattr(strategy, "routed", None)
+        if routed is not None:
+            self._routed.append(np.asarray(routed.cpu() if hasattr(routed, "cpu") else routed))
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue]:
+        truth = getattr(strategy.experience, "truth", None)
+        if truth is None:
+            raise InputError(
+                "anomaly metrics need to know the test images: evaluate benchmark.test_stream of "
+                "iufbench.make_benchmark"
+            )
+        maps = self._maps[0] if len(self._maps) == 1 else np.concatenate(self._maps)
+        scores = image_score(maps, rule=strategy.recipe.score)
+        self.last, self._maps = (truth, maps, scores), []
+        self.rows.scores += self._scores(truth, scores)
+        seen = truth.introduced < self.trained(strategy)
+        found = [
+            MetricRow(truth.object, level, metric, float(value), seen)
+            for level, values in self._values(truth, maps, scores).items()
+            for metric, value in values.items()
+            if metric not in truth.without
+        ]
+        self.rows.metrics += found
+        return [metric_value(self, strategy, f"{r.level}_{r.metric}", r.value, r.object) for r in found]
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        groups: dict[str, list[float]] = {}
+        for row in self.rows.metrics:
+            groups.setdefault(f"{row.level}_{row.metric}_mean", []).append(row.value)
+        self.last = None
+        return [metric_value(self, strategy, name, float(np.mean(v))) for name, v in groups.items()]
+
+    def _values(self, truth: ObjectTest, maps: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, float]]:
+        names, name = truth.names, truth.object
+        found = image_metrics(truth.labels, scores, names=names, object=name)
+        values = {"image": {metric: found[metric] for metric in self.image}}
+        if truth.parts is not None:
+            values["image"]["auroc_sample"] = sample_auroc(truth.labels, scores, truth.parts)
+        for kind, of_kind in truth.kinds.items():
+            values["image"][f"auroc_{kind}"] = kind_auroc(truth.labels, scores, of_kind)
+        if truth.masks is not None and self.pixel:
+            limits = [int(n[6:]) / 100 for n in self.pixel if n.startswith("aupro_")]
+            found = pixel_metrics(
+                truth.masks.unpacked(),
+                maps,
+                aupro_limits=limits,
+                names=names,
+                object=name,
+                aupimo="aupimo" in self.pixel,
+            )
+            values["pixel"] = {metric: found[metric] for metric in self.pixel}
+        return values
+
+    def _scores(self, truth: ObjectTest, scores: np.ndarray) -> list[ScoreRow]:
+        routed: list[str | None] = [None] * len(scores)
+        if self._routed:
+            routed = [truth.objects[n] if n >= 0 else "" for n in np.concatenate(self._routed)]
+        columns = zip(truth.names, map(int, truth.labels), map(float, scores), routed)
+        rows = [ScoreRow(truth.object, *row) for row in columns]
+        return sorted(rows, key=lambda row: row.image)  # the stream's order is another
+
+
+class ForgettingMatrix(Counting):
+    """R[t, o]: every metric on object o after experience t, and its summaries after each evaluation.
+
+    An evaluation in the middle of an experience adds nothing to it.
+    """
+
+    def __init__(self, values: AnomalyMetrics) -> None:
+        super().__init__()
+        self.values = values
+        self.reset()
+
+    def reset(self) -> None:
+        self._cells: dict[tuple[str, str], dict[tuple[int, str], float]] = {}
+        self._introduced: dict[str, int] = {}
+
+    def result(self) -> dict[str, np.ndarray]:
+        """``{"image_auroc": R}``, float64 [experiences, objects], NaN where nothing was evaluated."""
+        return {f"{level}_{metric}": self.matrix(level, metric)[0] for level, metric in self._cells}
+
+    @property
+    def objects(self) -> list[str]:
+        """The columns: objects in the order of the experiences that introduce them."""
+        return sorted(self._introduced, key=lambda name: self._introduced[name])
+
+    def matrix(self, level: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """R [T, O] and the experience [O] that introduces each object."""
+        cells, objects = self._cells[level, metric], self.objects
+        R = np.full((1 + max(t for t, _ in cells), len(objects)), math.nan)
+        for (t, name), value in cells.items():
+            R[t, objects.index(name)] = value
+        return R, np.array([self._introduced[name] for name in objects])
+
+    def recall(self, experience: int, truth: Sequence[ObjectTest], rows: Sequence[MetricRow]) -> None:
+        """Take in what was evaluated after ``experience`` in an earlier process."""
+        self._introduced |= {t.object: t.introduced for t in truth}
+        for row in rows:
+            self._cells.setdefault((row.level, row.metric), {})[experience, row.object] = row.value
+
+    def after_eval_exp(self, strategy: Any) -> None:
+        if self.values.last is not None:
+            truth = self.values.last[0]
+            self._introduced[truth.object] = truth.introduced
+
+    def after_eval(self, strategy: Any) -> list[MetricValue]:
+        trained = self.trained(strategy)
+        if self._inside or not trained:
+            return []
+        self.recall(trained - 1, (), self.values.rows.metrics)
+        return [
+            metric_value(self, strategy, f"{level}_{metric}_{name}", value)
+            for level, metric in self._cells
+            for name, value in self.summary(level, metric).items()
+        ]
+
+    def summary(self, level: str, metric: str) -> dict[str, float]:
+        """ACC, FM and others over the objects that have been trained, by name; NaN where undefined."""
+        R, introduced = self.matrix(level, metric)
+        learnt = introduced < len(R)
+        R, introduced = R[:, learnt], introduced[learnt]
+        return {name: float(getattr(continual, name)(R, introduced)) for name in SUMMARIES}
+
+
+def _known(level: str, names: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    for name in names:
+        aupro = level == "pixel" and re.fullmatch(r"aupro_(?!00)\d\d", name)
+        if name not in known and not aupro:
+            raise InputError(
+                f"unknown {level} metric '{name}'{suggest(name, known)} (known: {', '.join(known)})"
+            )
+    return tuple(names)
+
+
+def _array(maps: Any) -> np.ndarray:
+    return maps if isinstance(maps, np.ndarray) else maps.float().cpu().numpy()
+
+
+def metric_value(origin: Any, strategy: Any, name: str, value: Any, object: str = "") -> MetricValue:
+    stream = strategy.experience.origin_stream.name
+    place = f"/{object}" if object else ""
+    return MetricValue(
+        origin, f"{name}/eval_phase/{stream}_stream{place}", value, strategy.clock.train_iterations
+    )
