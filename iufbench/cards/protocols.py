@@ -3,7 +3,8 @@
 Id grammar: ``<dataset>_<X>_<Y>[x<N>]``: X base objects, then N (default 1) experiences of Y objects
 each, in the data set's order. ``<dataset>_<N>x<M>``, as papers write it, is another name of M experiences of
 N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published protocols have cards with their objects
-written out; any other id that fits the grammar works without one.
+written out; any other id that fits the grammar works without one. ``<protocol>@<stream>`` says what else
+happens to the images (``iufbench.cards.streams``). A ``.yaml`` file is a protocol card of one's own.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import read_yaml
+from iufbench.cards.streams import ONE_OBJECT, SEPARATOR, Stream, find_stream
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, suggest
 from iufbench.support.names import problem_with_name
@@ -30,7 +33,10 @@ _GRAMMAR = re.compile(rf"{_DATASET}_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{
 
 @dataclass(frozen=True)
 class Protocol:
-    """``experiences[t]`` are the objects that experience t introduces; experience 0 is the base.
+    """``experiences[t]`` are the objects that experience t trains on; experience 0 is the base.
+
+    With a ``stream`` an object may be in several experiences; those of a drift are an object's images at a
+    level (``bottle@2``).
 
     ``order`` says where the order comes from: ``dataset`` (its own, alphabetical for MVTec AD and
     VisA), ``published:<name>``, ``seed:<k>`` or ``given``.
@@ -44,15 +50,33 @@ class Protocol:
     aliases: tuple[str, ...] = ()
     source: str = ""
     version: int = 1
+    stream: Stream | None = None
 
     @property
     def objects(self) -> tuple[str, ...]:
-        return tuple(o for experience in self.experiences for o in experience)
+        """The test sets, in the order in which experiences first train on them."""
+        return tuple(dict.fromkeys(o for experience in self.experiences for o in experience))
 
     @property
     def introduced(self) -> tuple[int, ...]:
         """The experience that introduces each of ``objects``."""
-        return tuple(t for t, experience in enumerate(self.experiences) for _ in experience)
+        return tuple(
+            next(t for t, experience in enumerate(self.experiences) if o in experience) for o in self.objects
+        )
+
+    def seen(self, number: int) -> int:
+        """How many of ``objects`` have been trained on after experience ``number`` (from 0)."""
+        return sum(t <= number for t in self.introduced)
+
+    @property
+    def products(self) -> tuple[str, ...]:
+        """The data set's objects behind ``objects``."""
+        return tuple(dict.fromkeys(map(self.product_of, self.objects)))
+
+    def product_of(self, name: str) -> str:
+        """The data set's object behind one of ``objects``."""
+        drift = self.stream is not None and self.stream.kind == "drift"
+        return name.rpartition("@")[0] if drift else name
 
 
 def protocol_cards() -> dict[str, Protocol]:
@@ -71,6 +95,13 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
 
     Raises InputError with suggestions when the name is none of these.
     """
+    if _is_file(name):
+        own = _own_card(Path(name))
+        return own.dataset, own
+    base, _, stream = name.partition(SEPARATOR)
+    if stream:
+        one = find_stream(stream).kind in ONE_OBJECT
+        return (base, None) if one else find_protocol(base)
     cards = protocol_cards()
     by_name = {_plain(alias): p for p in cards.values() for alias in (p.id, *p.aliases)}
     name = _one_way(name)
@@ -89,6 +120,20 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
     if rule is not None:
         raise InputError(f"'{match['dataset']}' cannot name a data set; the rule: {rule}")
     return match["dataset"], None
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) and (SEPARATOR not in name or Path(name).is_file())
+
+
+def _own_card(path: Path) -> Protocol:
+    """A protocol card of the user's. Raises InputError when it claims the id of another protocol."""
+    protocol = build(Protocol, read_yaml(path), str(path))
+    if protocol.id in protocol_cards() or _GRAMMAR.fullmatch(protocol.id):
+        raise InputError(f"{path}: the id '{protocol.id}' already means another protocol: choose your own")
+    if len(protocol.objects) < sum(map(len, protocol.experiences)):
+        raise InputError(f"{path}: an object stands in several experiences (objects that return: @recurring)")
+    return protocol
 
 
 def _plain(name: str) -> str:
@@ -128,6 +173,9 @@ def resolve_protocol(
     are never mixed. Raises InputError when the data set has too few objects, or the order names unknown or
     repeated ones.
     """
+    protocol_name, _, stream_name = (name, "", "") if _is_file(name) else name.partition(SEPARATOR)
+    if stream_name:
+        return _with_stream(protocol_name, find_stream(stream_name), objects, order, order_seed, orders)
     dataset, card = find_protocol(name)
     name = _one_way(name)
     if card is not None:
@@ -191,6 +239,52 @@ def resolve_protocol(
     title = card.title if card is not None else _title(sizes)
     made = Protocol(id=protocol_id, dataset=dataset, experiences=tuple(groups), title=title, order=origin)
     return made if card is None else replace(made, source=card.source, version=card.version)
+
+
+def _with_stream(
+    base: str,
+    stream: Stream,
+    objects: Sequence[str],
+    order: Sequence[str] | None,
+    order_seed: int | None,
+    orders: Mapping[str, Sequence[str]] | None,
+) -> Protocol:
+    """A protocol, or one object of a data set, with what a stream does to it."""
+    if stream.kind not in ONE_OBJECT:
+        plain = resolve_protocol(base, objects, order, order_seed, orders)
+        core, plus, suffix = plain.id.partition("+")
+        groups = plain.experiences
+        if stream.kind == "recurring":
+            if stream.returns >= len(groups):
+                raise InputError(
+                    f"stream '{stream.id}': returns is {stream.returns}, must be less than the {len(groups)} "
+                    f"experiences of '{base}'"
+                )
+            groups += groups[: stream.returns]
+        title = f"{plain.title}; {stream.title or stream.id}"
+        return replace(
+            plain,
+            id=f"{core}@{stream.id}{plus}{suffix}",
+            experiences=groups,
+            title=title,
+            aliases=(),
+            stream=stream,
+        )
+    chosen = [stream.object] if stream.object else list(order or objects[:1])
+    if order_seed is not None or len(chosen) != 1 or (stream.object and order is not None):
+        raise InputError(f"stream '{stream.id}' is about one object: name it with --order OBJECT")
+    if chosen[0] not in objects:
+        raise InputError(
+            f"{base} has no object '{chosen[0]}'{suggest(chosen[0], objects)} ({', '.join(objects)})"
+        )
+    steps = stream.steps if stream.kind == "growing" else len(stream.levels)
+    names = [chosen[0]] * (steps + 1)
+    if stream.kind == "drift":
+        names = [f"{chosen[0]}@{level}" for level in range(steps + 1)]
+    protocol_id = f"{base}@{stream.id}" + ("" if stream.object else f"+{chosen[0]}")
+    title = f"{chosen[0]}: {stream.title or stream.id}"
+    groups = tuple((name,) for name in names)
+    return Protocol(protocol_id, base, groups, title, order="given", source=stream.source, stream=stream)
 
 
 def _given_order(order: Sequence[str], objects: Sequence[str], needed: int, name: str) -> list[str]:

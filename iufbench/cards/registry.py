@@ -24,8 +24,9 @@ _ROOMS = {
     "strategy": ("iufbench.strategies", "."),
     "protocol": ("iufbench.benchmarks", "protocols"),
     "dataset": ("iufbench.benchmarks", "datasets"),
+    "stream": ("iufbench.benchmarks", "streams"),
 }
-_PLURALS = {"strategy": "strategies", "protocol": "protocols", "dataset": "datasets"}
+_PLURALS = {"strategy": "strategies", "protocol": "protocols", "dataset": "datasets", "stream": "streams"}
 
 
 ENTRY_POINTS = "iufbench.strategies"

@@ -17,19 +17,27 @@ from iufbench.data.readers.folders import is_flat
 from iufbench.data.readers.inclad_csv import read_inclad_csv
 from iufbench.data.readers.json_lists import read_json_lists
 from iufbench.data.readers.meta_json import read_meta_json
+from iufbench.data.readers.reading import in_order
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 from iufbench.support.folders import cache_folder
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"
+MIXED = "mixed"  # the data set of protocols over several data sets
 Lists = tuple[Path, ...] | None
+
+
+def data_folder() -> Path | None:
+    """``$IUFBENCH_DATA``, the folder above the data sets, when it is set."""
+    base = os.environ.get("IUFBENCH_DATA")
+    return Path(base) if base else None
 
 
 def default_root(name: str) -> Path | None:
     """``$IUFBENCH_DATA/<name>`` when the variable is set, else None."""
-    base = os.environ.get("IUFBENCH_DATA")
-    return Path(base) / name if base else None
+    base = data_folder()
+    return base / name if base else None
 
 
 def known_objects(
@@ -50,6 +58,8 @@ def known_objects(
     card = dataset_card(name, card_file)
     if card is not None:
         return card.objects
+    if name == MIXED:
+        raise InputError(f"'{MIXED}' is for protocol cards that list <dataset>.<object> (docs/streams.md)")
     cards = card_paths("dataset")
     known = ", ".join(cards)
     if name.lower() in cards:
@@ -111,6 +121,8 @@ def _read(
     lists: Lists,
     good: Sequence[str],
 ) -> DataSet:
+    if name == MIXED:
+        return _open_mixed(objects or (), root or data_folder(), lists)
     layout = card.layout if card else "mvtec"
     if layout not in LAYOUTS:
         raise InputError(
@@ -138,6 +150,50 @@ def _read(
             raise InputError(f"--good-name {good[0]}: the layout '{layout}' has no such folders")
         options["good"] = good
     return LAYOUTS[layout](root, name=filed, objects=objects, synthetic=synthetic, **options)
+
+
+def _open_mixed(objects: Sequence[str], root: Path | None, lists: Lists) -> DataSet:
+    """Objects of several data sets, each named ``<dataset>.<object>`` and read from ``<root>/<dataset>``.
+
+    Raises InputError for an object of no known data set, for two names of the same images, and as
+    ``open_dataset`` of each data set.
+    """
+    if lists is not None:
+        raise InputError(f"--manifest, --train-list, --test-list: '{MIXED}' reads each data set as it is")
+    if root is None or not root.is_dir():
+        raise InputError(
+            f"{MIXED}: give --data-root DIR (or set IUFBENCH_DATA): a folder with a folder for each data set"
+        )
+    chosen: dict[str, list[str]] = {}
+    for name in objects:
+        source, _, own = name.partition(".")
+        if not own or source not in card_paths("dataset"):
+            known = suggest(source, card_paths("dataset"))
+            raise InputError(f"{MIXED}: '{name}' is no <dataset>.<object> of a data set with a card{known}")
+        chosen.setdefault(source, []).append(own)
+    parts = {source: open_dataset(source, own, root / source) for source, own in chosen.items()}
+    first: dict[Path, str] = {}
+    for source, part in parts.items():
+        for sample in part.samples:
+            other = first.setdefault(sample.image.resolve(), source)
+            if other != source:
+                raise InputError(
+                    f"{MIXED}: {source} and {other} are the same images ({sample.image}): "
+                    "a data set cannot be mixed with itself"
+                )
+    samples = [
+        replace(s, object=f"{source}.{s.object}") for source, part in parts.items() for s in part.samples
+    ]
+    return DataSet(
+        name=MIXED + ("-synthetic" if any(p.synthetic for p in parts.values()) else ""),
+        root=root,
+        objects=tuple(objects),
+        samples=in_order(samples, objects),
+        has_masks=any(p.has_masks for p in parts.values()),
+        synthetic=any(p.synthetic for p in parts.values()),
+        notes=tuple(f"{source}: {note}" for source, p in parts.items() for note in p.notes),
+        noisy_training=any(p.noisy_training for p in parts.values()),
+    )
 
 
 def _read_lists(

@@ -65,6 +65,8 @@ class DataSet:
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     noisy_training: bool = False
     decoding: Decoding = AS_SHOWN
+    identity: str = ""
+    made_from: Path | None = None
 
     def is_masked(self, name: str) -> bool:
         """Whether the object has pixel annotation: every defective test image of it has a mask."""
@@ -96,8 +98,11 @@ class DataSet:
     def fingerprint(self) -> str:
         """sha256 over the sorted file list with sizes: names, splits, labels and byte counts.
 
-        Modification times stay out on purpose: the same data copied elsewhere is the same data.
+        Modification times stay out on purpose: the same data copied elsewhere is the same data. Of a data set
+        that was made from another one (``made_from``), over its ``identity``: what it was made from, and how.
         """
+        if self.identity:
+            return hashlib.sha256(self.identity.encode("utf-8", "surrogateescape")).hexdigest()
         lines = []
         for s in self.samples:
             mask = "+".join(map(self._name_and_size, s.mask_files))

@@ -115,6 +115,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
             joint=recipe.stream == "joint",
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
+            seed=plan.request.seed,
         )
     evaluation = ObjectEvaluation(object_tests(plan, dataset, built.tests), recipe.score)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)

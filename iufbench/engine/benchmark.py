@@ -246,7 +246,9 @@ def _load(
         inputs.use_cache(cache_folder(), dataset, progress)
     with progress.bar("reading images", total) as bar:
         joint = plan.recipe.stream == "joint"
-        return load_streams(dataset, plan.protocol, inputs, joint, bar.advance, ids_at_test)
+        return load_streams(
+            dataset, plan.protocol, inputs, joint, bar.advance, ids_at_test, plan.request.seed
+        )
 
 
 def _evaluator(loggers: Sequence[Any]) -> EvaluationPlugin:

@@ -157,7 +157,7 @@ def as_text(kind: str, name: str, content: dict[str, Any]) -> str:
 def describe_plan(plan: Plan) -> str:
     """The resolved run: data counts, parameters, estimated iterations, recipe. For ``--dry-run``."""
     counts = image_counts(plan)
-    train = [sum(counts[o]["train"] for o in group) for group in plan.experiences]
+    train = plan.train_counts
     steps = iterations(plan, train) if plan.learner.uses.gradients else [0] * len(train)
     lines = [f"run        {plan.id}", f"directory  {plan.path}", f"data       {plan.dataset.root}", ""]
     rows = [

@@ -6,13 +6,14 @@ import dataclasses
 import hashlib
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from iufbench.cards.datasets import DataSetCard, dataset_card, own_card
-from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
+from iufbench.cards.protocols import Protocol, find_protocol
 from iufbench.cards.registry import load_class
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import (
@@ -25,9 +26,10 @@ from iufbench.cards.strategies import (
     options_of,
     resolve,
 )
-from iufbench.data.datasets import known_objects, known_orders, open_requested, synthetic_root
+from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.reporting.record import run_id, run_path
+from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 
@@ -77,6 +79,16 @@ class Plan:
         schedule the card has."""
         return self.recipe.training(experience).epochs_of(experience) if self.learner.uses.gradients else 1
 
+    @property
+    def train_counts(self) -> list[int]:
+        """Training images of every experience."""
+        joint = self.recipe.stream == "joint"
+        return list(map(len, train_samples(self.dataset, self.protocol, joint, self.request.seed)))
+
+    def seen(self, number: int) -> int:
+        """How many of the protocol's objects have been trained on after experience ``number`` (from 0)."""
+        return len({name for group in self.experiences[: number + 1] for name in group})
+
 
 def prepare(request: Request, progress: bool = True) -> Plan:
     """Resolve and check a request. Raises InputError for every mistake a user can make in one.
@@ -94,11 +106,10 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
     check_results_folder(request.results)
-    root = request.data_root
-    orders = known_orders(dataset_name, root, request.lists, own) if request.order is not None else {}
-    listed = request.order if request.order is None else orders.get(request.order[0], request.order)
-    objects = known_objects(dataset_name, root, request.lists, listed, request.card, request.good_names)
-    protocol = resolve_protocol(request.protocol, objects, request.order, request.order_seed, orders)
+    protocol = requested_protocol(request)
+    if protocol.stream is not None and protocol.stream.kind == "drift":
+        # Each level is tested before it is trained on, too: that is what a drift is about.
+        request = dataclasses.replace(request, eval_unseen=True)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
         recipe = resolve(
@@ -114,10 +125,9 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     # The recipe is checked before data are made or read: a typing error must not cost a minute.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
     recipe_for(first_guess)
-    if request.synthetic:
-        root = synthetic_root(dataset_name, request.data_seed, progress=progress)
-    dataset = open_requested(request, dataset_name, protocol.objects, root)
+    dataset = requested_data(request, protocol, progress)
     _check_data(dataset, protocol)
+    train_samples(dataset, protocol, seed=request.seed)  # raises when a stream asks for more than there is
     if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)
     usual = "quick" if dataset.synthetic else (about.preset if about else "paper")
@@ -174,7 +184,7 @@ def _check_data(dataset: DataSet, protocol: Protocol) -> None:
 
 def _card_id(protocol: Protocol) -> str:
     """The id without the order: schedules belong to a protocol in whatever order its objects come."""
-    return protocol.id.partition("+")[0]
+    return protocol.id.partition("+")[0].partition("@")[0]
 
 
 def _overrides(request: Request) -> dict[str, Any]:
@@ -259,13 +269,10 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
     """Per object: how many training and test images the run uses."""
 
-    def count(name: str) -> dict[str, int]:
-        return {
-            "train": len(plan.dataset.training((name,))),
-            "test": len(plan.dataset.select("test", (name,))),
-        }
-
-    return {name: count(name) for name in plan.protocol.objects}
+    groups = train_samples(plan.dataset, plan.protocol, seed=plan.request.seed)
+    trained = Counter(sample.object for group in groups for sample in group)
+    tested = Counter(sample.object for sample in plan.dataset.select("test"))
+    return {name: {"train": trained[name], "test": tested[name]} for name in plan.protocol.objects}
 
 
 def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:

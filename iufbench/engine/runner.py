@@ -185,12 +185,12 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
 def _loop(work: Work) -> None:
     """Experiences from the start on: train, checkpoint, evaluate, record."""
     plan, parts, progress, start = work.plan, work.parts, work.progress, work.start
-    objects_seen, steps, all_objects = 0, len(plan.experiences), range(len(plan.protocol.objects))
+    steps, all_objects = len(plan.experiences), range(len(plan.protocol.objects))
     if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
         rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training")
         record_baseline(plan.path, rows.metrics)
-    for number, names in enumerate(plan.experiences):
-        objects_seen += len(names)
+    for number in range(steps):
+        objects_seen = plan.seen(number)
         label = f"experience {number + 1}/{steps}"
         if number >= start.trained:
             _train(work, number, label)
@@ -297,7 +297,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
             title=title,
             synthetic=dataset.synthetic,
             fingerprint=dataset.fingerprint(),
-            root=str(dataset.root.absolute()),
+            root=str((dataset.made_from or dataset.root).absolute()),
             has_masks=dataset.has_masks,
             notes=list(dataset.notes),
             decoding=dataset.decoding.as_dict(),
@@ -313,6 +313,7 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
             order=protocol.order,
             experiences=[list(e) for e in plan.experiences],
             version=protocol.version,
+            stream=protocol.stream.settings if protocol.stream else None,
         ),
         strategy=StrategyRecord(
             name=plan.card.name,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.reporting.collect import collect
+from iufbench.reporting.measured import introduction
 from iufbench.reporting.store import LEVELS, Run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.support.errors import InputError
@@ -84,7 +85,7 @@ def export(
 def tidy_rows(run: Run) -> list[tuple[Any, ...]]:
     """One row for every value of a run, with all that identifies it; columns as in ``COLUMNS``."""
     info = run.record
-    introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
+    introduced = introduction(run.experiences)
     shared = (
         run.id,
         info.dataset.name,
@@ -123,6 +124,8 @@ def pyclad(run: Run) -> dict[str, Any]:
     """
     info = run.record
     order = ["+".join(objects) for objects in run.experiences]
+    if len(set(order)) < len(order):  # an object that is trained on again
+        order = [f"{name} ({t})" for t, name in enumerate(order)]
     result: dict[str, Any] = {
         "dataset": {"name": info.dataset.name, "train_concepts_no": len(order)},
         "strategy": {

@@ -10,9 +10,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from iufbench.cards.protocols import find_protocol
 from iufbench.cards.request import Request
-from iufbench.data.datasets import open_requested, synthetic_root
+from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.reporting.store import Run
 from iufbench.support.errors import RunError
@@ -64,11 +63,7 @@ def images_of(run: Run) -> DataSet:
     if not run.record.request:
         raise RunError(f"{run.path}: run.json does not say where its images lie; run it anew")
     request = Request.from_dict(run.record.request)
-    name, _ = find_protocol(request.protocol)
-    root = request.data_root
-    if request.synthetic:
-        root = synthetic_root(name, request.data_seed, progress=False)
-    dataset = open_requested(request, name, run.objects, root)
+    dataset = requested_data(request, requested_protocol(request), progress=False)
     if dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from other data than {dataset.root} holds now")
     bits = run.record.dataset.decoding.get("bits", dataset.decoding.bits)

@@ -24,6 +24,19 @@ MAX_VALUES = 4_000_000  # of all matrices of a run
 MAX_SCORES = 1_000_000
 
 
+def introduction(experiences: Sequence[Sequence[str]]) -> dict[str, int]:
+    """Object -> the first experience that trains on it, in this order; later ones may do so again.
+
+    >>> introduction([["b"], ["a"], ["b"]])
+    {'b': 0, 'a': 1}
+    """
+    found: dict[str, int] = {}
+    for number, objects in enumerate(experiences):
+        for name in objects:
+            found.setdefault(name, number)
+    return found
+
+
 @dataclass(frozen=True, eq=False)
 class Measured:
     """The rows of ``metrics.csv``. Row i holds ``values[i]`` of ``keys[key[i]]``, a level and a metric, of
@@ -38,12 +51,12 @@ class Measured:
 
     @cached_property
     def objects(self) -> tuple[str, ...]:
-        return tuple(obj for group in self.experiences for obj in group)
+        return tuple(introduction(self.experiences))
 
     @cached_property
     def introduced(self) -> np.ndarray:
         """int [O]: the experience each object was first trained in."""
-        return np.repeat(np.arange(len(self.experiences)), [len(group) for group in self.experiences])
+        return np.array(list(introduction(self.experiences).values()), dtype=int)
 
     def matrix(self, level: str, metric: str) -> np.ndarray:
         """float64 [T, O], NaN where nothing was measured."""
@@ -75,7 +88,7 @@ def no_metrics(experiences: Sequence[Sequence[str]]) -> Measured:
 
 def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
     """``metrics.csv`` of a protocol with these experiences. RunError naming the row that is wrong."""
-    objects = {obj: (i, t) for i, (obj, t) in enumerate((o, t) for t, e in enumerate(experiences) for o in e)}
+    objects = {obj: (i, t) for i, (obj, t) in enumerate(introduction(experiences).items())}
     keys: dict[tuple[str, str], int] = {}
     steps, width = len(experiences), len(objects)
     key, experience, column, values = array("i"), array("i"), array("i"), array("d")

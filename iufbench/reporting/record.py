@@ -89,13 +89,15 @@ class DatasetRecord:
 
 @dataclass
 class ProtocolRecord:
-    """``experiences``: the objects of each experience, in the order in which they were trained."""
+    """``experiences``: the objects of each experience, in the order in which they were trained. ``stream``:
+    settings of what else happened to the images; only then an object can be in several experiences."""
 
     id: str
     experiences: list[list[str]]
     title: str | None = None
     order: str | None = None
     version: int | None = None
+    stream: dict[str, Any] | None = None
 
     @property
     def label(self) -> str:
@@ -257,8 +259,8 @@ def _check(record: RunRecord, where: Path | str) -> None:
             f"{where}: the protocol has {len(experiences):,} experiences and {sum(map(len, experiences)):,} "
             f"objects; the limits are {MAX_EXPERIENCES:,} and {MAX_OBJECTS:,}"
         )
-    objects = [obj for experience in experiences for obj in experience]
-    if len(set(objects)) < len(objects):
+    once = experiences if record.protocol.stream else [[obj for e in experiences for obj in e]]
+    if any(len(set(objects)) < len(objects) for objects in once):
         raise RunError(f"{where}: protocol.experiences must name every object once")
     try:
         expected = run_id(

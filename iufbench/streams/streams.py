@@ -26,6 +26,7 @@ from avalanche.benchmarks.utils.data_attribute import DataAttribute
 from iufbench.cards.protocols import Protocol
 from iufbench.data.resident import Inputs, ResidentData
 from iufbench.data.samples import DataSet, Sample
+from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError, RunError
 
 HASHED_BYTES = 2**16
@@ -69,12 +70,6 @@ class Streams:
     tests: list[list[Sample]]
 
 
-def train_samples(dataset: DataSet, protocol: Protocol, joint: bool = False) -> list[list[Sample]]:
-    """The training images of every experience; with ``joint``, all objects in one experience."""
-    groups = [protocol.objects] if joint else protocol.experiences
-    return [[s for o in group for s in dataset.training((o,))] for group in groups]
-
-
 def test_samples(dataset: DataSet, protocol: Protocol, from_files: bool = True) -> list[list[Sample]]:
     """The test images of every object, in the order in which the protocol introduces them.
 
@@ -112,18 +107,21 @@ def load_streams(
     joint: bool = False,
     advance: Any = None,
     object_id_at_test: bool = False,
+    seed: int = 0,
 ) -> Loaded:
     """Decode and encode everything once.
 
-    Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``.
+    Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``. ``seed`` is the
+    run's: some streams draw by it which images come first.
     Raises InputError naming the file when an image is unreadable.
     """
-    ids = {name: number for number, name in enumerate(protocol.objects)}
+    products = {name: number for number, name in enumerate(protocol.products)}
+    ids = {name: products[protocol.product_of(name)] for name in protocol.objects}
 
     def resident(samples: Sequence[Sample]) -> ResidentData:
         return inputs.load(samples, [ids[s.object] for s in samples], advance)
 
-    train = [resident(group) for group in train_samples(dataset, protocol, joint)]
+    train = [resident(group) for group in train_samples(dataset, protocol, joint, seed)]
     tests = test_samples(dataset, protocol, inputs.from_files)
     test = [resident(group) for group in tests]
     if not object_id_at_test:
@@ -138,9 +136,10 @@ def build_streams(
     joint: bool = False,
     advance: Any = None,
     object_id_at_test: bool = False,
+    seed: int = 0,
 ) -> Streams:
     """What ``load_streams`` gives, as sealed Avalanche experiences."""
-    loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test)
+    loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed)
     test = [_stream("test", [data])[0] for data in loaded.test]
     return Streams(_stream("train", loaded.train), test, loaded.tests)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import Resources
-from iufbench.engine.plan import Plan, image_counts, prepare
+from iufbench.engine.plan import Plan, prepare
 from iufbench.reporting.record import INFO, read_record
 from iufbench.support.errors import InputError, RunError
 from iufbench.sweeps.grid import report_all
@@ -142,10 +142,7 @@ def state_of(plan: Plan) -> str:
 
 def trained_images(plan: Plan) -> int:
     """Images that the training of all experiences shows, epochs counted; one epoch without gradients."""
-    counts, total = image_counts(plan), 0
-    for number, objects in enumerate(plan.experiences):
-        total += plan.epochs(number) * sum(counts[name]["train"] for name in objects)
-    return total
+    return sum(plan.epochs(number) * images for number, images in enumerate(plan.train_counts))
 
 
 def base_key(plan: Plan) -> str:
@@ -164,6 +161,7 @@ def base_key(plan: Plan) -> str:
         plan.dataset.name,
         plan.dataset.fingerprint(),
         plan.experiences[0],
+        plan.protocol.id if plan.protocol.stream else "",
         request.seed,
         request.device,
         request.threads,

@@ -109,10 +109,10 @@ def evaluate_run(
     if weights != parts.backbone.weights_sha256:
         raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")
     scores = run.scores()
-    differences, seen = [], 0
+    differences = []
     names = plan.protocol.objects
-    for number, group in enumerate(plan.experiences):
-        seen += len(group)
+    for number in range(steps):
+        seen = plan.seen(number)
         load_checkpoint(path, number, parts.strategy)
         if save_maps:
             parts.evaluation.on_maps = partial(_save, path, number)

@@ -35,8 +35,12 @@ def _note(groups: Sequence[Group], beside: bool) -> str:
 
 
 def run_curves(group: Group, level: str) -> tuple[np.ndarray, np.ndarray]:
-    """Number of objects [T] and c_t in percent [n, T], the mean AUROC of the objects seen, one row a seed."""
-    counts = np.cumsum([len(experience) for experience in group.runs[0].experiences])
+    """Number of objects [T] (of experiences where objects come again) and c_t in percent [n, T], the mean
+    AUROC of the objects seen, one row a seed."""
+    first = group.runs[0].matrix("image").introduced
+    counts = np.array([(first <= t).sum() for t in range(len(group.runs[0].experiences))])
+    if (np.diff(counts) == 0).any():  # objects come again: the experiences themselves are the axis
+        counts = np.arange(1, len(counts) + 1)
     curves = []
     for run in group.runs:
         if "auroc" in run.names(level):

@@ -1,0 +1,136 @@
+"""Streams: what happens to the images of a protocol besides that objects arrive.
+
+A run names one as ``<protocol>@<stream>`` or, where a single object is enough, ``<dataset>@<stream>``:
+
+    mvtec_10_1x5@few_shot_4        new objects come with 4 images each
+    mvtec_10_1x5@contaminated_10   10 % of the training images of every object are defective
+    mvtec_3_3x4@recurring          the base objects come back at the end, with other images
+    mvtec@bottle_50_50x4           50 images of bottle, then four times 50 more (``growing``)
+    mvtec@drift_blur               the images of one object change step by step
+
+A stream is a card (``benchmarks/streams``, or a file of one's own). A number after its name replaces the
+value of the key that the card calls its ``parameter``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from iufbench.cards.registry import card_paths
+from iufbench.cards.strategies import read_yaml
+from iufbench.support.errors import InputError
+from iufbench.support.fields import build, number, suggest
+
+GROWING = re.compile(r"(?P<object>.+)_(?P<base>[1-9]\d*)_(?P<step>[1-9]\d*)x(?P<steps>[1-9]\d*)")
+ONE_OBJECT = ("growing", "drift")
+SEPARATOR = "@"
+
+# transform -> (names of a level's values, lowest, highest) as a level on a drift card is written.
+LEVELS: dict[str, tuple[tuple[str, float, float], ...]] = {
+    "color": (("from", 0.0, 0.5), ("to", 0.0, 0.5)),
+    "blur": (("kernel", 1, 31), ("sigma", 0.1, 10.0)),
+    "geometry": (("degrees", 0, 180), ("translate", 0, 35), ("scale", 0.0, 0.25), ("shear", 0, 45)),
+    "lighting": (("brightness", 0.1, 4.0),),
+    "noise": (("sigma", 0.0, 0.5),),
+    "jpeg": (("quality", 1, 100),),
+}
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream card. Which keys count depends on ``kind``:
+
+    ``growing``: ``base`` images of one object, then ``steps`` times ``step`` more (the last: what is left).
+    ``few_shot``: objects after the base experience come with ``images`` training images each.
+    ``contaminated``: ``percent`` of every object's training images are defective ones from its test set.
+    ``recurring``: at the end, the first ``returns`` experiences come again; an object's images are divided
+    among its visits.
+    ``drift``: one object; after a step without a change, one step for each of ``levels`` of ``transform``.
+    """
+
+    id: str
+    kind: Literal["growing", "few_shot", "contaminated", "recurring", "drift"]
+    title: str = ""
+    source: str = ""
+    version: int = 1
+    parameter: str = ""
+    base: int = number(50, at_least=1)
+    step: int = number(50, at_least=1)
+    steps: int = number(4, at_least=1)
+    images: int = number(4, at_least=1)
+    percent: float = number(10.0, above=0, at_most=50)
+    returns: int = number(1, at_least=1)
+    transform: Literal["color", "blur", "geometry", "lighting", "noise", "jpeg"] | None = None
+    levels: tuple[tuple[float, ...], ...] = ()
+    object: str = ""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides about images, for records and fingerprints: all but words."""
+        words = ("title", "source", "parameter")
+        return {key: value for key, value in asdict(self).items() if key not in words}
+
+
+def stream_cards() -> dict[str, Path]:
+    """Every stream that has a card, by id."""
+    return card_paths("stream")
+
+
+def find_stream(name: str) -> Stream:
+    """The stream of a card's id, of an id and a number, of ``<object>_<X>_<Y>x<N>``, or of a file.
+
+    Raises InputError, with suggestions, for a name that is none of these, and for a bad card.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _read(Path(name))
+    cards = stream_cards()
+    if name in cards:
+        return _read(cards[name])
+    stem, _, value = name.rpartition("_")
+    if stem in cards and re.fullmatch(r"\d+(\.\d+)?", value):
+        card = _read(cards[stem])
+        if not card.parameter:
+            raise InputError(f"stream '{name}': {stem} has no parameter that a number could be")
+        content = {**read_yaml(cards[stem]), "id": name, card.parameter: _number(value)}
+        return _checked(build(Stream, content, f"stream '{name}'"), f"stream '{name}'")
+    match = GROWING.fullmatch(name)
+    if match is not None:
+        sizes = {key: int(match[key]) for key in ("base", "step", "steps")}
+        content = {**read_yaml(cards["growing"]), **sizes, "id": name, "object": match["object"]}
+        return _checked(build(Stream, content, f"stream '{name}'"), f"stream '{name}'")
+    raise InputError(
+        f"unknown stream '{name}'{suggest(name, cards)} (known: {', '.join(cards)}, <object>_<X>_<Y>x<N>)"
+    )
+
+
+def _number(text: str) -> int | float:
+    return float(text) if "." in text else int(text)
+
+
+def _read(path: Path) -> Stream:
+    return _checked(build(Stream, read_yaml(path), str(path)), str(path))
+
+
+def _checked(stream: Stream, where: str) -> Stream:
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", stream.id):
+        raise InputError(f"{where}: id is {stream.id!r}, must be letters, digits, '_', '-' and '.'")
+    if stream.kind != "drift":
+        return stream
+    if stream.transform is None or not stream.levels:
+        raise InputError(f"{where}: a drift needs the keys transform ({', '.join(LEVELS)}) and levels")
+    fields = LEVELS[stream.transform]
+    for place, level in enumerate(stream.levels):
+        if len(level) != len(fields):
+            names = ", ".join(name for name, _, _ in fields)
+            raise InputError(f"{where}: levels[{place}] must be [{names}], not {list(level)}")
+        for value, (name, lowest, highest) in zip(level, fields):
+            if not lowest <= value <= highest:
+                raise InputError(
+                    f"{where}: levels[{place}]: {name} is {value:g}, must be from {lowest:g} to {highest:g}"
+                )
+    if stream.transform == "blur" and any(level[0] % 2 == 0 for level in stream.levels):
+        raise InputError(f"{where}: the kernel of a blur must be an odd number of pixels")
+    return stream

@@ -1,0 +1,227 @@
+"""Data sets that a stream changes: defective images moved into training, images that drift."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from iufbench.cards.streams import Stream
+from iufbench.data.images import read_image
+from iufbench.data.masks import read_mask
+from iufbench.data.readers.reading import hashed_order
+from iufbench.data.samples import DataSet, Sample
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.folders import cache_folder
+
+VERSION = 1  # rises when a drift gives other pixels
+STRETCH = 224  # translations on a card are pixels of an image of this size
+
+
+def contaminated(dataset: DataSet, stream: Stream) -> DataSet:
+    """Defective images of every object moved from its test set into training, where they count as normal.
+
+    As many as make up ``stream.percent`` of the object's training images; which, a hash of their names
+    decides, alike for all seeds, so that the test set is the same. Defective images that the data set itself
+    has in training are taken first, and the others of them are left out.
+
+    Raises InputError when an object has too few defective images: at least one must stay in the test set.
+    """
+    moved: dict[Path, Sample] = {}
+    unused: set[Path] = set()
+    counts = []
+    for name in dataset.objects:
+        normal = [s for s in dataset.select("train", (name,)) if s.label == 0]
+        own = [s for s in dataset.select("train", (name,)) if s.label == 1]
+        tested = [s for s in dataset.select("test", (name,)) if s.label == 1]
+        wanted = max(1, round(len(normal) * stream.percent / (100 - stream.percent)))
+        if wanted > len(own) + len(tested) - 1:
+            raise InputError(
+                f"stream '{stream.id}': {stream.percent:g} % of the training images of {name} are {wanted} "
+                f"defective ones; it has {len(own) + len(tested)}, and one must stay in the test set"
+            )
+        ordered = [*_by_hash(own, dataset, stream), *_by_hash(tested, dataset, stream)]
+        moved |= {s.image: replace(s, split="train") for s in ordered[:wanted]}
+        unused |= {s.image for s in own if s.image not in moved}
+        counts.append(f"{name} {wanted} of {len(normal) + wanted}")
+    samples = tuple(moved.get(s.image, s) for s in dataset.samples if s.image not in unused)
+    note = f"contaminated training, defective images: {', '.join(counts)}"
+    return replace(dataset, samples=samples, noisy_training=True, notes=(*dataset.notes, note))
+
+
+def _by_hash(samples: Sequence[Sample], dataset: DataSet, stream: Stream) -> list[Sample]:
+    names = {s.image.relative_to(dataset.root).as_posix(): s for s in samples}
+    return [names[name] for name in hashed_order(names, "contaminated: ")]
+
+
+def column(name: str, level: int) -> str:
+    """The name of an object's images at a level of a drift; 0 is unchanged."""
+    return f"{name}@{level}"
+
+
+def drifted(dataset: DataSet, name: str, stream: Stream) -> DataSet:
+    """Object ``name`` at every level of a drift, each level as an object of its own, written to the cache.
+
+    Level 0 has the images as they are. Every image is changed alone, by a generator of its own; where a
+    change moves pixels, its mask moves with it. Images are PNG files below the cache folder, written once.
+
+    Raises InputError as ``read_image`` and ``read_mask``, RunError when the disk refuses.
+    """
+    identity = json.dumps([VERSION, dataset.fingerprint(), name, stream.settings], sort_keys=True)
+    root = cache_folder() / "streams" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    source = [s for s in dataset.samples if s.object == name]
+    levels = range(len(stream.levels) + 1)
+    if not root.is_dir():
+        _write(source, dataset, root, stream)
+    samples = [
+        replace(
+            s, object=column(name, k), image=root / _place(s, dataset, k), more_masks=(),
+            mask=None if s.mask is None else root / _place(s, dataset, k, "mask"),
+        )
+        for k in levels
+        for s in source
+    ]  # fmt: skip
+    return replace(
+        dataset,
+        root=root,
+        objects=tuple(column(name, k) for k in levels),
+        samples=tuple(samples),
+        orders={},
+        identity=identity,
+        made_from=dataset.root,
+    )
+
+
+def _place(sample: Sample, dataset: DataSet, level: int, kind: str = "image") -> str:
+    name = sample.image.relative_to(dataset.root).with_suffix("").as_posix()
+    return f"{level}/{kind}/{name}{sample.image.suffix[1:]}.png"
+
+
+def _write(source: Sequence[Sample], dataset: DataSet, root: Path, stream: Stream) -> None:
+    """All levels of all images, below a temporary folder that is renamed to ``root`` when complete."""
+    try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".making-"))
+        try:
+            for sample in source:
+                pixels = read_image(sample.image, dataset.decoding)
+                mask = (
+                    None
+                    if sample.mask is None
+                    else read_mask(sample, dataset.decoding).astype(np.uint8) * 255
+                )
+                for level in range(len(stream.levels) + 1):
+                    seed = f"{stream.id} {level} {sample.image.relative_to(dataset.root).as_posix()}"
+                    image, moved = change(pixels, mask, stream, level, seed)
+                    _save(image, temporary / _place(sample, dataset, level))
+                    if moved is not None:
+                        _save(moved, temporary / _place(sample, dataset, level, "mask"))
+            os.rename(temporary, root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if not root.is_dir():  # another run may have made the same one meanwhile
+            raise RunError(f"cannot write {root}: {error.strerror or error}") from error
+
+
+def _save(pixels: NDArray[np.uint8], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, compress_level=1)
+
+
+def change(
+    pixels: NDArray[np.uint8], mask: NDArray[np.uint8] | None, stream: Stream, level: int, seed: str
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+    """An image uint8 [H, W, 3] and its mask [H, W] at a level of a drift; level 0 returns them as they are.
+
+    ``seed`` is any text: it draws what a level leaves open (a factor within its window, a direction). An
+    image whose defect a geometric change would move out of sight stays as it is.
+    """
+    if level == 0:
+        return pixels, mask
+    import torch
+
+    digest = hashlib.sha256(seed.encode("utf-8", "surrogateescape")).digest()
+    draw = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    values = stream.levels[level - 1]
+    if stream.transform == "geometry":
+        previous = stream.levels[level - 2] if level > 1 else (0.0,) * 4
+        move = _move(values, previous, draw, min(pixels.shape[:2]))
+        moved = None if mask is None else move(torch.from_numpy(mask.copy())[None], False)[0].numpy()
+        if moved is not None and not moved.any():
+            return pixels, mask
+        return move(image, True).permute(1, 2, 0).numpy(), moved
+    changed = _TRANSFORMS[str(stream.transform)](image, values, draw)
+    return changed.permute(1, 2, 0).contiguous().numpy(), mask
+
+
+def _color(image: Any, values: Sequence[float], draw: np.random.Generator) -> Any:
+    from torchvision.transforms.v2 import functional as F
+
+    factor = 1 + draw.choice((-1, 1)) * draw.uniform(values[0], values[1])
+    return F.adjust_saturation(F.adjust_contrast(F.adjust_brightness(image, factor), factor), factor)
+
+
+def _blur(image: Any, values: Sequence[float], draw: np.random.Generator) -> Any:
+    from torchvision.transforms.v2 import functional as F
+
+    return F.gaussian_blur(image, [int(values[0])] * 2, [float(values[1])] * 2)
+
+
+def _lighting(image: Any, values: Sequence[float], draw: np.random.Generator) -> Any:
+    from torchvision.transforms.v2 import functional as F
+
+    return F.adjust_brightness(image, float(values[0]))
+
+
+def _noise(image: Any, values: Sequence[float], draw: np.random.Generator) -> Any:
+    import torch
+
+    noise = torch.from_numpy(draw.normal(0.0, 255 * values[0], tuple(image.shape)).astype(np.float32))
+    return (image + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def _jpeg(image: Any, values: Sequence[float], draw: np.random.Generator) -> Any:
+    from torchvision.transforms.v2 import functional as F
+
+    return F.jpeg(image, int(values[0]))
+
+
+_TRANSFORMS: dict[str, Callable[[Any, Sequence[float], np.random.Generator], Any]] = {
+    "color": _color,
+    "blur": _blur,
+    "lighting": _lighting,
+    "noise": _noise,
+    "jpeg": _jpeg,
+}
+
+
+def _move(
+    values: Sequence[float], previous: Sequence[float], draw: np.random.Generator, side: int
+) -> Callable[[Any, bool], Any]:
+    """An affine map whose amounts are drawn between the previous level's and this one's, in any direction."""
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
+    def amount(index: int) -> float:
+        return float(draw.choice((-1, 1)) * draw.uniform(previous[index], values[index]))
+
+    angle, scale, shear = amount(0), 1 + amount(2), amount(3)
+    shift = [amount(1) * side / STRETCH, amount(1) * side / STRETCH]
+
+    def move(image: Any, smooth: bool) -> Any:
+        mode = InterpolationMode.BILINEAR if smooth else InterpolationMode.NEAREST
+        return F.affine(image, angle, shift, scale, [shear], interpolation=mode)
+
+    return move

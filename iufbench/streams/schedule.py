@@ -1,0 +1,81 @@
+"""Which images each experience of a protocol trains on, and which are tested. Without torch.
+
+A row of the matrix of results is the state after an experience, a column a set of test images:
+
+    stream         row t                                  column
+    none           after experience t's objects           an object
+    few_shot       the same, with few images              an object
+    contaminated   the same, with defective images        an object, without the images moved to training
+    recurring      after experience t; objects come back  an object; introduced at its first visit
+    growing        after t+1 portions of one object       that object
+    drift          after training on level t              the object's test images at a level; those of later
+                                                          levels are tested before they are trained on
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+
+from iufbench.cards.protocols import Protocol
+from iufbench.data.samples import DataSet, Sample
+from iufbench.support.errors import InputError
+
+
+def train_samples(
+    dataset: DataSet, protocol: Protocol, joint: bool = False, seed: int = 0
+) -> list[list[Sample]]:
+    """The training images of every experience; with ``joint``, all that the stream shows in one.
+
+    ``seed`` decides which images a growing, few-shot or recurring stream gives first. Raises InputError when
+    there are too few images.
+    """
+    stream, groups = protocol.stream, protocol.experiences
+    if stream is None or stream.kind in ("contaminated", "drift"):
+        groups = (protocol.objects,) if joint else groups
+        return [[s for o in group for s in dataset.training((o,))] for group in groups]
+    shares = {o: _shares(dataset, protocol, o, seed) for o in protocol.objects}
+    visits: Counter[str] = Counter()
+    experiences = []
+    for group in groups:
+        experiences.append([s for o in group for s in shares[o][visits[o]]])
+        visits.update(group)
+    return [[s for group in experiences for s in group]] if joint else experiences
+
+
+def _shares(dataset: DataSet, protocol: Protocol, name: str, seed: int) -> list[list[Sample]]:
+    """The training images of one object for each of its visits."""
+    stream = protocol.stream
+    assert stream is not None
+    samples = dataset.training((name,))
+    visits = sum(name in group for group in protocol.experiences)
+    if stream.kind == "few_shot":
+        if name in protocol.experiences[0]:
+            return [samples]
+        sizes = [stream.images]
+    elif stream.kind == "recurring":
+        sizes = [len(samples) // visits + (k < len(samples) % visits) for k in range(visits)]
+    else:
+        sizes = [stream.base, *[stream.step] * stream.steps]
+        sizes[-1] = min(sizes[-1], len(samples) - sum(sizes[:-1]))
+    if min(sizes) < 1 or sum(sizes) > len(samples):
+        raise InputError(
+            f"stream '{stream.id}': {name} has {len(samples)} training images, too few for "
+            f"{'+'.join(str(max(size, 1)) for size in sizes)}"
+        )
+    ordered, start, result = _shuffled(samples, dataset, seed), 0, []
+    for size in sizes:
+        result.append(ordered[start : start + size])
+        start += size
+    return result
+
+
+def _shuffled(samples: Sequence[Sample], dataset: DataSet, seed: int) -> list[Sample]:
+    """In the order of a hash of seed and file name: the same for every strategy."""
+
+    def key(sample: Sample) -> bytes:
+        name = sample.image.relative_to(dataset.root).as_posix()
+        return hashlib.sha256(f"stream {seed}: {name}".encode("utf-8", "surrogateescape")).digest()
+
+    return sorted(samples, key=key)
