@@ -1,0 +1,295 @@
+"""Streams: what they train on and test, what their cards refuse, and that they run to a complete matrix."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+from PIL import Image
+from tiny import tiny_run
+from torchvision.transforms.v2 import functional as F
+
+from iufbench.cards.protocols import find_protocol, resolve_protocol
+from iufbench.cards.request import Request
+from iufbench.cards.streams import LEVELS, find_stream, stream_cards
+from iufbench.data.changes import change, contaminated, drifted
+from iufbench.data.datasets import open_dataset
+from iufbench.data.requested import requested_data, requested_protocol
+from iufbench.data.samples import DataSet
+from iufbench.reporting.collect import collect
+from iufbench.reporting.figures.build import write_run_figures
+from iufbench.streams.schedule import train_samples
+from iufbench.support.errors import InputError
+from iufbench.support.progress import Progress
+from iufbench.trust.verify import verify_run
+
+OBJECTS = ("bolt", "nut", "pin")
+SETTINGS = ("base.epochs=1", "increment.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("parts")
+    trees.mvtec(folder, OBJECTS)
+    for name in OBJECTS:
+        for k in range(3, 9):
+            trees.put(folder / name / "train" / "good" / f"{k:03d}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(root: Path) -> DataSet:
+    return open_dataset("parts", None, root)
+
+
+def images(dataset: DataSet, name: str, seed: int = 0, **options) -> list[list[str]]:
+    protocol = resolve_protocol(name, OBJECTS, **options)
+    groups = train_samples(dataset, protocol, seed=seed)
+    return [[f"{s.object}/{s.image.name}" for s in group] for group in groups]
+
+
+def error_of(call) -> str:
+    with pytest.raises(InputError) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# What is trained
+
+
+def test_growing_gives_every_image_once_and_the_last_portion_what_is_left(dataset):
+    groups = images(dataset, "parts@bolt_4_2x3")
+    assert [len(g) for g in groups] == [4, 2, 2, 1]
+    assert sorted(chain.from_iterable(groups)) == [f"bolt/{k:03d}.png" for k in range(9)]
+    assert groups != images(dataset, "parts@bolt_4_2x3", seed=1)
+    protocol = resolve_protocol("parts@bolt_4_2x3", OBJECTS)
+    assert protocol.objects == ("bolt",) and protocol.introduced == (0,) and protocol.seen(3) == 1
+    assert resolve_protocol("parts@growing", OBJECTS, order=["nut"]).experiences == (("nut",),) * 5
+
+
+def test_few_shot_leaves_the_base_whole(dataset):
+    groups = images(dataset, "parts_1_1x2@few_shot_2")
+    assert [len(g) for g in groups] == [9, 2, 2]
+    smaller = images(dataset, "parts_1_1x2@few_shot_1")
+    assert set(smaller[1]) < set(groups[1])  # more images are the fewer ones and others
+    assert set(groups[1]) != set(images(dataset, "parts_1_1x2@few_shot_2", seed=3)[1])
+
+
+def test_recurring_objects_bring_other_images(dataset):
+    groups = images(dataset, "parts_1_1x2@recurring")
+    assert [len(g) for g in groups] == [5, 9, 9, 4]
+    assert sorted(groups[0] + groups[3]) == [f"bolt/{k:03d}.png" for k in range(9)]
+    protocol = resolve_protocol("parts_1_1x2@recurring_2", OBJECTS)
+    assert protocol.experiences == (("bolt",), ("nut",), ("pin",), ("bolt",), ("nut",))
+    assert protocol.objects == OBJECTS and protocol.introduced == (0, 1, 2)
+    assert [protocol.seen(t) for t in range(5)] == [1, 2, 3, 3, 3]
+
+
+def test_joint_training_sees_what_the_stream_shows(dataset):
+    protocol = resolve_protocol("parts_1_1x2@few_shot_2", OBJECTS)
+    (all_at_once,) = train_samples(dataset, protocol, joint=True)
+    assert len(all_at_once) == 13
+
+
+def test_contaminated_images_leave_the_test_set(dataset):
+    stream = find_stream("contaminated_10")
+    changed = contaminated(dataset, stream)
+    assert changed.counts()["bolt"] == {"train": 9, "train_defective": 1, "test_good": 2, "test_defective": 1}
+    assert len(changed.training(("bolt",))) == 10 and changed.noisy_training
+    moved = [s.image for s in changed.samples if s.split == "train" and s.label == 1]
+    assert not {s.image for s in changed.select("test")} & set(moved)
+    assert "bolt 1 of 10" in changed.notes[-1] and changed.fingerprint() != dataset.fingerprint()
+
+
+def test_orders_and_streams_share_an_id():
+    protocol = resolve_protocol("parts_1_1x2@few_shot_2", OBJECTS, order=["pin", "nut", "bolt"])
+    assert protocol.id == "parts_1_1x2@few_shot_2+pin-nut-bolt"
+    assert find_protocol("mvtec_1x15@recurring")[0] == "mvtec"
+
+
+# Drift
+
+
+def test_a_drift_changes_one_object_level_by_level(dataset, cache):
+    stream = find_stream("drift_lighting")
+    made = drifted(dataset, "bolt", stream)
+    assert made.objects == tuple(f"bolt@{k}" for k in range(5))
+    assert made.counts()["bolt@3"] == {"train": 9, "test_good": 2, "test_defective": 2}
+
+    def mean(level: int) -> float:
+        return float(np.mean([np.asarray(Image.open(s.image)).mean() for s in made.select("train", [level])]))
+
+    means = [mean(name) for name in made.objects]
+    original = [np.asarray(Image.open(s.image)).mean() for s in dataset.select("train", ["bolt"])]
+    assert means[0] == pytest.approx(np.mean(original), abs=1e-9)
+    assert means == sorted(means, reverse=True) and means[4] / means[0] == pytest.approx(0.4, abs=0.02)
+    again = drifted(dataset, "bolt", stream)  # from the cache: nothing is written again
+    assert again == made and made.root.is_relative_to(cache) and made.made_from == dataset.root
+    assert made.fingerprint() == again.fingerprint() != dataset.fingerprint()
+
+
+@pytest.mark.parametrize("name", [n for n in stream_cards() if n.startswith("drift")])
+def test_every_drift_is_stronger_at_its_end_and_depends_on_nothing_but_its_seed(name):
+    stream = find_stream(name)
+    rng = np.random.default_rng(0)
+    pixels = np.repeat(np.repeat(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8), 4, 0), 4, 1)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[24:40, 24:40] = 255
+
+    last = len(stream.levels)
+
+    def distance(level: int) -> float:
+        image, moved = change(pixels, mask, stream, level, "seed")
+        assert image.shape == pixels.shape and image.dtype == np.uint8
+        if stream.transform != "geometry" or level == last:  # a pixel's fraction may move no mask
+            assert (moved != mask).any() == (stream.transform == "geometry")
+        return float(np.abs(image.astype(float) - pixels).mean())
+
+    assert change(pixels, mask, stream, 0, "seed")[0] is pixels
+    assert distance(last) > distance(1)
+    np.testing.assert_array_equal(*(change(pixels, mask, stream, 2, "a")[0] for _ in range(2)))
+
+
+def test_jpeg_and_blur_are_torchvisions():
+    pixels = np.random.default_rng(1).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    import torch
+
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    found = change(pixels, None, find_stream("drift_jpeg"), 4, "x")[0]
+    np.testing.assert_array_equal(found, F.jpeg(image, 10).permute(1, 2, 0).numpy())
+    found = change(pixels, None, find_stream("drift_blur"), 3, "x")[0]
+    np.testing.assert_array_equal(found, F.gaussian_blur(image, [5, 5], [1.5, 1.5]).permute(1, 2, 0).numpy())
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("strategy", ["patchcore", "uniad"])
+@pytest.mark.parametrize(
+    ("name", "experiences", "columns"),
+    [
+        ("parts@bolt_4_2x2", 3, 1),
+        ("parts_1_1@few_shot_2", 2, 2),
+        ("parts_1_1@recurring", 3, 2),
+        ("parts_1_1@contaminated", 2, 2),
+        ("parts@drift_noise", 5, 5),
+    ],
+)
+def test_a_stream_runs_to_a_complete_matrix(root, tmp_path, name, experiences, columns, strategy):
+    run = tiny_run(strategy, root, tmp_path, SETTINGS, protocol=name, preset="quick")
+    matrix = run.matrix("image")
+    assert matrix.values.shape == (experiences, columns) and matrix.complete
+    if name.startswith("parts@drift"):
+        assert not np.isnan(matrix.values).any()  # levels are tested before they are trained on, too
+    assert run.record.protocol.stream["id"] == name.partition("@")[2]
+    assert run.record.summary["image"]["acc"] == pytest.approx(np.nanmean(
+        [np.mean(row[matrix.introduced <= t]) for t, row in enumerate(matrix.values)]
+    ))  # fmt: skip
+    if strategy == "patchcore":
+        assert write_run_figures(run.path) and collect(tmp_path).runs[0].id == run.id
+        assert verify_run(run.path, Progress(-1)).differences == []
+
+
+@pytest.mark.parametrize("name", ["kolektorsdd", "kolektorsdd2", "mtd", "vad"])
+@pytest.mark.parametrize("strategy", ["patchcore", "uniad"])
+def test_data_sets_of_one_object_run_as_streams_of_it(tmp_path, name, strategy):
+    trees.TREES[name](tmp_path / "data")
+    request = {"protocol": f"{name}@{name}_2_1x1", "preset": "quick"}
+    run = tiny_run(strategy, tmp_path / "data", tmp_path / "results", SETTINGS, **request)
+    assert len(run.experiences) == 2 and run.objects == (name,) and run.matrix("image").complete
+
+
+# Several data sets in one stream
+
+
+def mixed_card(path: Path, *experiences: list[str]) -> Path:
+    path.write_text(json.dumps({"id": "my_mix", "dataset": "mixed", "experiences": list(experiences)}))
+    return path
+
+
+def test_objects_of_several_data_sets_in_one_stream(tmp_path):
+    trees.mpdd(tmp_path / "data" / "mpdd")
+    trees.btad(tmp_path / "data" / "btad")
+    card = mixed_card(tmp_path / "mix.yaml", ["btad.01"], ["mpdd.bracket_black"])
+    request = {"protocol": str(card), "preset": "quick"}
+    run = tiny_run("patchcore", tmp_path / "data", tmp_path / "results", SETTINGS, **request)
+    assert run.id.startswith("mixed/my_mix/") and run.objects == ("btad.01", "mpdd.bracket_black")
+    assert run.matrix("image").complete
+
+
+def test_inclad_md_is_a_card_of_27_objects():
+    dataset, card = find_protocol("inclad_md")
+    assert dataset == "mixed" and len(card.objects) == 27 and card.objects[0] == "btad.03"
+    assert {o.partition(".")[0] for o in card.objects} == {"btad", "mpdd", "dagm", "visa", "mvtec"}
+
+
+def test_a_data_set_cannot_be_mixed_with_itself(tmp_path):
+    trees.mvtec3d(tmp_path / "mvtec3d")
+    (tmp_path / "mvtec3d_trainval").symlink_to(tmp_path / "mvtec3d")
+    card = mixed_card(tmp_path / "mix.yaml", ["mvtec3d.bagel"], ["mvtec3d_trainval.bagel"])
+    request = Request(str(card), "patchcore", data_root=tmp_path)
+    message = error_of(lambda: requested_data(request, requested_protocol(request)))
+    assert "a data set cannot be mixed with itself" in message
+    card = mixed_card(tmp_path / "mix.yaml", ["mvtec3d.bagel"], ["mvtec3d.bagel"])
+    assert "an object stands in several experiences" in error_of(lambda: find_protocol(str(card)))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("parts_1_1@few_shots", "unknown stream 'few_shots'; did you mean 'few_shot'?"),
+        ("parts_1_1@few_shot_0", "images must be >= 1, not 0"),
+        ("parts_1_1@few_shot_2.5", "images must be an integer, not 2.5"),
+        ("parts_1_1@contaminated_80", "percent must be <= 50, not 80"),
+        ("parts_1_1@drift_noise_3", "drift_noise has no parameter"),
+        ("parts@bolt_0_2x3", "unknown stream"),
+        ("parts@screw_4_2x3", "parts has no object 'screw'"),
+        ("parts_1_1@recurring_2", "returns is 2, must be less than the 2 experiences of 'parts_1_1'"),
+    ],
+)
+def test_bad_stream_names_say_what_is_allowed(name, message):
+    assert message in error_of(lambda: resolve_protocol(name, OBJECTS))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("parts@bolt_8_2x3", "bolt has 9 training images, too few for 8+2+2+1"),
+        ("parts_1_1@few_shot_10", "nut has 9 training images, too few for 10"),
+        ("parts_1_1@contaminated_30", "30 % of the training images of bolt are 4 defective ones; it has 2"),
+    ],
+)
+def test_streams_that_ask_for_more_than_there_is(dataset, root, name, message):
+    def call() -> None:
+        request = Request(name, "patchcore", data_root=root)
+        protocol = requested_protocol(request)
+        train_samples(requested_data(request, protocol), protocol)
+
+    assert message in error_of(call)
+
+
+@pytest.mark.parametrize("transform", LEVELS)
+def test_a_drift_beyond_its_range_is_named_with_what_is_allowed(tmp_path, transform):
+    path = tmp_path / "mine.yaml"
+    name, lowest, highest = LEVELS[transform][-1]
+    good = [low for _, low, _ in LEVELS[transform]]
+    bad = [*good[:-1], highest + 1]
+    path.write_text(
+        json.dumps({"id": "mine", "kind": "drift", "transform": transform, "levels": [good, bad]})
+    )
+    message = error_of(lambda: find_stream(str(path)))
+    assert f"{path}: levels[1]: {name} is" in message and f"must be from {lowest:g} to {highest:g}" in message
+
+
+def test_a_drift_of_ones_own_runs_by_its_file(tmp_path):
+    path = tmp_path / "dim.yaml"
+    path.write_text(json.dumps({"id": "dim", "kind": "drift", "transform": "lighting", "levels": [[0.5]]}))
+    assert resolve_protocol(f"parts@{path}", OBJECTS).id == "parts@dim+bolt"
