@@ -24,7 +24,7 @@ def test_aliases_are_unique():
 
 def test_cards_agree_with_the_grammar():
     for card in protocol_cards().values():
-        if card.id.endswith("_reversed"):
+        if card.id.endswith("_reversed") or card.dataset == "mixed":
             continue
         sizes = [len(e) for e in card.experiences]
         steps = f"x{len(sizes) - 1}" if len(sizes) > 2 else ""
