@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from iufbench.cli.options import FILE, FOLDER, results_option, strict_option
-from iufbench.support.errors import InputError
 
 FORMATS = click.Choice(["md", "tex", "csv", "html"])
 
@@ -24,9 +23,9 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
     iufbench tables
     iufbench tables --format md --format tex --out paper/tables
     """
-    from iufbench.reporting.tables.build import write_tables
+    from iufbench.reporting import api
 
-    for path in write_tables(results, out or results / "tables", formats, strict):
+    for path in api.tables(results, out, formats, strict).paths:
         click.echo(str(path))
 
 
@@ -54,16 +53,10 @@ def figures(
     iufbench figures --qualitative --objects candle,pcb1 --strategies iuf,finetune
     """
     from iufbench.engine.plan import split_names
-    from iufbench.reporting.figures.build import write_figures, write_qualitative
+    from iufbench.reporting import api
 
-    folder = out or results / "figures"
-    if not qualitative and (objects is not None or strategies is not None):
-        raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
-    if qualitative:
-        paths = write_qualitative(results, folder, split_names(objects), split_names(strategies), strict)
-    else:
-        paths = write_figures(results, folder, strict)
-    for path in paths:
+    chosen = {"objects": split_names(objects), "strategies": split_names(strategies)}
+    for path in api.figures(results, out, qualitative=qualitative, **chosen, strict=strict):
         click.echo(str(path))
 
 
@@ -73,9 +66,9 @@ def figures(
 @strict_option
 def report(results: Path, out: Path | None, strict: bool) -> None:
     """Write all results into one HTML file that needs no network."""
-    from iufbench.reporting.report.build import write_report
+    from iufbench.reporting import api
 
-    click.echo(str(write_report(results, out or results / "report.html", strict)))
+    click.echo(str(api.report(results, out, strict)))
 
 
 @click.command()
@@ -95,10 +88,10 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path, stric
     iufbench compare iuf finetune
     iufbench compare visa/visa_8_1x4/iuf/1a2b3c4d visa/visa_8_1x4/iuf/5e6f7a8b --metric ap
     """
-    from iufbench.reporting.compare import compare as compare_runs
+    from iufbench.reporting import api
     from iufbench.reporting.tables.render import render
 
-    click.echo(render(compare_runs(results, first, second, metric, strict), fmt), nl=False)
+    click.echo(render(api.compare(first, second, metric, results=results, strict=strict), fmt), nl=False)
 
 
 @click.command()
@@ -113,14 +106,24 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path, stric
     show_default=True,
     help="Repeatable; parquet needs pyarrow.",
 )
+@click.option(
+    "--for-spreadsheet",
+    is_flag=True,
+    help="In runs.csv, put an apostrophe before texts that a spreadsheet would take for a formula.",
+)
 @strict_option
-def export(results: Path, out: Path | None, formats: tuple[str, ...], strict: bool) -> None:
+def export(
+    results: Path, out: Path | None, formats: tuple[str, ...], for_spreadsheet: bool, strict: bool
+) -> None:
     """Write all finished runs for other tools: one tidy table and pyCLAD-style matrices.
 
     The columns of the table name run, data, protocol, strategy, recipe, seed, experience, object, level,
-    metric and value; the value is exact.
+    metric and value; the value is exact. Names are written as they are, also those that begin with =, +, -
+    or @: use --for-spreadsheet before opening runs.csv of somebody else's runs in a spreadsheet.
     """
     from iufbench.reporting.export import export as export_runs
 
-    for path in export_runs(results, out or results / "export", formats, strict):
+    for path in export_runs(
+        results, out or results / "export", formats, strict, for_spreadsheet=for_spreadsheet
+    ):
         click.echo(str(path))

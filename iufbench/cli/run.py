@@ -10,7 +10,6 @@ import click
 from iufbench.cli.options import FILE, FOLDER, SEED, data_root_option, reading_options, results_option
 from iufbench.cli.trust import conclude
 from iufbench.engine.stopping import terminated_as_interrupted
-from iufbench.support.errors import InputError
 
 
 @click.command()
@@ -119,46 +118,34 @@ def run(
     is lost is the epoch at work, and about a minute where epochs are shorter (docs/determinism.md). Exit
     code 0 done, 2 wrong input, 1 failure (with --verify: a difference), 130 interrupted.
     """
-    from iufbench.cards.request import Request
-    from iufbench.engine.plan import prepare, split_names
+    from iufbench.engine import api
+    from iufbench.engine.plan import prepare
 
-    if (options["train_list"] is None) != (options["test_list"] is None):
-        raise InputError("--train-list and --test-list belong together")
-    lists = (options.pop("train_list"), options.pop("test_list"))
-    manifest = options.pop("manifest")
-    if manifest is not None and lists[0] is not None:
-        raise InputError("--manifest and --train-list, --test-list cannot be given together")
-    options["lists"] = (manifest,) if manifest is not None else None if lists[0] is None else lists
-    options["order"] = split_names(options["order"])
-    diagnose, every = options.pop("diagnose_selection"), options["diagnose_every"]
-    if every is not None and not diagnose:
-        raise InputError("--diagnose-every belongs to --diagnose-selection")
-    options["diagnose_every"] = (every or 1) if diagnose else None
-    verbosity = -1 if quiet else int(verbose)
     with terminated_as_interrupted():
-        plan = prepare(Request(**options), progress=not quiet)
         if dry_run:
             from iufbench.engine.describe import describe_plan
 
-            click.echo(describe_plan(plan))
+            click.echo(describe_plan(prepare(api.request_of(**options), progress=not quiet)))
             return
-        from iufbench.engine.runner import execute, is_complete
         from iufbench.support.progress import Progress
 
-        progress = Progress(verbosity)
+        progress = Progress(-1 if quiet else int(verbose))
         if verify:
-            _do_twice(plan, progress)
+            _do_twice(prepare(api.request_of(**options), progress=not quiet), progress)
             return
-        if resume and is_complete(plan):
-            progress.say(f"complete already: {plan.path} (--restart runs it anew)")
-        else:
-            progress.say(f"run {plan.id}")
-            execute(plan, progress, not resume, checkpoint_epochs, loggers)
-        _show_results(plan.path, progress)
-        if diagnose:
+        done = api.run(
+            **options,
+            resume=resume,
+            checkpoint_epochs=checkpoint_epochs,
+            loggers=loggers,
+            quiet=quiet,
+            verbose=verbose,
+        )
+        _show_results(done, progress)
+        if options["diagnose_selection"]:
             from iufbench.engine.selection import describe_optimism
 
-            click.echo(describe_optimism(plan.path), err=True)
+            click.echo(describe_optimism(done.path), err=True)
 
 
 def _do_twice(plan: Any, progress: Any) -> None:
@@ -173,17 +160,13 @@ def _do_twice(plan: Any, progress: Any) -> None:
     click.echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
 
 
-def _show_results(path: Path, progress: Any) -> None:
+def _show_results(run: Any, progress: Any) -> None:
     from iufbench.engine.describe import describe_results
-    from iufbench.reporting.figures.build import write_run_figures
-    from iufbench.reporting.store import load_run
 
-    figures = write_run_figures(path)
-    click.echo(describe_results(load_run(path)))
-    progress.say(f"run directory: {path}")
-    for figure in figures:
-        if figure.suffix == ".png":
-            progress.say(f"figure: {figure}")
+    click.echo(describe_results(run))
+    progress.say(f"run directory: {run.path}")
+    for figure in run.figures:
+        progress.say(f"figure: {figure}")
 
 
 @click.command()

@@ -120,37 +120,34 @@ def run_sweep(
     Finished runs are skipped, interrupted ones go on. Exit code 0 when every run of the grid is complete,
     1 when a run failed, 2 wrong input, 130 interrupted (the same command goes on).
     """
-    from iufbench.sweeps import drive
-    from iufbench.sweeps.grid import expand, find_grid, read_grid
-    from iufbench.sweeps.runs import command, plan_runs
+    from iufbench.sweeps import api, drive
+    from iufbench.sweeps.runs import command
     from iufbench.sweeps.screen import Screen
     from iufbench.sweeps.summary import summary_table
 
-    file = None if grid is None else find_grid(grid)
-    given = {key: value for key, value in options.items() if value is not None and value != ()}
-    flags = {key: list(v) if isinstance(v, tuple) else _plain(v) for key, v in given.items()}
-    read = read_grid(file, flags)
-    requests = expand(read, results)
-    places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run)
-    runs = places.assigned(plan_runs(requests, places.threads))
-    plan = drive.Sweep(drive.sweep_name(name, file), read.as_dict(), runs, results, retry_failed)
+    plan, places = api.plan_sweep(
+        grid,
+        options,
+        engine=engine,
+        jobs=jobs,
+        cpus_per_run=cpus_per_run,
+        gpus_per_run=gpus_per_run,
+        retry_failed=retry_failed,
+        name=name,
+        results=results,
+    )
     screen = Screen(-1 if quiet else int(verbose))
     if list_runs:
-        click.echo("\n".join(command(run.request) for run in runs))
+        click.echo("\n".join(command(run.request) for run in plan.runs))
     elif dry_run:
         click.echo(drive.dry_run(plan, places.jobs))
     elif engine == "slurm":
         click.echo("\n".join(drive.write_slurm(plan, screen)))
     else:
-        made = drive.make_engine(engine, places, address, shared_results)
-        failures = drive.carry_out(plan, made, engine, screen, share_base)
-        click.echo(summary_table([run.path for run in runs]))
+        failures = api.carry_out(plan, places, engine, screen, address, shared_results, share_base)
+        click.echo(summary_table([run.path for run in plan.runs]))
         if failures:
             raise RunError(drive.failure_report(plan, failures))
-
-
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
 
 
 @sweep.command()

@@ -41,6 +41,7 @@ COLUMNS = (
     "metric",
     "value",
 )
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 PYCLAD_NAMES = {"auroc": "ROC-AUC", "ap": "Average-Precision", "f1_max": "F1-max"}
 PYCLAD_SUMMARIES = {
     "ContinualAverage": "pyclad_average",
@@ -56,9 +57,11 @@ def export(
     formats: Sequence[str] = ("csv",),
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
+    for_spreadsheet: bool = False,
 ) -> list[Path]:
     """Write ``runs.csv`` or ``runs.parquet`` (one line a value) and ``pyclad/<run>.json``; returns the files.
 
+    ``for_spreadsheet``: texts of ``runs.csv`` that begin a formula get an apostrophe; otherwise they are raw.
     Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow, and
     RunError with ``strict`` when a run is damaged or inconsistent.
     """
@@ -71,7 +74,8 @@ def export(
     rows = [row for run in collection.runs for row in tidy_rows(run)]
     paths = []
     if "csv" in formats:
-        paths.append(write_csv(out / "runs.csv", COLUMNS, rows))
+        quoted = [tuple(map(_no_formula, row)) for row in rows] if for_spreadsheet else rows
+        paths.append(write_csv(out / "runs.csv", COLUMNS, quoted))
     if "parquet" in formats:
         data = io.BytesIO()
         pd.DataFrame(rows, columns=list(COLUMNS)).to_parquet(data, engine="pyarrow", index=False)
@@ -80,6 +84,11 @@ def export(
         name = run.id.replace("/", "_")
         paths.append(write_json(out / "pyclad" / f"{name}.json", pyclad(run)))
     return paths
+
+
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def tidy_rows(run: Run) -> list[tuple[Any, ...]]:

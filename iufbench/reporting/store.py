@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,6 +73,12 @@ class Matrix(NamedTuple):
         return np.arange(len(self.values))[:, None] >= self.introduced[None, :]
 
     @property
+    def frame(self) -> pd.DataFrame:
+        """``values`` with the objects as columns and the experiences as rows."""
+        rows = pd.RangeIndex(len(self.values), name="after experience")
+        return pd.DataFrame(self.values, index=rows, columns=list(self.objects))
+
+    @property
     def complete(self) -> bool:
         """Whether every seen object has a value after every experience."""
         return not np.isnan(self.values[self.seen]).any()
@@ -126,6 +133,22 @@ class Run:
     def objects(self) -> tuple[str, ...]:
         """In the order of the protocol."""
         return self.measured.objects
+
+    @property
+    def figures(self) -> list[Path]:
+        """The pictures in the run directory: matrix of each level, curves."""
+        return sorted(self.path.glob("*.png"))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the matrix of AUROC and its summaries, at each level."""
+        record = self.record
+        title = f"{record.protocol.label} | {record.strategy.label} | seed {self.seed} | {record.status}"
+        parts = [f"<p><strong>{escape(title + ' | SYNTHETIC data' * self.synthetic)}</strong></p>"]
+        for level, found in self.summaries().items():
+            numbers = ", ".join(f"{name} {value:.3f}" for name, value in found.items() if value == value)
+            table = self.matrix(level).frame.to_html(float_format="{:.3f}".format, na_rep="")
+            parts.append(f"<p>{level} AUROC</p>{table}<p>{escape(numbers)}</p>")
+        return "\n".join([*parts, f"<p><code>{escape(str(self.path))}</code></p>"])
 
     def names(self, level: str) -> list[str]:
         """The metrics this run has at one level, in the order they were recorded; empty without masks."""

@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 
 class Bar:
@@ -53,7 +53,7 @@ class Progress:
 
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
-        self._live = sys.stderr.isatty() and verbosity >= 0
+        self._live = (sys.stderr.isatty() or _in_notebook()) and verbosity >= 0
 
     def bar(self, label: str, total: int, unit: str = " images") -> Bar:
         return Bar(label, total, unit, self._live, self.verbosity >= 0)
@@ -66,6 +66,12 @@ class Progress:
     def warn(self, text: str) -> None:
         """A line on what is likely wrong, also when quiet."""
         (tqdm.write if self._live else _print)(f"warning: {text}", file=sys.stderr)
+
+
+def _in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this: bars are widgets there, or text where ipywidgets is missing."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 def _print(text: str, file: Any) -> None:

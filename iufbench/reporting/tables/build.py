@@ -60,10 +60,21 @@ def write_tables(
     Damaged, inconsistent and incomplete runs are passed to ``warn``, one line each. Raises InputError
     when there is no run, RunError with ``strict`` when a run is damaged or inconsistent.
     """
+    return save_tables(read_tables(results_dir, strict, warn), out_dir, formats)
+
+
+def read_tables(
+    results_dir: Path | str, strict: bool = False, warn: Callable[[str], None] = warn_on_stderr
+) -> list[Table]:
+    """The tables of all complete runs below ``results_dir``; warnings and errors as for ``write_tables``."""
     collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)
-    tables = build_tables(collection.runs, published_numbers(), collection.footnotes)
+    return build_tables(collection.runs, published_numbers(), collection.footnotes)
+
+
+def save_tables(tables: Sequence[Table], out_dir: Path | str, formats: Sequence[str]) -> list[Path]:
+    """Write tables into a folder, one file per table and format."""
     formats = [fmt for fmt in FORMATS if fmt in formats] or list(formats)
     return [
         write_text(Path(out_dir) / f"{table.name}.{fmt}", render(table, fmt))

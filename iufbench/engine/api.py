@@ -1,0 +1,202 @@
+"""Runs and lists for Python programs: what ``iufbench run``, ``list`` and ``explain`` call, too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from iufbench.cards.request import Request
+from iufbench.engine import describe
+from iufbench.engine.plan import prepare, split_names
+from iufbench.reporting.store import Run, load_run
+from iufbench.support.errors import InputError
+from iufbench.support.fields import LARGEST, convert
+from iufbench.support.progress import Progress
+
+PathOrText = str | PathLike[str]
+LOGGERS = ("text", "tensorboard", "wandb")
+
+
+def run(
+    protocol: str,
+    strategy: PathOrText,
+    *,
+    seed: int = 0,
+    data_root: PathOrText | None = None,
+    synthetic: bool = False,
+    data_seed: int = 0,
+    train_list: PathOrText | None = None,
+    test_list: PathOrText | None = None,
+    manifest: PathOrText | None = None,
+    card: PathOrText | None = None,
+    good_names: Sequence[str] = (),
+    max_pixels: int | None = None,
+    accept_masks: bool = False,
+    preset: str | None = None,
+    backbone: str | None = None,
+    weights: PathOrText | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "fp32",
+    compile: bool = False,
+    settings: Mapping[str, Any] | Sequence[str] = (),
+    order: str | Sequence[str] | None = None,
+    order_seed: int | None = None,
+    eval_unseen: bool = False,
+    diagnose_selection: bool = False,
+    diagnose_every: int | None = None,
+    resume: bool = True,
+    checkpoint_epochs: int | None = None,
+    cache: bool = True,
+    init_from: PathOrText | None = None,
+    loggers: Sequence[str] = (),
+    results: PathOrText = "results",
+    quiet: bool = False,
+    verbose: bool = False,
+) -> Run:
+    """Train and evaluate one strategy on one protocol: ``iufbench run`` with the same options.
+
+    The same call again resumes a run that was stopped, and returns a finished one at once.
+
+    Args:
+        protocol: Id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
+        strategy: Name of a strategy, or the path of your own ``card.yaml``.
+        seed: Seed of everything random, from 0.
+        data_root: Folder of the data set; None: ``$IUFBENCH_DATA/<dataset>``.
+        synthetic: Use the synthetic stand-in data set; results are labelled so.
+        data_seed: Seed of the synthetic images.
+        train_list: IUF/UniAD JSON-lines list of training images, with ``test_list``.
+        test_list: IUF/UniAD JSON-lines list of test images, with ``train_list``.
+        manifest: List of all images: ``meta.json`` (ADer) or CSV (InCLAD).
+        card: Your own data set card.
+        good_names: Folders with these names hold normal images, like ``good`` and ``ok``.
+        max_pixels: Read images of up to so many pixels; None: 100,000,000.
+        accept_masks: The masks are right: no warnings about them.
+        preset: ``paper`` (published schedule) or ``quick``; None: the data set's own.
+        backbone: Any timm model instead of the card's.
+        weights: File with backbone weights, or ``package``, ``pretrained``, ``random``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads; None: 1 with ``quick``, else torch's choice.
+        precision: ``fp32`` or ``bf16``, of the learner's matrix products; a recipe of its own.
+        compile: Train with ``torch.compile``.
+        settings: Card keys to override: ``{"base.epochs": 10}`` or ``["base.epochs=10"]``.
+        order: Objects in this order, or the name of a published order.
+        order_seed: Objects in a reproducibly shuffled order.
+        eval_unseen: Also evaluate objects that are not yet learnt.
+        diagnose_selection: Also record what the best epoch on test images would have reported.
+        diagnose_every: With ``diagnose_selection``, look at every k-th epoch only.
+        resume: False replaces what exists.
+        checkpoint_epochs: Save after so many epochs of an experience; None: about once a minute.
+        cache: Keep decoded images and features on disk for the next run (same results either way).
+        init_from: Start from the weights of a public UniAD or IUF checkpoint.
+        loggers: Also log to ``text`` (stderr), ``tensorboard`` or ``wandb``.
+        results: Folder of the results.
+        quiet: No progress.
+        verbose: A line per epoch.
+
+    Returns:
+        The run, read back from its directory.
+
+    Raises:
+        InputError: The request is wrong; nothing was written.
+        RunError: The run failed; ``run.json`` of its directory says why.
+    """
+    options = dict(locals())
+    resume, quiet, verbose = (bool(options.pop(name)) for name in ("resume", "quiet", "verbose"))
+    _whole("checkpoint_epochs", options.pop("checkpoint_epochs"), 1)
+    loggers = tuple(options.pop("loggers"))
+    unknown = [name for name in loggers if name not in LOGGERS]
+    if unknown:
+        raise InputError(f"loggers: unknown {unknown[0]!r} (there are: {', '.join(LOGGERS)})")
+    plan = prepare(request_of(**options), progress=not quiet)
+    from iufbench.engine.runner import execute, is_complete
+    from iufbench.reporting.figures.build import write_run_figures
+
+    progress = Progress(-1 if quiet else int(verbose))
+    if resume and is_complete(plan):
+        progress.say(f"complete already: {plan.path} (restart: --restart, in Python resume=False)")
+    else:
+        progress.say(f"run {plan.id}")
+        execute(plan, progress, not resume, checkpoint_epochs, loggers)
+    write_run_figures(plan.path)
+    return load_run(plan.path)
+
+
+def request_of(**options: Any) -> Request:
+    """The request that options of :func:`run` make. Raises InputError naming what is wrong."""
+    lists = [options.pop(name, None) for name in ("train_list", "test_list")]
+    manifest = options.pop("manifest", None)
+    if (lists[0] is None) != (lists[1] is None):
+        raise InputError("--train-list and --test-list belong together")
+    if manifest is not None and lists[0] is not None:
+        raise InputError("--manifest and --train-list, --test-list cannot be given together")
+    given = [manifest] if manifest is not None else [path for path in lists if path is not None]
+    options["lists"] = tuple(map(Path, given)) or None
+    diagnose, every = options.pop("diagnose_selection", False), options.get("diagnose_every")
+    if every is not None and not diagnose:
+        raise InputError("--diagnose-every belongs to --diagnose-selection")
+    options["diagnose_every"] = (every or 1) if diagnose else None
+    order, settings = options.get("order"), options.get("settings", ())
+    options["order"] = split_names(order) if isinstance(order, str) or order is None else tuple(order)
+    if isinstance(settings, Mapping):
+        settings = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
+    options["settings"] = tuple(settings)
+    options["good_names"] = tuple(options.get("good_names", ()))
+    for name in ("data_root", "card", "init_from", "results"):
+        options[name] = None if options.get(name) is None else Path(options[name]).expanduser()
+    for name in ("strategy", "weights"):
+        options[name] = None if options.get(name) is None else str(options[name])
+    for name in ("seed", "data_seed", "order_seed"):
+        _whole(name, options.get(name), 0)
+    for name in ("threads", "max_pixels", "diagnose_every"):
+        _whole(name, options.get(name), 1)
+    if options.get("precision", "fp32") not in ("fp32", "bf16"):
+        raise InputError(f"precision must be fp32 or bf16, not {options['precision']!r}")
+    return Request(**options)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if value is not None:
+        convert(int, value, "run", name, {"at_least": least, "at_most": LARGEST})
+
+
+def list_protocols() -> pd.DataFrame:
+    """Protocols with a card: id, title, numbers of objects, aliases."""
+    return pd.DataFrame(describe.protocol_rows())
+
+
+def list_strategies() -> pd.DataFrame:
+    """Registered strategies: name, title, description."""
+    return pd.DataFrame(describe.strategy_rows())
+
+
+def list_datasets() -> pd.DataFrame:
+    """Data sets with a card: name, title, number of objects, layout, licence."""
+    return pd.DataFrame(describe.dataset_rows())
+
+
+def list_runs(results: PathOrText = "results") -> pd.DataFrame:
+    """Every run directory below ``results``: id, status, image ACC and FM in [0, 1], path.
+
+    Damaged directories have the status ``damaged``; the reasons go to stderr.
+    """
+    return pd.DataFrame(describe.run_rows(Path(results)))
+
+
+def explain(metric: str, run: Run | PathOrText | None = None) -> str:
+    """What a metric means: definition, formula, who uses it, and its value on a run.
+
+    Args:
+        metric: Name (``fm``) or printed title (``ACC-final``) of a metric or summary.
+        run: A run, or the path of its directory.
+
+    Raises:
+        InputError: The name is unknown; the message has suggestions.
+    """
+    path = None if run is None else run.path if isinstance(run, Run) else Path(run)
+    return describe.explain_metric(metric, path)

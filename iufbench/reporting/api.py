@@ -1,0 +1,198 @@
+"""Results for Python programs: what the commands ``tables``, ``figures``, ``report``, ``compare`` call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import pandas as pd
+
+from iufbench.reporting import compare as comparing
+from iufbench.reporting import store
+from iufbench.reporting.store import Run
+from iufbench.reporting.tables.build import read_tables, save_tables
+from iufbench.reporting.tables.render import render
+from iufbench.reporting.tables.table import Table
+from iufbench.support.errors import InputError
+
+PathOrText = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class ShownTable(Table):
+    """A table that prints as Markdown and that a notebook shows."""
+
+    def frame(self) -> pd.DataFrame:
+        """Numbers as float (means over seeds, in the unit of the table), the rest as text."""
+        heads = [" ".join(filter(None, (column.group, column.title))) for column in self.columns]
+        rows = [
+            [*row.labels, *(cell.text if cell.value is None else cell.value for cell in row.cells)]
+            for row in self.rows
+        ]
+        return pd.DataFrame(rows, columns=[*self.label_columns, *heads])
+
+    def __str__(self) -> str:
+        return render(self, "md")
+
+    def _repr_html_(self) -> str:
+        return render(self, "html")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a results folder; ``paths`` are the files written. A notebook shows all of them."""
+
+    tables: tuple[ShownTable, ...]
+    paths: tuple[Path, ...]
+
+    def __iter__(self) -> Iterator[ShownTable]:
+        return iter(self.tables)
+
+    def __len__(self) -> int:
+        return len(self.tables)
+
+    def __getitem__(self, name: str) -> ShownTable:
+        """The table of this name, which is the stem of its files. Raises InputError for another one."""
+        found = {table.name: table for table in self.tables}
+        if name not in found:
+            raise InputError(f"no table {name!r}; there are: {', '.join(found)}")
+        return found[name]
+
+    def _repr_html_(self) -> str:
+        return "\n".join(table._repr_html_() for table in self.tables)
+
+
+def find_runs(
+    results: PathOrText = "results",
+    *,
+    dataset: str | None = None,
+    protocol: str | None = None,
+    strategy: str | None = None,
+    incomplete: bool = False,
+) -> list[Run]:
+    """The runs below ``results``, sorted by id.
+
+    Args:
+        results: Folder of the results.
+        dataset: Only runs on this data set, such as ``visa`` or ``visa-synthetic``.
+        protocol: Only runs of this protocol's id.
+        strategy: Only runs of this strategy.
+        incomplete: Also runs that are not finished.
+
+    Returns:
+        The runs; what is damaged is left out, with a Python warning that names it.
+    """
+    runs, skipped = store.find_runs(Path(results), include_incomplete=incomplete)
+    for path, reason in skipped:
+        warnings.warn(f"skipped {path}: {reason}", stacklevel=2)
+
+    def fits(run: Run) -> bool:
+        names = (run.record.dataset.name, run.record.protocol.id, run.record.strategy.name)
+        return all(want in (None, name) for want, name in zip((dataset, protocol, strategy), names))
+
+    return [run for run in runs if fits(run)]
+
+
+def tables(
+    results: PathOrText = "results",
+    out: PathOrText | None = None,
+    formats: Sequence[str] = ("md",),
+    strict: bool = False,
+) -> Tables:
+    """Build the tables of all finished runs, beside the published numbers: ``iufbench tables``.
+
+    Args:
+        results: Folder of the results.
+        out: Folder to write into; None: ``<results>/tables``.
+        formats: Any of ``md``, ``tex``, ``csv``, ``html``.
+        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+
+    Returns:
+        The tables, by name, and the files written.
+    """
+    made = read_tables(Path(results), strict)
+    paths = save_tables(made, _out(out, results, "tables"), formats)
+    return Tables(tuple(ShownTable(**vars(table)) for table in made), tuple(paths))
+
+
+def figures(
+    results: PathOrText = "results",
+    out: PathOrText | None = None,
+    *,
+    qualitative: bool = False,
+    objects: str | Sequence[str] | None = None,
+    strategies: str | Sequence[str] | None = None,
+    strict: bool = False,
+) -> list[Path]:
+    """Draw the figures of all finished runs: ``iufbench figures``.
+
+    Args:
+        results: Folder of the results.
+        out: Folder to write into; None: ``<results>/figures``.
+        qualitative: Only images with anomaly maps, from kept maps.
+        objects: With ``qualitative``, only these.
+        strategies: With ``qualitative``, only these.
+        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+
+    Returns:
+        The files written.
+    """
+    from iufbench.reporting.figures.build import write_figures, write_qualitative
+
+    folder = _out(out, results, "figures")
+    if qualitative:
+        names, methods = ([x] if isinstance(x, str) else x for x in (objects, strategies))
+        return write_qualitative(Path(results), folder, names, methods, strict)
+    if objects is not None or strategies is not None:
+        raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
+    return write_figures(Path(results), folder, strict)
+
+
+def report(results: PathOrText = "results", out: PathOrText | None = None, strict: bool = False) -> Path:
+    """Write all results into one HTML file that needs no network: ``iufbench report``.
+
+    Args:
+        results: Folder of the results.
+        out: File to write; None: ``<results>/report.html``.
+        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+
+    Returns:
+        The file.
+    """
+    from iufbench.reporting.report.build import write_report
+
+    return write_report(Path(results), _out(out, results, "report.html"), strict)
+
+
+def compare(
+    first: PathOrText,
+    second: PathOrText,
+    metric: str = "auroc",
+    *,
+    results: PathOrText = "results",
+    strict: bool = False,
+) -> ShownTable:
+    """Compare two strategies over the seeds they share: ``iufbench compare``.
+
+    Args:
+        first: Name of a strategy, run id with or without the seed, or run directory.
+        second: The other one.
+        metric: As in ``metrics.csv``, such as ``auroc`` or ``ap``.
+        results: Folder of the results.
+        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+
+    Returns:
+        Differences seed by seed, bootstrap interval, effect size and p-value.
+
+    Raises:
+        InputError: A name is unknown or ambiguous, or the two do not compare.
+    """
+    table = comparing.compare(Path(results), str(first), str(second), metric, strict)
+    return ShownTable(**vars(table))
+
+
+def _out(given: PathOrText | None, results: PathOrText, name: str) -> Path:
+    return Path(results) / name if given is None else Path(given)
