@@ -245,7 +245,9 @@ def test_iuf_increments():
     )
     parts = Parts(0.5, 1, compression_from=3, window=4, pull=0.05, collect=True)
     # Feature rows are kept in float32: directions, and so the updates, are good to that.
-    learner, plain = compare("iuf", (*INCREMENTS, *settings), STAGES, parts, experiences=3, atol=1e-6)
+    learner, plain = compare(
+        "iuf_released_update", (*INCREMENTS, *settings), STAGES, parts, experiences=3, atol=1e-6
+    )
     assert {m.rows for m in learner.feature_matrices.values()} == {sum(IMAGES)}
     assert set(learner.feature_matrices) == set(plain.rows) and len(plain.rows) == 5
     for name, matrix in learner.feature_matrices.items():
@@ -278,8 +280,9 @@ def test_finetune_increments():
 def test_without_the_classifier():
     """The ablation without object-aware attention: the same loop on UniAD's network."""
     settings = ("increment.epochs=3", "increment.schedule=step", "increment.step_epochs=2", "scl.first=3")
+    settings = (*settings, "oasa.enabled=false")
     parts = Parts(0, 1, compression_from=3, pull=0.05, collect=True)
-    compare("iuf_without_oasa", (*INCREMENTS, *settings), STAGES, parts, experiences=2, atol=1e-6)
+    compare("iuf_released_update", (*INCREMENTS, *settings), STAGES, parts, experiences=2, atol=1e-6)
 
 
 # Order, resuming, clipping, gradients -----------------------------------------------------------------
@@ -325,7 +328,7 @@ def test_a_resumed_experience_ends_with_the_same_bits(card):
 
 
 def test_clipping_is_one_factor_for_all_trainable_parameters():
-    learner, stream = built("iuf", ("base.epochs=1", "increment.epochs=1", "scl.first=3"))
+    learner, stream = built("iuf_released_update", ("base.epochs=1", "increment.epochs=1", "scl.first=3"))
     ratios: list[float] = []
 
     class Watch:
