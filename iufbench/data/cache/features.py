@@ -76,7 +76,8 @@ def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype)
     """The cache entry with the features of ``files``, a row each."""
     images, given = image_spec(files, size), backbone.spec
     # What older entries could not have is named only where it is not as it was for them.
-    newer = {"groups": given.groups, "norm": given.norm, "vector": given.vector}
+    groups = None if given.groups is None else [list(g) for g in given.groups]  # as a manifest holds them
+    newer = {"groups": groups, "norm": given.norm, "vector": given.vector}
     usual = {"groups": None, "norm": False, "vector": "none"}
     return Spec(
         kind="features",
