@@ -185,3 +185,20 @@ def test_explain_says_what_runs_do_not_record_and_how_to_get_it(name, function, 
         shown = invoke("explain", *arguments).stdout
         assert "Runs do not record it" in shown and function in shown and "undefined" not in shown
     assert invoke("explain", name, run).stdout.endswith("not recorded\n")
+
+
+def test_several_mistakes_stand_on_lines_of_their_own():
+    done = invoke("sweep", "--protocol", "nonsense", "--strategy", "iuff\x1b[31m", "--dry-run")
+    assert done.exit_code == 2
+    first, *others = done.stderr.splitlines()
+    assert first == "error: 2 mistakes, nothing was started:"
+    assert len(others) == 2 and all(line.startswith("  ") for line in others)
+    assert "\x1b" not in done.stderr and "\\x1b" in done.stderr
+
+
+def test_a_formula_gets_an_apostrophe_only_for_a_spreadsheet(tmp_path):
+    make_run(tmp_path, "elpv_1_1", "=1+1", masks=False)
+    for option, expected in (([], "=1+1"), (["--for-spreadsheet"], "'=1+1")):
+        assert invoke("export", "--results", tmp_path, *option).exit_code == 0
+        rows = list(csv.DictReader(io.StringIO((tmp_path / "export" / "runs.csv").read_text())))
+        assert {row["strategy"] for row in rows} == {expected}

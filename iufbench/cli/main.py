@@ -16,7 +16,7 @@ from iufbench.cli.results import compare, export, figures, report, tables
 from iufbench.cli.run import evaluate, run
 from iufbench.cli.sweep import sweep
 from iufbench.cli.trust import rerun, verify
-from iufbench.support.errors import InputError, RunError, one_line
+from iufbench.support.errors import InputError, RunError, shown
 from iufbench.support.files import json_text
 from iufbench.support.version import __version__
 
@@ -31,10 +31,10 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            click.echo(f"error: {one_line(error)}", err=True)
+            click.echo(f"error: {shown(error)}", err=True)
             context.exit(2)
         except RunError as error:
-            click.echo(f"error: {one_line(error)}", err=True)
+            click.echo(f"error: {shown(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand in ("run", "sweep")

@@ -147,7 +147,7 @@ def run_sweep(
         failures = api.carry_out(plan, places, engine, screen, address, shared_results, share_base)
         click.echo(summary_table([run.path for run in plan.runs]))
         if failures:
-            raise RunError(drive.failure_report(plan, failures))
+            raise RunError(*drive.failure_report(plan, failures).split("\n"))
 
 
 @sweep.command()

@@ -83,7 +83,7 @@ def sweep(
     screen = Screen(-1 if quiet else int(verbose))
     failures = carry_out(plan, places, engine, screen, address, shared_results, share_base)
     if failures:
-        raise RunError(drive.failure_report(plan, failures))
+        raise RunError(*drive.failure_report(plan, failures).split("\n"))
     return [load_run(run.path) for run in plan.runs]
 
 

@@ -144,7 +144,7 @@ def report_all(mistakes: Sequence[str]) -> None:
     if len(unique) == 1:
         raise InputError(unique[0])
     if unique:
-        raise InputError("\n  ".join([f"{len(unique)} mistakes, nothing was started:", *unique]))
+        raise InputError(f"{len(unique)} mistakes, nothing was started:", *(f"  {m}" for m in unique))
 
 
 def _dataset_of(protocol: str) -> str:

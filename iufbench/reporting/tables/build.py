@@ -18,6 +18,7 @@ from iufbench.reporting.tables.results import ablation_tables, one_by_one_tables
 from iufbench.reporting.tables.routing import routing_tables
 from iufbench.reporting.tables.spread import spread_tables
 from iufbench.reporting.tables.table import Table
+from iufbench.support.errors import one_line
 from iufbench.support.files import write_text
 
 __all__ = ["build_tables", "render", "write_tables"]
@@ -25,7 +26,7 @@ __all__ = ["build_tables", "render", "write_tables"]
 
 def warn_on_stderr(text: str) -> None:
     """What is wrong with single runs goes to stderr; the tables of the others are still made."""
-    print(f"warning: {text}", file=sys.stderr)
+    print(f"warning: {one_line(text)}", file=sys.stderr)
 
 
 def build_tables(
