@@ -22,7 +22,7 @@ demo: .venv/installed  ## install, run IUF on synthetic VisA, print the forgetti
 demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune and iuf; prints what they reach (1 h)
 	$(BIN)/python tests/perf/demo_check.py
 
-matrix: .venv/installed  ## every strategy on three small synthetic protocols, one table (under 90 minutes on 2 cores)
+matrix: .venv/installed  ## every strategy on two small synthetic protocols, one table
 	$(BIN)/iufbench sweep synthetic-smoke
 
 test: .venv/installed-for-tests  ## the whole test suite

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 from iufbench.reporting.figures import drawing
 from iufbench.reporting.figures.bars import cost_figure, forgetting_figure
+from iufbench.reporting.figures.budgets import budget_figure, swept
 from iufbench.reporting.figures.build import write_figures, write_run_figures
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, run_curves, stream_figure
 from iufbench.reporting.figures.drawing import styles
@@ -268,3 +269,23 @@ def test_the_digitised_curves_give_back_the_printed_acc():
         assert value.sign == ""
         assert abs(rows.auroc_percent.mean() - value.percent) < 0.1
     assert len(numbers.protocols) == 7 and len(MVTEC) == 15 and len(VISA) == 12
+
+
+def test_a_sweep_over_budgets_has_a_curve(tmp_path):
+    """Two strategies over three budgets: one line each, its points from the smallest to the largest."""
+    for strategy in ("contcore", "patchcore_cl"):
+        for number, kept in enumerate((4_000_000, 1_000_000, 2_000_000)):
+            costs = {"bytes_kept": [kept // 2, kept], "replayed_images": [0, 0]}
+            make_run(tmp_path, "visa_11_1", strategy, recipe_hash=f"{number:08x}", costs=costs)
+    make_run(tmp_path, "visa_11_1", "uniad")
+    groups = groups_of(tmp_path)
+    assert set(swept(groups)) == {"contcore", "patchcore_cl"}
+    figure = budget_figure(groups, published(), "image")
+    lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 3]
+    assert len(lines) == 2
+    for line in lines:
+        assert list(line.get_xdata()) == [1.0, 2.0, 4.0]
+    values = {
+        g.recipe_hash: 100 * g.values("image", "auroc", "acc_final")[0] for g in swept(groups)["contcore"]
+    }
+    assert list(lines[0].get_ydata()) == pytest.approx([values[f"{n:08x}"] for n in (1, 2, 0)])

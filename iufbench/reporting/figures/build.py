@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from iufbench.reporting.collect import collect
 from iufbench.reporting.figures.bars import cost_figure, forgetting_figure
+from iufbench.reporting.figures.budgets import budget_figure, swept
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream_figure
 from iufbench.reporting.figures.drawing import save, styles
 from iufbench.reporting.figures.matrix import matrix_figure
@@ -85,6 +86,8 @@ def write_figures(
             if any(not g.joint and "auroc" in g.runs[0].names(level) for g in members):
                 figure = forgetting_figure(members, numbers, level, look)
                 paths += save(figure, out / f"forgetting_{stem}_{level}")
+            if swept(members):
+                paths += save(budget_figure(members, numbers, level, look), out / f"budgets_{stem}_{level}")
             if len(members) > 1:
                 paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
         for group in members:

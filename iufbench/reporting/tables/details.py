@@ -66,7 +66,7 @@ def table(
         caption += " Synthetic data: not comparable with any published value."
     footnotes = []
     for group, mark in marks.items():
-        parts = [f"runs {group.ids}"]
+        parts = [f"runs {group.ids}", group.scoring]
         if group.joint:
             parts.append("trained on all objects at once, so there is one evaluation and no forgetting")
         parts += [f"{run.id}: {note}" for run in group.runs for note in notes.get(run.id, ())]

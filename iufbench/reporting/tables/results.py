@@ -308,7 +308,7 @@ def _caption(subject: str, sources: Sequence[PublishedValue], synthetic: bool) -
 
 def _footnote(line: Line, notes: Notes, wanted: set[str]) -> str:
     groups = [g for g in line.groups if g.protocol in wanted]
-    parts = ["runs " + "; ".join(g.ids for g in groups)]
+    parts = ["runs " + "; ".join(g.ids for g in groups), groups[0].scoring]
     if groups[0].joint:
         parts.append("trained on all objects at once, so there is one evaluation and no forgetting")
     parts += [f"{run.id}: {note}" for g in groups for run in g.runs for note in notes.get(run.id, ())]
