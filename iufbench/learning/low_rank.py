@@ -145,7 +145,3 @@ class LowRankIncrements(ReconstructionStrategy):
         if spans:
             self.attach(0, spans)  # their values come with the state
         super().restore(state)
-
-    @property
-    def bytes_kept(self) -> int:
-        return super().bytes_kept + sum(span.numel() * span.element_size() for span in self.spans.values())
