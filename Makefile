@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help bench bench-gpu demo demo-check matrix test test-fast lint types check docs dist tables figures verdicts report clean
+.PHONY: help bench bench-gpu demo demo-check matrix test test-fast test-gpu lint types check docs dist tables figures verdicts report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,9 @@ test: .venv/installed-for-tests  ## the whole test suite
 
 test-fast: .venv/installed-for-tests  ## without the tests that train for minutes
 	$(BIN)/pytest -n auto -m "not slow"
+
+test-gpu: .venv/installed-for-tests  ## the tests that need a GPU
+	$(BIN)/pytest -m gpu
 
 lint: .venv/installed-for-tests  ## ruff
 	$(BIN)/ruff check .

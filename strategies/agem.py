@@ -22,11 +22,11 @@ def without_conflict(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -
 
     ``gradients`` and ``reference``: one tensor per parameter, taken together as one vector each.
     """
-    inner = sum(float((g.double() * r.double()).sum()) for g, r in zip(gradients, reference))
-    if inner >= 0:
-        return list(gradients)
-    size = sum(float(r.double().square().sum()) for r in reference)
-    return [g - (inner / size) * r for g, r in zip(gradients, reference)]
+    inner = torch.stack([(g.double() * r.double()).sum() for g, r in zip(gradients, reference)]).sum()
+    size = torch.stack([r.double().square().sum() for r in reference]).sum()
+    # No branch on a number of the device: it would have to be waited for in every iteration.
+    share = torch.where(inner < 0, inner / torch.where(size > 0, size, 1), 0)
+    return [g - share.to(g) * r for g, r in zip(gradients, reference)]
 
 
 class AGEM(Rehearsal):
@@ -37,9 +37,9 @@ class AGEM(Rehearsal):
         memory: BalancedBudget = field(default_factory=BalancedBudget)
 
     def _before_update(self, **kwargs: Any) -> None:
-        if self.memory:
+        if self.mbatch.old:
             learning = [p for p in self.model.parameters() if p.grad is not None]
-            output = self.model(self.draw(len(self.mbatch))["features"])
+            output = self.model(self.mbatch.old["features"])
             reference = torch.autograd.grad(reconstruction_loss(output), learning)
             for parameter, allowed in zip(learning, without_conflict([p.grad for p in learning], reference)):
                 parameter.grad = allowed

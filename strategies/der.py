@@ -7,7 +7,7 @@ place of logits.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -39,29 +39,26 @@ class DER(JointRehearsal):
 
     maps_per_image: ClassVar[int] = 1
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self._draws: list[Memory] = []
-
     def columns(self, chosen: Tensor) -> Memory:
         found = torch.cat([output.reconstruction for output in self.outputs(chosen)])
         return {**super().columns(chosen), "reconstructions": found.to("cpu", self.precision)}
 
+    def shown_again(self) -> Memory:
+        old = super().shown_again()
+        return {**old, "others": self.draw(len(self.mbatch))["features"]} if self.options.der.beta > 0 else old
+
     def forward(self) -> Reconstruction:
-        x = self.mbatch.x
-        replays = 0
-        if self.is_training and self.memory:
-            replays = 2 if self.options.der.beta > 0 else 1
-        self._draws = [self.draw(len(x)) for _ in range(replays)]
-        return self.network(torch.cat([x, *(drawn["features"] for drawn in self._draws)]))
+        old = self.mbatch.old
+        shown = [self.mbatch.x, *(old[name] for name in ("features", "others") if name in old)]
+        return self.network(torch.cat(shown))
 
     def losses(self) -> dict[str, Tensor]:
-        weights, sizes = self.options.der, [len(drawn["features"]) for drawn in self._draws]
-        found = self.mb_output.reconstruction.split([len(self.mbatch), *sizes])
-        target = self.mb_output.target.split([len(self.mbatch), *sizes])
+        weights, old, new = self.options.der, self.mbatch.old, len(self.mbatch)
+        sizes = [new, *(len(old[name]) for name in ("features", "others") if name in old)]
+        found, target = self.mb_output.reconstruction.split(sizes), self.mb_output.target.split(sizes)
         terms = {"reconstruction": F.mse_loss(found[0], target[0])}
-        if sizes:
-            terms["dark"] = weights.alpha * F.mse_loss(found[1], self._draws[0]["reconstructions"])
-        if len(sizes) > 1:
+        if old:
+            terms["dark"] = weights.alpha * F.mse_loss(found[1], old["reconstructions"])
+        if "others" in old:
             terms["replay"] = weights.beta * F.mse_loss(found[2], target[2])
         return terms

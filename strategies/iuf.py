@@ -6,8 +6,6 @@ Object-aware self-attention (``oasa``), the semantic compression loss (``scl``) 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from iufbench.data.resident import Batch, Batches
 from iufbench.learning.base import ReconstructionStrategy
 from iufbench.learning.context import Uses
-from iufbench.models.compression import semantic_compression, tail_singular_values
+from iufbench.models.compression import RecentRows, semantic_compression, tail_singular_values
 from iufbench.models.iuf import IUFNetwork, token_means
 from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
@@ -104,7 +102,7 @@ class IUF(ReconstructionStrategy):
         self._old_state: dict[str, Tensor] | None = None
         self.feature_matrices: dict[str, FeatureMatrix] = {}
         self._projections: dict[str, Tensor] = {}
-        self._window: deque[list[Tensor]] = deque()
+        self._recent = RecentRows(self.options.scl.window)
         self.epochs_done = 0
 
     @classmethod
@@ -143,13 +141,13 @@ class IUF(ReconstructionStrategy):
         self.feature_matrices = {n: FeatureMatrix(**m) for n, m in values.items()}
 
     @property
-    def window(self) -> list[list[Tensor]]:
+    def window(self) -> list[Tensor]:
         """The rows of earlier batches that the semantic compression loss looks at, for checkpoints."""
-        return list(self._window)
+        return list(self._recent.batches)
 
     @window.setter
-    def window(self, batches: list[list[Tensor]]) -> None:
-        self._window = deque(batches)
+    def window(self, batches: list[Tensor]) -> None:
+        self._recent = RecentRows(self.options.scl.window, batches)
 
     def forward(self) -> Reconstruction:
         return self._reconstruct(self.mbatch)
@@ -169,34 +167,34 @@ class IUF(ReconstructionStrategy):
 
     def losses(self) -> dict[str, Tensor]:
         terms = super().losses()
-        oasa, scl = self.options.oasa, self.options.scl
+        oasa = self.options.oasa
         if oasa.enabled:
             terms["classification"] = oasa.weight * F.cross_entropy(self.mb_output.class_logits, self.mb_y)
-        if scl.enabled and (scl.increments or not self._is_increment):
-            terms["compression"] = scl.weight * self._compression(self.mb_output.decoder_features)
         return terms
 
-    def _compression(self, decoder_features: Sequence[Tensor]) -> Tensor:
-        """The semantic compression loss over this batch and a window of earlier rows."""
-        scl = self.options.scl
+    def apart(self) -> list[Tensor]:
+        """Token means [B, E] of the decoder layers that the semantic compression loss looks at."""
+        scl, features = self.options.scl, self.mb_output.decoder_features
+        if not (scl.enabled and (scl.increments or not self._is_increment)):
+            return []
         # The last layer's output is the reconstruction itself; the inner layers hold the semantics.
-        inner = list(decoder_features[:-1]) or list(decoder_features)
-        rows = [features.mean(dim=1) for features in inner]
-        kept = [torch.cat(parts) for parts in zip(*self._window)] if self._window else [r[:0] for r in rows]
-        windows = [torch.cat([old, new]) for old, new in zip(kept, rows)]
-        self._window.append([r.detach() for r in rows])
-        while sum(len(part[0]) for part in self._window) > scl.window:
-            self._window.popleft()
-        if not scl.gradient:
-            windows = [w.detach() for w in windows]
+        return [layer.mean(dim=1) for layer in features[:-1] or features]
+
+    def losses_apart(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        if not tensors:
+            return {}
+        scl = self.options.scl
+        gram = self._recent.with_new(tensors if scl.gradient else [rows.detach() for rows in tensors])
         if scl.form == "released":
-            return semantic_compression(windows, RELEASED_RATIO)
-        return tail_singular_values(windows, scl.first)
+            loss = semantic_compression(gram, RELEASED_RATIO)
+        else:
+            loss = tail_singular_values(gram, scl.first)
+        return {"compression": scl.weight * loss.to(tensors[0].dtype)}
 
     # Update strategy -----------------------------------------------------------------------------------
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        self._window.clear()
+        self._recent = RecentRows(self.options.scl.window)
         super()._before_training_exp(**kwargs)
         self._old_state = None
         if self._pulls and self._is_increment:
@@ -210,12 +208,16 @@ class IUF(ReconstructionStrategy):
         power = self.options.update.projection_power
         return {name: matrix.projection(power) for name, matrix in self.feature_matrices.items()}
 
-    def _before_training_iteration(self, **kwargs: Any) -> None:
+    def _before_training_epoch(self, **kwargs: Any) -> None:
+        self._recent.refresh()
+        super()._before_training_epoch(**kwargs)
+
+    def _before_forward(self, **kwargs: Any) -> None:
         if self._old_state is not None:
             update = self.options.update
             left_alone = () if update.pull_classifier else (CLASSIFIER,)
             pull_(self.model, self._old_state, update.pull, update.pull_buffers, left_alone)
-        super()._before_training_iteration(**kwargs)
+        super()._before_forward(**kwargs)
 
     def clipped_together(self) -> list[list[nn.Parameter]]:
         classifier = self.model.classifier

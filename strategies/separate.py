@@ -62,6 +62,7 @@ class Separate(ReconstructionStrategy):
     """
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True)
+    not_captured: ClassVar[str | None] = "which network learns is decided batch by batch"
 
     def build_network(self) -> nn.Module:
         networks = SeparateNetworks()

@@ -76,4 +76,4 @@ def assembled(strategy: str, data: Path, results: Path, **request) -> tuple[Plan
     """``tiny_plan`` with weights and images loaded and the strategy built, before any training."""
     plan = tiny_plan(strategy, data, results, **request)
     torch.set_num_threads(1)
-    return plan, assemble(plan, torch.device("cpu"), Progress(-1))
+    return plan, assemble(plan, torch.device(plan.request.device), Progress(-1))

@@ -27,7 +27,8 @@ class Request:
     weights: str | None = None
     device: str = "auto"
     threads: int | None = None
-    precision: str = "fp32"
+    precision: str = "auto"  # resolved when the run is planned: part of its identity
+    step: str = "auto"  # how an iteration is carried out: auto, eager or graph
     compile: bool = False
     settings: tuple[str, ...] = ()
     order: tuple[str, ...] | None = None

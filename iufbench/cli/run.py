@@ -36,10 +36,18 @@ from iufbench.engine.stopping import terminated_as_interrupted
 )
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "bf16"]),
-    default="fp32",
+    type=click.Choice(["auto", "fp32", "tf32", "bf16"]),
+    default="auto",
     show_default=True,
-    help="Of the learner's matrix products; bf16 changes scores and is a recipe of its own.",
+    help="Of the learner's matrix products; auto: bf16 on CUDA cards that have it, else fp32. "
+    "Anything but fp32 is a recipe of its own.",
+)
+@click.option(
+    "--step",
+    type=click.Choice(["auto", "eager", "graph"]),
+    default="auto",
+    show_default=True,
+    help="How an iteration is carried out; auto: as a CUDA graph on a GPU where the strategy allows it.",
 )
 @click.option("--compile", is_flag=True, help="Train with torch.compile: pays on a GPU, not on a CPU.")
 @click.option(

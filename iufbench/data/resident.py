@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,8 @@ class Batch:
     ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
     which experiences introduce them (``UNKNOWN_OBJECT`` where they are hidden); ``task`` [B] int64 zeros;
     ``guide`` [B, 3, g, g] uint8 images for learners that look at pixels, or None; ``vector`` [B, V] float32
-    what the backbone says of an image as a whole, or None.
+    what the backbone says of an image as a whole, or None. ``old``: columns of remembered images that a
+    rehearsal learner shows beside these.
     """
 
     x: Tensor
@@ -44,6 +45,7 @@ class Batch:
     task: Tensor
     guide: Tensor | None = None
     vector: Tensor | None = None
+    old: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.x)

@@ -24,6 +24,7 @@ from iufbench.models.checkpoints import load_public_weights
 from iufbench.models.weights import read_state_dict
 from iufbench.streams import streams
 from iufbench.support.allocator import keep_freed_memory
+from iufbench.support.device import set_products
 from iufbench.support.errors import InputError
 from iufbench.support.folders import cache_folder
 from iufbench.support.progress import Progress
@@ -151,6 +152,7 @@ def build_strategy(
 def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) -> Context:
     """What the plan's strategy is told when it is built."""
     shape = backbone.shape(plan.recipe.image_size)
+    set_products(plan.request.precision)
     return Context(
         recipe=plan.recipe,
         options=plan.options,
@@ -165,6 +167,7 @@ def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) ->
         pixel_std=tuple(backbone.std),
         precision=plan.request.precision,
         compile=plan.request.compile,
+        step=plan.request.step,
         encode=partial(encode_images, backbone, getattr(torch, plan.recipe.backbone.precision)),
     )
 

@@ -30,9 +30,11 @@ from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.reporting.record import run_id, run_path
 from iufbench.streams.schedule import train_samples
+from iufbench.support.device import choose_device, choose_precision
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 
+STEPS = ("auto", "eager", "graph")
 NEEDED_BYTES = 64 * 2**20  # metrics, scores, log and figures of a long run take a few MiB
 MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and IUF do
 
@@ -124,7 +126,9 @@ def prepare(request: Request, progress: bool = True) -> Plan:
 
     # The recipe is checked before data are made or read: a typing error must not cost a minute.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
-    recipe_for(first_guess)
+    _, first_learner, _ = recipe_for(first_guess)
+    request = dataclasses.replace(request, precision=_precision(request, first_learner))
+    _check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress)
     _check_data(dataset, protocol)
     train_samples(dataset, protocol, seed=request.seed)  # raises when a stream asks for more than there is
@@ -224,10 +228,31 @@ def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
 
 def _check_arithmetic(request: Request, learner: Any) -> None:
     """A learner without a trained network has nothing to compile and no products to round."""
-    asked = [("--precision bf16", request.precision != "fp32"), ("--compile", request.compile)]
+    asked = [
+        (f"--precision {request.precision}", request.precision not in ("auto", "fp32")),
+        ("--compile", request.compile),
+        (f"--step {request.step}", request.step not in ("auto", "eager")),
+    ]
     for option, given in asked:
         if given and not learner.uses.gradients:
             raise InputError(f"{option}: {request.strategy} trains no network; leave the option out")
+
+
+def _precision(request: Request, learner: Any) -> str:
+    """The precision of the run's matrix products: nothing is left open in its identity."""
+    return choose_precision(request.precision, request.device) if learner.uses.gradients else "fp32"
+
+
+def _check_step(request: Request, learner: Any) -> None:
+    """Raise InputError for an iteration that cannot be captured, as far as it can be known without data."""
+    if request.step not in STEPS:
+        raise InputError(f"--step {request.step}: unknown (allowed: {', '.join(STEPS)})")
+    if request.step != "graph":
+        return
+    if choose_device(request.device).type != "cuda":
+        raise InputError("--step graph: CUDA graphs need a CUDA device; leave the option out on the CPU")
+    if learner.not_captured is not None:
+        raise InputError(f"--step graph: {request.strategy} cannot: {learner.not_captured}; use --step auto")
 
 
 def _identity(recipe: Recipe, request: Request) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from iufbench.data.resident import Batch, Batches, as_batch
 from iufbench.learning.context import Context, Uses
 from iufbench.learning.optimizer import CardOptimizer, start_given
 from iufbench.learning.resumable import Resumable
+from iufbench.learning.step import Capture, Step
 from iufbench.learning.stock import check_plugins, schedules
 from iufbench.models.uniad import Reconstruction, UniAD, anomaly_map
 from iufbench.support.errors import InputError
+from iufbench.support.folders import cache_folder
 from iufbench.support.nested import flat
 from iufbench.support.seeding import derive
 
@@ -46,6 +49,9 @@ class ReconstructionStrategy(Resumable):
     mb_output: Any
 
     uses: ClassVar[Uses] = Uses()
+    # Why an iteration cannot be captured as a CUDA graph, in a few words; None: it can (learning/step.py).
+    not_captured: ClassVar[str | None] = None
+    capture: ClassVar[Capture | None] = None  # None: CUDA graphs on a GPU
     within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images")
 
     def __init__(
@@ -85,7 +91,7 @@ class ReconstructionStrategy(Resumable):
         self.replayed_images = 0
         self._sums: dict[str, Tensor] = {}
         self._images = 0
-        self._rate = math.nan
+        self._rate: float | Tensor = math.nan
         self._standardises = getattr(model, "standardise", self.recipe.network.standardise)
         model = self.build_network() if model is None else model
         super().__init__(
@@ -100,7 +106,10 @@ class ReconstructionStrategy(Resumable):
             peval_mode=peval_mode,
         )
         check_plugins(self)
-        self._compiled = torch.compile(self.model) if context.compile else None
+        self._compiled: Any = None
+        if context.compile:
+            self.compile_network()
+        self._step: Step | None = None
 
     # What a method may override ------------------------------------------------------------------
 
@@ -120,6 +129,15 @@ class ReconstructionStrategy(Resumable):
         """The weighted terms of the loss on the current mini-batch, by name."""
         output = self.mb_output
         return {"reconstruction": F.mse_loss(output.reconstruction, output.target)}
+
+    def apart(self) -> list[Tensor]:
+        """Tensors of the forward pass that ``losses_apart`` looks at: terms whose computation waits for the
+        device, so that it cannot be captured."""
+        return []
+
+    def losses_apart(self, tensors: list[Tensor]) -> dict[str, Tensor]:
+        """The weighted terms of the loss that are computed from ``apart``, by name."""
+        return {}
 
     def anomaly_maps(self) -> Tensor:
         """Anomaly maps [B, S, S] float32 of the current test batch; higher is more anomalous."""
@@ -150,6 +168,12 @@ class ReconstructionStrategy(Resumable):
     def bytes_kept(self) -> int:
         """Bytes of ``beside_network``, counted alike for every method."""
         return sum(getattr(tensor, "nbytes", 0) for tensor in flat(self.beside_network()).values())
+
+    def compile_network(self) -> None:
+        """Train with ``torch.compile`` from now on; what it builds is kept in the cache folder."""
+        if self._compiled is None:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+            self._compiled = torch.compile(self.model)
 
     # Set-up ----------------------------------------------------------------------------------------
 
@@ -232,6 +256,12 @@ class ReconstructionStrategy(Resumable):
         if number == 0 and self._standardises:
             self.fit_standardisation()
         super()._before_training_exp(**kwargs)
+        self._sums = {}
+        self._step = Step(self, self.capture)
+
+    def _after_training_exp(self, **kwargs: Any) -> None:
+        self._step = None  # and what it has captured
+        super()._after_training_exp(**kwargs)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
         # Avalanche's own first call would put frozen parameters into the optimiser and wipe its state.
@@ -298,11 +328,16 @@ class ReconstructionStrategy(Resumable):
     def criterion(self) -> Tensor:
         if not self.is_training:
             return self.test_loss()
-        terms = self.losses()
+        return self.summed({**self.losses(), **self.losses_apart(self.apart())})
+
+    def summed(self, terms: dict[str, Tensor]) -> Tensor:
+        """The sum of some terms of the loss, which are also added, in place, to the epoch's log."""
         for name, value in terms.items():
             value = value.detach() * len(self.mbatch)
-            self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._images += len(self.mbatch)
+            if name in self._sums:
+                self._sums[name] += value
+            else:
+                self._sums[name] = value
         return sum(terms.values(), torch.zeros((), device=self.device))
 
     def test_loss(self) -> Tensor:
@@ -311,6 +346,16 @@ class ReconstructionStrategy(Resumable):
         if not isinstance(output, Reconstruction):
             return torch.full((), math.nan, device=self.device)
         return F.mse_loss(output.reconstruction, output.target)
+    def training_epoch(self, **kwargs: Any) -> None:
+        assert self._step is not None
+        for batch in self.dataloader:
+            self.mbatch = batch
+            if self._stop_training:
+                break
+            self._unpack_minibatch()
+            self._before_training_iteration(**kwargs)
+            self._step()
+            self._after_training_iteration(**kwargs)
 
     def _before_update(self, **kwargs: Any) -> None:
         if self.schedule.clip_norm is not None:
@@ -319,18 +364,22 @@ class ReconstructionStrategy(Resumable):
         super()._before_update(**kwargs)
 
     def _after_training_iteration(self, **kwargs: Any) -> None:
-        self._rate = self.optimizer.param_groups[0]["lr"]  # of this iteration, before the next one's is set
+        self._images += len(self.mbatch)
+        rate = self.optimizer.param_groups[0]["lr"]  # of this iteration, before the next one's is set
+        self._rate = rate.clone() if isinstance(rate, Tensor) else rate
         if self.scheduler is not None:
             self.scheduler.step()
         super()._after_training_iteration(**kwargs)
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
-        self._sums, self._images = {}, 0
+        self._images = 0
+        for total in self._sums.values():
+            total.zero_()
         super()._before_training_epoch(**kwargs)
 
     def _after_training_epoch(self, **kwargs: Any) -> None:
         row = {name: float(total) / max(self._images, 1) for name, total in self._sums.items()}
-        self.training_log.append({"loss": sum(row.values()), **row, "lr": self._rate})
+        self.training_log.append({"loss": sum(row.values()), **row, "lr": float(self._rate)})
         super()._after_training_epoch(**kwargs)
 
 

@@ -30,8 +30,8 @@ class Context:
     frozen features [B, channels, height, width], ``groups`` the channels of each block of them and ``vector``
     the numbers beside them that describe an image as a whole (0: none); ``map_size`` is the side of the
     anomaly maps that are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in
-    0..1; ``precision`` of the network's matrix products is fp32 or bf16; ``compile`` asks for
-    ``torch.compile``.
+    0..1; ``precision`` of the network's matrix products is fp32, tf32 or bf16; ``compile`` asks for
+    ``torch.compile``; ``step`` is auto, eager or graph (``iufbench.learning.step``).
     ``encode`` gives the frozen features of uint8 images [B, 3, S, S], as the stream does."""
 
     recipe: Recipe
@@ -48,3 +48,4 @@ class Context:
     encode: Callable[[torch.Tensor], torch.Tensor]
     precision: str = "fp32"
     compile: bool = False
+    step: str = "auto"

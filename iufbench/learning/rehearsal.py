@@ -103,6 +103,15 @@ class Rehearsal(ReconstructionStrategy):
 
     # What is shown again ---------------------------------------------------------------------------
 
+    def _unpack_minibatch(self) -> None:
+        super()._unpack_minibatch()
+        if self.is_training and self.memory:
+            self.mbatch.old = self.shown_again()
+
+    def shown_again(self) -> Memory:
+        """What is shown beside the new images of the current mini-batch."""
+        return self.draw(len(self.mbatch))
+
     @property
     def draws(self) -> Tensor:
         """The state of the generator that old images are drawn with, for checkpoints."""
@@ -129,11 +138,6 @@ class Rehearsal(ReconstructionStrategy):
 class JointRehearsal(Rehearsal):
     """Appends old images to every mini-batch of new ones; the mean loss is over both."""
 
-    def __init__(self, **arguments: Any) -> None:
-        super().__init__(**arguments)
-        self.drawn: Memory = {}
-
     def forward(self) -> Reconstruction:
-        x = self.mbatch.x
-        self.drawn = self.draw(len(x)) if self.is_training and self.memory else {}
-        return self.network(torch.cat([x, self.drawn["features"]]) if self.drawn else x)
+        x, old = self.mbatch.x, self.mbatch.old
+        return self.network(torch.cat([x, old["features"]]) if old else x)

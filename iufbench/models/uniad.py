@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iufbench.support.device import PRECISIONS
 from iufbench.support.errors import InputError
 
 from .attention import neighbour_mask as make_neighbour_mask
 from .position import make_position
 from .transformer import Transformer
 
-PRECISIONS = ("fp32", "bf16")
 _STATISTICS_CHUNK = 256  # images per step, so that cached float16 features are never upcast all at once
 
 
@@ -75,7 +75,9 @@ class UniAD(nn.Module):
         position: ``learned`` or ``sine``.
         jitter_scale, jitter_probability: feature jitter in training; one coin per batch.
         standardise: reconstruct and score features standardised per channel (``fit_standardisation``).
-        precision: ``fp32``, or ``bf16`` for matrix products in bfloat16 (autocast; weights stay float32).
+        precision: ``fp32``, ``tf32`` (CUDA's products, set for the whole process by
+            ``support.device.set_products``), or ``bf16`` for matrix products in bfloat16 (autocast; weights
+            stay float32).
 
     Raises InputError for sizes that do not fit together.
     """

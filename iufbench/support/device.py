@@ -1,24 +1,90 @@
-"""Where tensors live: the name that a user gives, as a device that is there."""
+"""Where tensors live and how exact products are: names that a user gives, as what is there."""
 
 from __future__ import annotations
+
+import warnings
+from typing import Any
 
 import torch
 
 from iufbench.support.errors import InputError
 
+PRECISIONS = ("fp32", "tf32", "bf16")  # of matrix products; auto stands for one of them
+
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU when there is one. Raises InputError for a device that is not there."""
+    """``auto`` takes a GPU when there is one.
+
+    Raises:
+        InputError: for a device that is not there, and where the driver is older than torch needs: a GPU that
+            cannot be used is not silently replaced by the CPU.
+    """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if _cuda() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device {name}: unknown device (use auto, cpu or cuda)") from error
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: only cpu and cuda are supported")
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not _cuda():
         raise InputError(f"--device {name}: no CUDA device is available here; use --device cpu")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
     return device
+
+
+def _cuda() -> bool:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    old = [str(warning.message) for warning in said if "driver" in str(warning.message).lower()]
+    if not available and old and "too old" in old[0]:
+        raise InputError(
+            f"the NVIDIA driver is older than this build of torch (CUDA {torch.version.cuda}) needs: update "
+            "the driver, install a build of torch for an older CUDA, or use --device cpu"
+        )
+    return available
+
+
+def choose_precision(name: str, device_name: str) -> str:
+    """fp32, tf32 or bf16 for the name that a user gives: ``auto`` is bf16 on a CUDA card that has it in
+    hardware, and fp32 elsewhere.
+
+    Raises:
+        InputError: for a precision that the device does not have, and where ``auto`` would depend on a card
+            that is not in this machine (planning runs for a cluster).
+    """
+    if name == "fp32" or (name == "bf16" and device_name == "cpu"):
+        return name
+    if name not in ("auto", *PRECISIONS):
+        raise InputError(f"--precision {name}: unknown (allowed: auto, {', '.join(PRECISIONS)})")
+    if name == "auto" and device_name.startswith("cuda") and not _cuda():
+        raise InputError(
+            f"--precision auto: there is no CUDA device here that could tell what --device {device_name} "
+            "can do; say --precision bf16 or fp32"
+        )
+    device = choose_device(device_name)
+    if device.type == "cpu":
+        if name == "tf32":
+            raise InputError("--precision tf32: only CUDA cards have it; use fp32 or bf16 on the CPU")
+        return "fp32" if name == "auto" else name
+    card, has_bf16 = _card(device)
+    if name == "auto":
+        return "bf16" if has_bf16 else "fp32"
+    if not has_bf16:  # both came with the same generation of cards
+        raise InputError(
+            f"--precision {name}: {card} does not have it (compute capability 8.0 does); use fp32"
+        )
+    return name
+
+
+def _card(device: torch.device) -> tuple[str, bool]:
+    """The card's name, and whether it computes in bfloat16 (and TF32) in hardware."""
+    return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def set_products(precision: str) -> None:
+    """Let CUDA's float32 matrix products and convolutions use TF32, or not."""
+    backends: Any = torch.backends
+    backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision == "tf32"

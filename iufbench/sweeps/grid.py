@@ -23,7 +23,7 @@ OWN_ORDER = ("alphabetical", "dataset")  # the data set's own, which is alphabet
 ALL = "all"
 _AS_THEY_ARE = (
     *("synthetic", "data_seed", "preset", "backbone", "weights", "device", "threads"),
-    *("precision", "compile", "cache", "eval_unseen"),
+    *("precision", "step", "compile", "cache", "eval_unseen"),
 )
 
 
@@ -50,7 +50,8 @@ class Grid:
     weights: str | None = None
     device: str = "auto"
     threads: int | None = number(None, at_least=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    step: Literal["auto", "eager", "graph"] = "auto"
     compile: bool = False
     cache: bool = True
     settings: list[str] | None = None

@@ -72,7 +72,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
         if prepared is None:
             continue
         threads = request.threads or (None if prepared.preset == "quick" else cores)
-        request = dataclasses.replace(request, threads=threads)
+        request = dataclasses.replace(request, threads=threads, precision=prepared.request.precision)
         plan = dataclasses.replace(prepared, request=request)
         if plan.path in owners:
             mistakes.append(

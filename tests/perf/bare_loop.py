@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from iufbench.bench.learner import Learner, build_learner
-from iufbench.models.compression import tail_singular_values
+from iufbench.models.compression import RecentRows, tail_singular_values
 from iufbench.models.iuf import token_means
 from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.support.seeding import derive, seed_everything
@@ -68,9 +68,10 @@ def train_barely(made: Learner) -> nn.Module:
         per_epoch = -(-len(data) // schedule.batch_size)
         factor = _factor(schedule, schedule.epochs * per_epoch)
         order = torch.Generator().manual_seed(derive(strategy.context.seeds.order, "experience", number))
-        window: list[list[Tensor]] = []
+        window = RecentRows(options.scl.window)
         step = 0
         for _ in range(schedule.epochs):
+            window.refresh()
             for index in torch.randperm(len(data), generator=order).split(schedule.batch_size):
                 if number:
                     pull_(model, old, options.update.pull, include_buffers=options.update.pull_buffers)
@@ -81,14 +82,8 @@ def train_barely(made: Learner) -> nn.Module:
                 classes = F.cross_entropy(out.class_logits, data.objects[index])
                 loss = loss + options.oasa.weight * classes
                 rows = [d.mean(dim=1) for d in out.decoder_features[:-1]]
-                kept = [torch.cat(parts) for parts in zip(*window)] if window else [r[:0] for r in rows]
-                compression = tail_singular_values(
-                    [torch.cat([a, b]) for a, b in zip(kept, rows)], options.scl.first
-                )
-                loss = loss + options.scl.weight * compression
-                window.append([r.detach() for r in rows])
-                while sum(len(part[0]) for part in window) > options.scl.window:
-                    window.pop(0)
+                compression = tail_singular_values(window.with_new(rows), options.scl.first)
+                loss = loss + options.scl.weight * compression.float()
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(model.parameters(), schedule.clip_norm)

@@ -1,0 +1,66 @@
+"""A stand-in for CUDA graphs on the CPU: operations are recorded and repeated on the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten::equal")
+
+
+class Recording(TorchDispatchMode):
+    """While open, every operation is carried out and noted; ``replay`` carries all of them out again.
+
+    As with a CUDA graph, Python does not run again: what it read (a number, a shape, which branch) is fixed,
+    tensors are used where they lie, and random numbers go on. What needs a number from the device is refused.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function._schema.name in WAITS:
+            raise RuntimeError(f"{function._schema.name} waits for the device")
+        result = function(*args, **(kwargs or {}))
+        self._calls.append((function, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for function, args, kwargs, result in self._calls:
+            aliases = [value.alias_info for value in function._schema.returns]
+            if any(alias is not None and not alias.is_write for alias in aliases):
+                continue  # a view: it still shows the memory that it showed
+            again = function(*args, **kwargs)
+            if all(alias is None for alias in aliases):
+                for old, new in zip(tree_leaves(result), tree_leaves(again)):
+                    if isinstance(old, Tensor):
+                        old.copy_(new)
+
+
+class Recorder:
+    """In the place of ``iufbench.learning.step.CudaGraphs``. ``replays``: how many were asked for."""
+
+    def __init__(self) -> None:
+        self.captures = self.replays = 0
+
+    def warm_up(self, function: Callable[[], None]) -> None:
+        function()
+
+    def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
+        self.captures += 1
+        recording = Recording()
+        with recording:
+            function()
+
+        def replay() -> None:
+            self.replays += 1
+            recording.replay()
+
+        return replay
