@@ -45,7 +45,9 @@ class DER(JointRehearsal):
 
     def shown_again(self) -> Memory:
         old = super().shown_again()
-        return {**old, "others": self.draw(len(self.mbatch))["features"]} if self.options.der.beta > 0 else old
+        return (
+            {**old, "others": self.draw(len(self.mbatch))["features"]} if self.options.der.beta > 0 else old
+        )
 
     def forward(self) -> Reconstruction:
         old = self.mbatch.old

@@ -110,6 +110,7 @@ class ReconstructionStrategy(Resumable):
         if context.compile:
             self.compile_network()
         self._step: Step | None = None
+        self.eager_because: str | None = None  # on a device that could have replayed the last iterations
 
     # What a method may override ------------------------------------------------------------------
 
@@ -260,6 +261,8 @@ class ReconstructionStrategy(Resumable):
         self._step = Step(self, self.capture)
 
     def _after_training_exp(self, **kwargs: Any) -> None:
+        assert self._step is not None
+        self.eager_because = self._step.reason
         self._step = None  # and what it has captured
         super()._after_training_exp(**kwargs)
 

@@ -84,13 +84,14 @@ class Step:
     """
 
     def __init__(self, strategy: Any, capture: Capture | None = None) -> None:
-        self._strategy, self.reason = strategy, None
+        self._strategy = strategy
+        self.reason: str | None = None
         device, wish = strategy.device, strategy.context.step
-        if capture is None and device.type == "cuda":
-            capture = CudaGraphs()
-        if wish == "eager":
+        if wish == "eager" or not strategy.uses.gradients:
             capture = None
-        elif capture is not None:
+        elif capture is None and device.type == "cuda":
+            capture = CudaGraphs()
+        if capture is not None:
             self.reason = why_eager(strategy)
         if self.reason is not None:
             if wish == "graph":
@@ -116,10 +117,8 @@ class Step:
         strategy, capture = self._strategy, self._capture
         assert capture is not None
         _prepare_optimizer(strategy)
-        if (
-            strategy.device.type == "cuda"
-            and strategy.train_epochs * len(strategy.dataloader) >= COMPILE_FROM
-        ):
+        iterations = strategy.train_epochs * len(strategy.dataloader)
+        if strategy.device.type == "cuda" and iterations >= COMPILE_FROM:
             strategy.compile_network()
         batch, graphs = strategy.mbatch, None
         with Restored(strategy):

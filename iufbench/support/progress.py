@@ -87,10 +87,14 @@ class TrainingBar:
     def __init__(self, progress: Progress, label: str, total: int, epochs_done: int = 0) -> None:
         self._progress = progress
         self._bar = progress.bar(label, total)
-        self._epoch = epochs_done
+        self._epoch, self._due = epochs_done, 0.0
 
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        self._bar.advance(len(strategy.mbatch), loss=float(strategy.loss.detach()))
+        now = time.perf_counter()
+        notes = {}
+        if now >= self._due:  # reading a loss waits for the device
+            self._due, notes = now + 0.2, {"loss": float(strategy.loss.detach())}
+        self._bar.advance(len(strategy.mbatch), **notes)
 
     def after_training_epoch(self, strategy: Any, **kwargs: Any) -> None:
         self._epoch += 1
