@@ -28,9 +28,9 @@ def reassembly(parts: Parts) -> Callable[..., Parts]:
     """Instead of ``runner.assemble``: the images of ``parts`` once more, and an untrained strategy."""
 
     def assemble(plan, device, progress):
-        evaluation = ObjectEvaluation(parts.evaluation.tests)
+        evaluation = ObjectEvaluation(parts.evaluation.tests, plan.recipe.score)
         strategy = build_strategy(plan, parts.backbone, device, evaluation.maps)
-        return Parts(parts.streams, strategy, evaluation, parts.backbone)
+        return Parts(parts.streams, strategy, evaluation, parts.backbone, parts.dataset)
 
     return assemble
 

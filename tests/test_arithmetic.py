@@ -37,7 +37,7 @@ def test_bf16_rounds_products_and_leaves_types_alone(kind):
 
 
 def test_unknown_precision_is_an_error():
-    with pytest.raises(InputError, match="fp32, bf16"):
+    with pytest.raises(InputError, match="fp32, tf32, bf16"):
         small(precision="fp8")
 
 

@@ -356,7 +356,7 @@ def test_classifier_and_transformer_share_no_gradient():
 
     class Watch:
         def before_backward(self, strategy, **kwargs):
-            terms = strategy.losses()
+            terms = {**strategy.losses(), **strategy.losses_apart(strategy.apart())}
             assert set(terms) == {"reconstruction", "classification", "compression"}
             named = dict(strategy.model.named_parameters())
             for term, loss in terms.items():
