@@ -349,6 +349,7 @@ class ReconstructionStrategy(Resumable):
         if not isinstance(output, Reconstruction):
             return torch.full((), math.nan, device=self.device)
         return F.mse_loss(output.reconstruction, output.target)
+
     def training_epoch(self, **kwargs: Any) -> None:
         assert self._step is not None
         for batch in self.dataloader:
