@@ -30,7 +30,6 @@ from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.reporting.record import run_id, run_path
 from iufbench.streams.schedule import train_samples
-from iufbench.support.device import choose_device, choose_precision
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 
@@ -240,6 +239,8 @@ def _check_arithmetic(request: Request, learner: Any) -> None:
 
 def _precision(request: Request, learner: Any) -> str:
     """The precision of the run's matrix products: nothing is left open in its identity."""
+    from iufbench.support.device import choose_precision
+
     return choose_precision(request.precision, request.device) if learner.uses.gradients else "fp32"
 
 
@@ -249,6 +250,8 @@ def _check_step(request: Request, learner: Any) -> None:
         raise InputError(f"--step {request.step}: unknown (allowed: {', '.join(STEPS)})")
     if request.step != "graph":
         return
+    from iufbench.support.device import choose_device
+
     if choose_device(request.device).type != "cuda":
         raise InputError("--step graph: CUDA graphs need a CUDA device; leave the option out on the CPU")
     if learner.not_captured is not None:
