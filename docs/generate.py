@@ -35,6 +35,11 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([line(columns), line(["---"] * len(columns)), *map(line, rows)])
 
 
+def anchor(name: str) -> str:
+    """The id of a heading: dots are not kept by every renderer."""
+    return name.replace(".", "-")
+
+
 def strategies() -> str:
     """Every registered strategy, with the provenance of the numbers on its card."""
     cards = {name: load_strategy(name) for name in card_paths("strategy")}
@@ -86,12 +91,21 @@ def datasets() -> str:
     ]
     cards = dataset_cards().values()
     rows = [
-        (f"[`{c.name}`](#{c.name})", c.title, len(c.objects), f"`{c.layout}`", c.licence or "not known")
+        (
+            f"[`{c.name}`](#{anchor(c.name)})",
+            c.title,
+            len(c.objects),
+            f"`{c.layout}`",
+            c.licence or "not known",
+        )
         for c in cards
     ]
     parts.append(table(("name", "title", "objects", "layout", "licence"), rows))
     for c in cards:
-        parts += [f"## {c.name}", f"**{c.title}.** {c.source} Home: {c.home or 'not known'}."]
+        parts += [
+            f"## {c.name} {{ #{anchor(c.name)} }}",
+            f"**{c.title}.** {c.source} Home: {c.home or 'not known'}.",
+        ]
         parts.append("Objects, in order: " + ", ".join(f"`{o}`" for o in c.objects) + ".")
     return "\n\n".join(parts) + "\n"
 

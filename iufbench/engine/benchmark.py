@@ -135,8 +135,11 @@ def make_benchmark(
         strategy: whose card gives backbone and image size, and the stream: ``joint`` has all objects in one
             experience.
         preset: ``paper`` or ``quick``; by default ``quick`` on synthetic data.
-        backbone, weights, image_size: in the place of the card's.
-        order, order_seed: another order of objects.
+        backbone: instead of the card's.
+        weights: of the backbone, instead of the card's.
+        image_size: instead of the card's.
+        order: the objects in another order.
+        order_seed: shuffle the objects with this seed.
         object_ids_at_test: whether test batches tell the object ids; by default if ``strategy`` uses them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         cache: keep decoded images and features on disk for the next time.

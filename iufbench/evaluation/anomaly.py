@@ -49,8 +49,8 @@ def anomaly_metrics(
         InputError: for an unknown name.
 
     Example:
-        >>> [str(metric) for metric in anomaly_metrics(pixel=())]
-        ['AnomalyMetrics', 'ForgettingMatrix']
+        >>> print(*anomaly_metrics(pixel=()))
+        AnomalyMetrics ForgettingMatrix
     """
     values = AnomalyMetrics(image, pixel)
     return [values, ForgettingMatrix(values)] if matrix else [values]

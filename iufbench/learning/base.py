@@ -78,7 +78,10 @@ class ReconstructionStrategy(Resumable):
             train_mb_size: images in a training batch, of every experience.
             train_epochs: epochs of every experience.
             eval_mb_size: images in a test batch.
-            plugins, evaluator, eval_every, peval_mode: as in Avalanche; an evaluator of None logs nothing.
+            plugins: as in Avalanche.
+            evaluator: as in Avalanche; None logs nothing.
+            eval_every: as in Avalanche.
+            peval_mode: as in Avalanche.
 
         Raises:
             InputError: for a stock plugin that cannot work on reconstructions.
