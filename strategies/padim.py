@@ -47,7 +47,7 @@ class PaDiM(MemoryBank):
         order = torch.randperm(context.channels, generator=torch.Generator().manual_seed(seed))
         self.channels = order[: self.options.gaussian.channels].sort().values.to(self.device)
         self._work: dict[int, dict[str, Tensor]] = {}
-        self._factors: dict[int, Tensor] = {}
+        self._factors: dict[int, tuple[Tensor, Tensor]] = {}  # (scatter that it is the factor of, factor)
 
     def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
         if key not in self._work:
@@ -66,11 +66,12 @@ class PaDiM(MemoryBank):
         self._factors.clear()
 
     def distances(self, key: int, patches: Tensor) -> Tensor:
-        if key not in self._factors:
-            self._factors[key] = self._factor(self.memory[key])
+        scatter = self.memory[key]["scatter"]
+        if key not in self._factors or self._factors[key][0] is not scatter:  # restored from a checkpoint
+            self._factors[key] = scatter, self._factor(self.memory[key])
         deviation = self._chosen(patches) - self.memory[key]["mean"].double()
         # |L^-1 (x - mean)| with L L^T the covariance: [positions, channels, images].
-        white = torch.linalg.solve_triangular(self._factors[key], deviation.permute(1, 2, 0), upper=False)
+        white = torch.linalg.solve_triangular(self._factors[key][1], deviation.permute(1, 2, 0), upper=False)
         distance = torch.linalg.vector_norm(white, dim=1).T
         return distance.float().view(len(patches), *patches.shape[2:])
 

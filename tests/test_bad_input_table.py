@@ -347,12 +347,18 @@ def rotated(path: Path) -> None:
     put(path.with_suffix(".jpg"), exif=exif)
 
 
+def gaudy(path: Path) -> None:
+    image = Image.fromarray(MASK // 255).convert("P")
+    image.putpalette([200, 200, 0, 0, 0, 200])
+    image.save(path)
+
+
 IMAGE, MASKED = "nut/train/good/0.png", "nut/ground_truth/dent/000_mask.png"
 FILES = {
     "image cut short": (IMAGE, cut, 1, "cannot be read as an image"),
     "image of 0 bytes": (IMAGE, lambda p: p.write_bytes(b""), 1, "is empty (0 bytes)"),
     "web page": (IMAGE, lambda p: p.write_text("<html>404</html>"), 1, "not an image of a kind"),
-    "bomb": (IMAGE, bomb, 1, "too many pixels"),
+    "bomb": (IMAGE, bomb, 1, "has 20000x20000 pixels"),
     "wide but flat": (IMAGE, lambda p: Image.new("L", (12_000, 12_000)).save(p), 1, "has 12000x12000 pixels"),
     "GIF by another name": (IMAGE, lambda p: put(p, format="GIF"), 1, "not an image of a kind"),
     "PostScript by another name": (IMAGE, lambda p: put(p, format="EPS"), 1, "not an image of a kind"),
@@ -373,7 +379,12 @@ FILES = {
     "mask as JPEG": (MASKED, lambda p: put(p, MASK, format="JPEG"), 1, "is a JPEG"),
     "mask in CMYK": (MASKED, lambda p: Image.new("CMYK", (10, 8)).save(p, "TIFF"), 1, "colours of the kind CMYK"),
     "mask in RGB": (MASKED, lambda p: put(p, MASK, mode="RGB"), 0, "0 errors"),
-    "mask that marks everything": (MASKED, lambda p: put(p, MASK * 0 + 255), 0, "marks every pixel"),
+    "mask that marks everything": (MASKED, lambda p: put(p, MASK * 0 + 255), 0, "1 of 2 masks, such as 000_mask.png, mark the larger"),
+    "mask that is inverted": (MASKED, lambda p: put(p, 255 - MASK), 0, ("are they inverted?", "0 errors, 1 warnings")),
+    "mask in JPEG noise": (MASKED, lambda p: put(p, MASK // 2 + np.arange(80, dtype=np.uint8).reshape(8, 10) % 23), 0, "as if smoothed"),
+    "mask that lies": (MASKED, lambda p: put(p, MASK.T.copy()), 1, "turned by 90 degrees"),
+    "mask without a black ground": (MASKED, gaudy, 0, "have a palette without black"),
+    "mask with an annotation beside": (MASKED, lambda p: p.with_suffix(".json").write_text("{}"), 0, "1 file or folder that is no image"),
     "mask that is smooth": (MASKED, lambda p: put(p, np.arange(80, dtype=np.uint8).reshape(8, 10)), 0, "as if smoothed"),
     "two masks": (MASKED, lambda p: put(p.with_name("000.png"), MASK) and put(p.with_suffix(".bmp"), MASK), 1, "two masks"),
 }  # fmt: skip
@@ -392,6 +403,14 @@ FOLDERS = {
     "object without training": (lambda r: put(r / "nut/test/good/0.png"), 1, "nut/train is missing"),
     "the object itself": (lambda r: (put(r / "train/good/0.png"), put(r / "test/good/0.png")), 1, "single object"),
     "object in two lines": (lambda r: parts(r, "a\nb"), 1, "cannot name an object"),
+    "object that no option could name": (lambda r: parts(r, "a,b"), 1, ("cannot name an object", "no ','")),
+    "object that is a missing value": (lambda r: parts(r, "NA"), 1, ("cannot name an object", "missing value")),
+    "object that is a column": (lambda r: parts(r, "Mean"), 1, ("cannot name an object", "the name of a column")),
+    "object that is a device": (lambda r: parts(r, "nul"), 1, ("cannot name an object", "device of Windows")),
+    "object in Latin-1": (lambda r: parts(r, b"f\xfc\xdf".decode("utf-8", "surrogateescape")), 1, "which the bytes b'f\\xfc\\xdf' are not"),
+    "normal images as a defect": (lambda r: (parts(r) / "nut/test/good").rename(r / "nut/test/NORMAL"), 1, "accept it with --good-name NORMAL"),
+    "normal images in training": (lambda r: (parts(r) / "nut/train/good").rename(r / "nut/train/ok2"), 1, "accept it with --good-name ok2"),
+    "folders of systems": (lambda r: [(parts(r) / n / "x").mkdir(parents=True) for n in ("@eaDir", "$RECYCLE.BIN", "nut/test/lost+found")], 0, "3 files and folders"),
     "odd names": (lambda r: parts(r, "rote M\u00fctter \u87ba\u4e1d $(ls) 'x'"), 0, "0 errors"),
     "images in two lines": (lambda r: put(parts(r) / "nut/test/good/a\nb.png"), 0, "7 images"),
     "names that are no text": (lambda r: put(parts(r) / "nut/test/good" / b"\xff.png".decode("utf-8", "surrogateescape")), 0, "7 images"),

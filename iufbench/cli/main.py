@@ -41,8 +41,11 @@ class Commands(click.Group):
             hint = ": the same command resumes from the last checkpoint" if is_run else ""
             click.echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
-        except MemoryError:
-            click.echo("error: not enough memory (is there a limit, such as ulimit -v?)", err=True)
+        except (MemoryError, ImportError, RuntimeError) as error:
+            if not _lacks_memory(error):
+                raise
+            reason = one_line(str(error).partition("\n")[0] or type(error).__name__)
+            click.echo(f"error: not enough memory ({reason}); is there a limit, as by ulimit -v?", err=True)
             context.exit(1)
         except BrokenPipeError:
             # Whoever read our output (head, less) has left: not an error.
@@ -52,6 +55,17 @@ class Commands(click.Group):
             place = f" ({error.filename})" if error.filename else ""
             click.echo(f"error: {error.strerror or error}{place}", err=True)
             context.exit(1)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Whether Python, the loader of libraries, torch or the system's threads got no memory."""
+    words = (
+        "failed to map segment",
+        "cannot allocate memory",
+        "can't allocate memory",
+        "can't start new thread",
+    )
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

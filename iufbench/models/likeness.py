@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -17,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 # What files carry beside a network's own weights: the classifier, step counters, tables that are computed.
 HEADS = ("fc.", "head.", "head_dist.", "classifier.", "last_linear.")
 COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
-PATIENCE = 10.0  # seconds that looking for the right network may take
+PATIENCE = 20.0  # seconds that looking for the right network may take
 
 
 def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], name: str, source: str) -> None:
@@ -51,11 +50,11 @@ def shapes_of(name: str) -> Shapes:
 
 
 def resemblance(given: Mapping[str, Tensor], name: str) -> str:
-    """``": it looks like resnet34"`` for the network of the same family whose weights these are, else ""."""
+    """``": they look like weights of resnet34"`` for the network of a family that they fit; "" without one."""
     family = re.match(r"[a-z]+", name)
     own = {key: tuple(tensor.shape) for key, tensor in given.items() if not _beside(key)}
     names = timm.list_models(f"{family[0]}*") if family else []
-    names.sort(key=lambda other: -difflib.SequenceMatcher(None, name, other).ratio())
+    names.sort(key=lambda other: _pattern(other) != _pattern(name))  # resnet34 before resnet26d
     end = time.monotonic() + PATIENCE
     for other in names:
         if time.monotonic() > end:
@@ -67,6 +66,10 @@ def resemblance(given: Mapping[str, Tensor], name: str) -> str:
         if whole == own:
             return f": they look like weights of {other}"
     return ""
+
+
+def _pattern(name: str) -> str:
+    return re.sub(r"[0-9]+", "0", name)
 
 
 def _beside(key: str) -> bool:

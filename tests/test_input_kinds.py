@@ -1,0 +1,421 @@
+"""Data as people have them, through the command line: read as meant, doubted aloud, or refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from iufbench.cli.main import main
+from iufbench.data.download.extract import unpack
+from iufbench.engine.stopping import terminated_as_interrupted
+from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.reporting.store import find_runs
+from iufbench.support.errors import InputError
+from iufbench.support.files import write_text
+from iufbench.support.progress import Progress
+from iufbench.sweeps.grid import read_seeds
+
+SIZE = (24, 32)  # height and width of the images
+
+
+def picture(name: str, number: int, dented: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """An image [24, 32, 3] and its mask; every one is different, the defect can be seen."""
+    rng = np.random.default_rng([len(name), ord(name[0]), number, dented])
+    pixels = np.clip(90 + 20 * np.arange(3) + rng.normal(0, 6, (*SIZE, 3)), 0, 255).astype(np.uint8)
+    mask = np.zeros(SIZE, dtype=bool)
+    if dented:
+        y, x = rng.integers(3, 12), rng.integers(3, 20)
+        mask[y : y + 6, x : x + 8] = True
+        pixels[mask] = 255 - pixels[mask]
+    return pixels, mask
+
+
+def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(path, **options)
+
+
+def make(root: Path, *names: str, images=save, masks=None) -> Path:
+    """A data set in MVTec layout; ``images`` and ``masks`` write what they are given."""
+    for name in names:
+        for k in range(3):
+            images(root / name / f"train/good/{k}.png", picture(name, k)[0])
+            images(root / name / f"test/good/{k}.png", picture(name, 10 + k)[0])
+            dented, mask = picture(name, 20 + k, dented=True)
+            images(root / name / f"test/dent/{k}.png", dented)
+            place = root / name / f"ground_truth/dent/{k}_mask.png"
+            (masks or (lambda p, m: save(p, m.astype(np.uint8) * 255)))(place, mask)
+    return root
+
+
+def invoke(*arguments, **environment) -> Result:
+    done = CliRunner(env=environment).invoke(main, [str(a) for a in arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def run(root: Path, results: Path, *more, protocol="parts_1_1", **environment) -> Result:
+    return invoke(
+        "run", "--protocol", protocol, "--strategy", "padim", "--data-root", root, "--results", results,
+        "--preset", "quick", "--device", "cpu", "-q", "--set", "image_size=32", "--no-cache", *more,
+        **environment,
+    )  # fmt: skip
+
+
+def only_run(results: Path):
+    (found,), damaged = find_runs(results)
+    assert not damaged
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """Folder with a data set as it should be (``parts``) and the results of a run on it (``results``)."""
+    folder = tmp_path_factory.mktemp("plain")
+    assert run(make(folder / "parts", "bolt", "nut"), folder / "results").exit_code == 0
+    return folder
+
+
+def turned(path: Path, pixels: np.ndarray) -> None:
+    """Stored upside down or lying, with the EXIF orientation that says so."""
+    orientation, turns = (3, 2) if path.stem == "0" else (6, 1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    save(path, np.rot90(pixels, turns).copy(), exif=exif)
+
+
+def white_first(path: Path, mask: np.ndarray) -> None:
+    image = Image.frombytes("P", mask.shape[::-1], (~mask).astype(np.uint8).tobytes())
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    save(path, image)
+
+
+def in_alpha(path: Path, mask: np.ndarray) -> None:
+    save(path, np.dstack([np.full((*SIZE, 3), 255), mask * 255]).astype(np.uint8))
+
+
+def one_file_per_region(path: Path, mask: np.ndarray) -> None:
+    rows = np.arange(SIZE[0])[:, None]
+    split = int(np.flatnonzero(mask.any(axis=1)).mean())
+    for k, part in enumerate((mask & (rows <= split), mask & (rows > split))):
+        save(
+            path.parent / path.stem.removesuffix("_mask") / f"{k:03d}.png", part.astype(np.uint8) * (255 - k)
+        )
+
+
+@pytest.mark.parametrize("masks", [white_first, in_alpha, one_file_per_region])
+def test_the_same_data_in_another_form_gives_the_same_numbers(plain, tmp_path, masks):
+    """Images turned by EXIF and masks in odd forms: every number is that of the plain data, bit by bit."""
+    root = make(tmp_path / "parts", "bolt", "nut", images=turned, masks=masks)
+    for litter in ("@eaDir/x.png", "bolt/test/dent/@eaDir/0.png", "nut/train/lost+found/a.png"):
+        save(root / litter, picture("x", 0)[0])
+    (root / "nut/test/dent/0.json").write_text("{}")
+    done = run(root, tmp_path / "results", "--accept-masks")
+    assert done.exit_code == 0 and done.stderr == "", done.output
+    found, expected = only_run(tmp_path / "results"), only_run(plain / "results")
+    assert found.metrics.equals(expected.metrics)
+    notes = " ".join(found.record.dataset.notes)
+    assert "EXIF orientation, which is applied" in notes and "4 files and folders that are no images" in notes
+
+
+def test_inverted_masks_are_doubted_by_run_and_check_alike(tmp_path):
+    root = make(tmp_path / "parts", "bolt", masks=lambda p, m: save(p, (~m).astype(np.uint8) * 255))
+    make(root, "nut")
+    done = run(root, tmp_path / "r")
+    words = "masks of bolt: 3 of 3 masks, such as"
+    assert done.exit_code == 0 and done.stderr.count("warning:") == 1 and words in done.stderr
+    (warning,) = only_run(tmp_path / "r").record.warnings
+    assert warning.startswith(words) and "inverted" in warning and f"warning: {warning}" in done.stdout
+    checked = invoke("data", "check", root, "--dataset", "parts", "--workers", "1")
+    assert checked.exit_code == 0 and warning.partition(": ")[2] in checked.stdout
+    assert "1 warnings" in checked.stdout
+    accepted = run(root, tmp_path / "r2", "--accept-masks")
+    assert accepted.stderr == "" and only_run(tmp_path / "r2").record.warnings == []
+    again = invoke("data", "check", root, "--dataset", "parts", "--workers", "1", "--accept-masks")
+    assert "0 warnings" in again.stdout
+
+
+def test_an_object_without_masks_has_image_metrics(plain, tmp_path):
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    shutil.rmtree(root / "nut/ground_truth")
+    assert run(root, tmp_path / "r").exit_code == 0
+    metrics, whole = only_run(tmp_path / "r").metrics, only_run(plain / "results").metrics
+    kept = whole[(whole["level"] == "image") | (whole["object"] == "bolt")].reset_index(drop=True)
+    assert metrics.equals(kept)
+
+
+@pytest.mark.parametrize(
+    "name", ["normal", "Good", "OK", "ok ", "good2", "Non-Defective", "test_normal", "正常"]
+)
+def test_a_folder_that_looks_normal_is_asked_about(plain, tmp_path, name):
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    (root / "nut/test/good").rename(root / "nut/test" / name)
+    refused = run(root, tmp_path / "r", "--dry-run")
+    assert refused.exit_code == 2 and f"nut/test/{name} looks like" in refused.stderr
+    assert "--good-name" in refused.stderr
+    assert run(root, tmp_path / "r", "--dry-run", "--good-name", name).exit_code == 0
+    done = invoke(
+        "data", "check", root, "--dataset", "parts", "--workers", "1", "--good-name", name, "--json"
+    )
+    assert json.loads(done.stdout)["counts"]["nut"] == {"train": 3, "test_good": 3, "test_defective": 3}
+
+
+def test_a_good_name_is_kept_for_later_commands(plain, tmp_path):
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    for split in ("train", "test"):
+        (root / "nut" / split / "good").rename(root / "nut" / split / "normal")
+    assert run(root, tmp_path / "r", "--good-name", "normal").exit_code == 0
+    found = only_run(tmp_path / "r")
+    assert found.metrics.equals(only_run(plain / "results").metrics)
+    moved = root.rename(tmp_path / "moved")
+    assert invoke("evaluate", found.path, "-q").exit_code == 2
+    done = invoke("evaluate", found.path, "-q", "--data-root", moved)
+    assert done.exit_code == 0 and "no difference" in done.stdout, done.output
+
+
+CARD = "name: parts\ntitle: My parts\nlayout: mvtec\nobjects: [nut, bolt]\n"
+
+
+@pytest.mark.parametrize("place", ["working folder", "variable", "option"])
+def test_a_card_of_ones_own_gives_the_order(plain, tmp_path, monkeypatch, place):
+    folder = tmp_path / ("benchmarks/datasets" if place == "working folder" else "cards")
+    folder.mkdir(parents=True)
+    (folder / "parts.yaml").write_text(CARD)
+    monkeypatch.chdir(tmp_path)
+    more = ("--card", folder / "parts.yaml") if place == "option" else ()
+    environment = {"IUFBENCH_CARDS": str(folder)} if place == "variable" else {}
+    done = run(plain / "parts", tmp_path / "r", *more, "--dry-run", **environment)
+    assert done.exit_code == 0 and done.stdout.index(" nut ") < done.stdout.index(" bolt "), done.output
+    checked = invoke(
+        "data", "check", plain / "parts", "--dataset", "parts", "--workers", "1", *more, **environment
+    )
+    assert (
+        "no counts on the card), 0 errors, 0 warnings" in checked.stdout and "official" not in checked.stdout
+    )
+    if place != "option":
+        assert "My parts" in invoke("list", "datasets", **environment).stdout
+
+
+def test_counts_of_a_card_of_ones_own_are_those_of_the_card(plain, tmp_path):
+    (tmp_path / "parts.yaml").write_text(CARD + "counts: {nut: {train: 4}}\n")
+    given = ("--dataset", "parts", "--workers", "1", "--card", tmp_path / "parts.yaml")
+    done = invoke("data", "check", plain / "parts", *given)
+    assert done.exit_code == 1 and "error: nut: 3 train images, on the card 4" in done.stdout
+    assert "counts compared with those of the card), 1 errors, 0 warnings" in done.stdout
+    part = invoke("data", "check", plain / "parts", *given, "--objects", "nut")
+    assert part.exit_code == 0 and "1 of 2 objects" in part.stdout and "warning: nut: 3 train" in part.stdout
+
+
+CARD_MISTAKES = {
+    "another name": (CARD.replace("name: parts", "name: other"), "is for data set 'other', not 'parts'"),
+    "no such layout": (CARD.replace("mvtec", "coco"), "layout"),
+    "unknown key": (CARD + "exfi: ignore\n", "unknown key 'exfi'; did you mean 'exif'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("row", CARD_MISTAKES)
+def test_cards_that_are_wrong(plain, tmp_path, row):
+    content, words = CARD_MISTAKES[row]
+    (tmp_path / "parts.yaml").write_text(content)
+    done = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "parts.yaml")
+    assert done.exit_code == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_card_cannot_take_the_place_of_one_that_ships(plain, tmp_path):
+    (tmp_path / "visa.yaml").write_text(CARD.replace("name: parts", "name: visa"))
+    done = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "visa.yaml", protocol="visa_1_1")
+    assert done.exit_code == 2 and "'visa' is the name of a card that comes with iufbench" in done.stderr
+
+
+def test_a_part_of_a_data_set_is_enough_for_its_objects(tmp_path):
+    root = make(tmp_path / "mvtec", "bottle", "screw")
+    done = run(root, tmp_path / "r", "--order", "screw,bottle", protocol="mvtec_1_1")
+    assert done.exit_code == 0, done.output
+    record = only_run(tmp_path / "r").record
+    assert record.dataset.coverage == "2 of 15 objects" and record.protocol.objects == ("screw", "bottle")
+    assert "other image counts than on the data set's card: screw 3 of 320 train" in record.warnings[0]
+    given = ("data", "check", root, "--dataset", "mvtec", "--workers", "1")
+    assert invoke(*given).exit_code == 1
+    part = invoke(*given, "--objects", "bottle,screw")
+    assert part.exit_code == 0 and "2 of 15 objects" in part.stdout and "3 of 209" in part.stdout
+
+
+def test_order_reads_the_named_objects_and_nothing_else(plain, tmp_path):
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    (root / "docs").mkdir()
+    refused = run(root, tmp_path / "r", "--dry-run")
+    assert (
+        refused.exit_code == 2 and "docs/train is missing" in refused.stderr and "--order" in refused.stderr
+    )
+    assert run(root, tmp_path / "r", "--dry-run", "--order", "nut,bolt").exit_code == 0
+
+
+def test_a_new_object_that_comes_first_is_told(plain, tmp_path):
+    root = make(Path(shutil.copytree(plain / "parts", tmp_path / "parts")), "anchor")
+    results = Path(shutil.copytree(plain / "results", tmp_path / "results"))
+    refused = run(root, results)
+    assert refused.exit_code == 2 and "--order bolt,nut keeps that of the run" in refused.stderr
+    assert "--order bolt,nut,anchor" in refused.stderr
+    done = run(root, results, protocol="parts_1_1x2")
+    assert done.exit_code == 0 and "to keep the former: --order bolt,nut,anchor" in done.stderr
+    kept = run(root, results, "--order", "bolt,nut,anchor", protocol="parts_1_1x2")
+    assert kept.exit_code == 0 and kept.stderr == ""
+
+
+def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(plain, tmp_path):
+    done = invoke(
+        "run", "--protocol", "parts_1_1", "--strategy", "padim", "--data-root=~/parts", "--preset", "quick",
+        "--dry-run", HOME=str(plain),
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+
+
+def test_a_large_image_is_read_when_it_is_allowed(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("iufbench.data.datasets.MAX_PIXELS", 1000)
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    save(root / "nut/train/good/0.png", np.zeros((40, 50, 3), np.uint8))
+    refused = run(root, tmp_path / "r")
+    assert refused.exit_code == 2 and "--max-pixels 2000" in refused.stderr
+    assert run(root, tmp_path / "r", "--max-pixels", 2000).exit_code == 0
+    assert only_run(tmp_path / "r").record.request["max_pixels"] == 2000
+
+
+def test_the_depth_of_16_bit_images_is_kept(tmp_path):
+    root = make(
+        tmp_path / "parts", "bolt", "nut", images=lambda p, a: save(p, a[..., 0].astype(np.uint16) * 16)
+    )
+    assert run(root, tmp_path / "r").exit_code == 0
+    data = only_run(tmp_path / "r").record.dataset
+    assert data.decoding["bits"] == 12 and "12 bits, so 4095 becomes 255" in data.notes[0]
+
+
+# Names ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mean", "NA", "nan", "a,b", "CON", "com1.x", " nut", "nut.", b"f\xfc\xdf"])
+def test_names_that_something_could_not_hold_are_refused_with_the_rule(plain, tmp_path, name):
+    root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
+    os.rename(os.fsencode(root / "nut"), os.path.join(os.fsencode(root), os.fsencode(name)))
+    for done in (
+        run(root, tmp_path / "r"),
+        invoke("data", "check", root, "--dataset", "parts", "--workers", "1"),
+    ):
+        assert done.exit_code in (1, 2) and "cannot name an object: rename it; the rule: " in done.output
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("names", [("01", "02"), ("a.b", "a.c"), ("零件", "größe x"), ("1e5", "True")])
+def test_names_that_are_kept_apart(tmp_path, names):
+    assert run(make(tmp_path / "parts", *names), tmp_path / "r").exit_code == 0
+    assert only_run(tmp_path / "r").objects == tuple(sorted(names))
+
+
+@pytest.mark.parametrize("name", ["3cad", "零件", "Übung", "a.b-c"])
+def test_data_sets_of_any_script(plain, tmp_path, name):
+    done = run(plain / "parts", tmp_path / "r", "--dry-run", protocol=f"{name}_1_1")
+    assert done.exit_code == 0 and f"{name}/{name}_1_1/padim" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["my parts", "-parts", "_parts", "a/b", "CON"])
+def test_data_set_names_that_are_refused_with_the_rule(plain, tmp_path, name):
+    done = run(plain / "parts", tmp_path / "r", "--dry-run", f"--protocol={name}_1_1")
+    assert done.exit_code == 2 and ("the name of a data set is" in done.stderr or "the rule:" in done.stderr)
+
+
+def test_orders_of_names_with_dashes_are_kept_apart(tmp_path):
+    root = make(tmp_path / "parts", "a-b", "c", "a", "b-c")
+    texts = [run(root, tmp_path / "r", "--dry-run", "--order", order).stdout for order in ("a-b,c", "a,b-c")]
+    places = [next(line for line in text.splitlines() if line.startswith("run ")) for text in texts]
+    assert len(set(places)) == 2
+
+
+# The surroundings ----------------------------------------------------------------------------------------
+
+
+def test_the_package_imports_where_there_is_no_unix():
+    code = (
+        "import importlib, os, pkgutil, signal, sys\n"
+        "for name in ('fcntl', 'resource', 'pwd', 'grp', 'termios'):\n    sys.modules[name] = None\n"
+        "for name in ('getuid', 'geteuid', 'sched_getaffinity', 'sysconf', 'killpg'):\n"
+        "    delattr(os, name)\n"
+        "for name in ('SIGHUP', 'SIGALRM', 'SIGKILL', 'setitimer', 'pthread_sigmask'):\n"
+        "    delattr(signal, name)\n"
+        "import iufbench\n"
+        "for module in pkgutil.walk_packages(iufbench.__path__, 'iufbench.'):\n"
+        "    if not any(part in module.name for part in ('__main__', 'sweeps', 'bench.', 'synthetic')):\n"
+        "        importlib.import_module(module.name)\n"
+        "from iufbench.support.provenance import peak_memory_mb\n"
+        "print(peak_memory_mb())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "None\n", done.stderr
+
+
+def test_weights_of_another_network_are_told(tmp_path):
+    torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(
+        InputError, match=r"holds 80 tensors that resnet18 has not .* look like weights of resnet34"
+    ):
+        FrozenBackbone(BackboneSpec("resnet18", weights=str(tmp_path / "w.pth")))
+    with pytest.raises(InputError, match="look like weights of resnet34"):
+        FrozenBackbone(BackboneSpec("resnet50", weights=str(tmp_path / "w.pth")))
+    FrozenBackbone(BackboneSpec("resnet34", weights=str(tmp_path / "w.pth"), layers=(1, 2)))
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")
+def test_a_closed_terminal_interrupts_unless_it_is_ignored():
+    with pytest.raises(KeyboardInterrupt), terminated_as_interrupted():
+        os.kill(os.getpid(), signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nohup
+    try:
+        with terminated_as_interrupted():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    script = (
+        "import os, sys\nfrom pathlib import Path\nfrom iufbench.support import files\n"
+        "os.replace = lambda *names: os._exit(9)\nfiles.write_text(Path(sys.argv[1]) / 'a', 'x')\n"
+    )
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    (left,) = tmp_path.iterdir()
+    alive = left.with_name(left.name.replace(left.name.split(".")[-2], str(os.getppid())))
+    alive.write_text("y")
+    write_text(tmp_path / "b", "z")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([alive.name, "b"])
+
+
+@pytest.mark.parametrize("seeds", ["0-299999999", "0-" + "9" * 5000, "1" * 30])
+def test_a_grid_of_too_many_seeds_is_refused_at_once(seeds):
+    with pytest.raises(InputError, match=r"at most 100,000 runs|must be a number"):
+        read_seeds(seeds)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_a_name_of_two_gigabytes_is_not_read(tmp_path, kind):
+    entry = tarfile.TarInfo("././@LongLink")
+    entry.type, entry.size = kind, 2**31
+    good = tarfile.TarInfo("a.txt")
+    archive = tmp_path / "a.tar"
+    with io.BytesIO() as packed:
+        for header in (good, entry):
+            packed.write(header.tobuf(tarfile.GNU_FORMAT))
+        archive.write_bytes(packed.getvalue())
+    with pytest.raises(InputError, match="a name of 2,147,483,648 bytes"):
+        unpack(archive, tmp_path / "out", Progress(-1))
