@@ -17,13 +17,12 @@ from iufbench.data.readers.folders import is_flat
 from iufbench.data.readers.inclad_csv import read_inclad_csv
 from iufbench.data.readers.json_lists import read_json_lists
 from iufbench.data.readers.meta_json import read_meta_json
-from iufbench.data.readers.reading import in_order
+from iufbench.data.readers.reading import SYNTHETIC_MARKER, in_order
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 from iufbench.support.folders import cache_folder
 
-SYNTHETIC_MARKER = "SYNTHETIC.json"
 MIXED = "mixed"  # the data set of protocols over several data sets
 Lists = tuple[Path, ...] | None
 

@@ -50,7 +50,7 @@ def shapes_of(name: str) -> Shapes:
 
 
 def resemblance(given: Mapping[str, Tensor], name: str) -> str:
-    """``": they look like weights of resnet34"`` for the network of a family that they fit; "" without one."""
+    """``": they look like weights of resnet34"`` for the network of the family that they fit, else ""."""
     family = re.match(r"[a-z]+", name)
     own = {key: tuple(tensor.shape) for key, tensor in given.items() if not _beside(key)}
     names = timm.list_models(f"{family[0]}*") if family else []

@@ -14,6 +14,7 @@ from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
 from iufbench.support.names import problem_with_name
 
+SYNTHETIC_MARKER = "SYNTHETIC.json"  # in the root of a data set that was made
 NORMAL = ("good", "ok")  # names of folders with normal images
 # Words by which a folder beside them looks like one more of these, whatever is written around them.
 NORMAL_WORDS = frozenset(
@@ -99,6 +100,7 @@ def require_images(files: list[Path]) -> list[Path]:
 
 def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
     """What was left out below ``base`` as a note for ``DataSet.notes``; none when nothing was."""
+    skipped = [path for path in skipped if path != base / SYNTHETIC_MARKER]
     if not skipped:
         return ()
     one = min(skipped).relative_to(base).as_posix()
