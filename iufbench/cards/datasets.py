@@ -104,4 +104,9 @@ def _read(path: Path, name: str) -> DataSetCard:
     card = build(DataSetCard, dataset_content(path), str(path))
     if card.name != name:
         raise InputError(f"{path}: the card is for data set '{card.name}', not '{name}'")
+    for one, counts in card.counts.items():
+        if not isinstance(counts, dict) or not all(type(n) is int and n >= 0 for n in counts.values()):
+            raise InputError(
+                f"{path}: counts.{one} must be whole numbers, such as {{train: 8, test_good: 4}}"
+            )
     return card
