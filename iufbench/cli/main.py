@@ -44,7 +44,7 @@ class Commands(click.Group):
         except (MemoryError, ImportError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
-            reason = one_line(str(error).partition("\n")[0] or type(error).__name__)
+            reason = shown(str(error).partition("\n")[0] or type(error).__name__)
             click.echo(f"error: not enough memory ({reason}); is there a limit, as by ulimit -v?", err=True)
             context.exit(1)
         except BrokenPipeError:
