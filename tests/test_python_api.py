@@ -154,7 +154,7 @@ def test_a_run_from_python_is_the_run_of_the_command_line(here, capsys):
         ({"seed": "3"}, "seed must be an integer"),
         ({"seed": -1}, "seed must be >= 0"),
         ({"threads": 0}, "threads must be >= 1"),
-        ({"precision": "fp8"}, "precision must be fp32 or bf16"),
+        ({"precision": "fp8"}, "precision must be auto, fp32, tf32, bf16"),
         ({"checkpoint_epochs": 0}, "checkpoint_epochs must be >= 1"),
         ({"loggers": ["csv"]}, "loggers: unknown 'csv'"),
         ({"train_list": "x"}, "belong together"),

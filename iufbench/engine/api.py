@@ -19,6 +19,7 @@ from iufbench.support.fields import LARGEST, convert
 from iufbench.support.progress import Progress
 
 PathOrText = str | PathLike[str]
+PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 LOGGERS = ("text", "tensorboard", "wandb")
 
 
@@ -42,7 +43,8 @@ def run(
     weights: PathOrText | None = None,
     device: str = "auto",
     threads: int | None = None,
-    precision: str = "fp32",
+    precision: str = "auto",
+    step: str = "auto",
     compile: bool = False,
     settings: Mapping[str, Any] | Sequence[str] = (),
     order: str | Sequence[str] | None = None,
@@ -82,7 +84,9 @@ def run(
         weights: File with backbone weights, or ``package``, ``pretrained``, ``random``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None: 1 with ``quick``, else torch's choice.
-        precision: ``fp32`` or ``bf16``, of the learner's matrix products; a recipe of its own.
+        precision: ``auto``, ``fp32``, ``tf32`` or ``bf16``, of the learner's matrix products; auto is bf16 on
+            CUDA cards that have it, else fp32. Anything but fp32 is a recipe of its own.
+        step: ``auto``, ``eager`` or ``graph``: how an iteration is carried out.
         compile: Train with ``torch.compile``.
         settings: Card keys to override: ``{"base.epochs": 10}`` or ``["base.epochs=10"]``.
         order: Objects in this order, or the name of a published order.
@@ -155,8 +159,8 @@ def request_of(**options: Any) -> Request:
         _whole(name, options.get(name), 0)
     for name in ("threads", "max_pixels", "diagnose_every"):
         _whole(name, options.get(name), 1)
-    if options.get("precision", "fp32") not in ("fp32", "bf16"):
-        raise InputError(f"precision must be fp32 or bf16, not {options['precision']!r}")
+    if options.get("precision", "auto") not in PRECISIONS:
+        raise InputError(f"precision must be {', '.join(PRECISIONS)}, not {options['precision']!r}")
     return Request(**options)
 
 

@@ -161,7 +161,7 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
 
 def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
     """Parsed again by ``iufbench run``, every option of a request comes back."""
-    import iufbench.engine.plan
+    import iufbench.engine.api
 
     weights = tmp_path / "w.pt"
     weights.touch()
@@ -169,7 +169,7 @@ def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
         "visa_2_1", "iuf", 3, data_root=tmp_path, data_seed=2, preset="quick", backbone="resnet18",
         weights=str(weights), device="cpu", threads=2, settings=("base.epochs=1", "network.hidden=8"),
         order=("a", "b"), eval_unseen=True,
-        precision="bf16", compile=True, cache=False,
+        precision="bf16", step="eager", compile=True, cache=False,
         lists=(weights, weights), init_from=weights, results=tmp_path / "r",
     )  # fmt: skip
     seen = []
@@ -178,7 +178,7 @@ def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
         seen.append(request)
         raise InputError("enough")
 
-    monkeypatch.setattr(iufbench.engine.plan, "prepare", caught)
+    monkeypatch.setattr(iufbench.engine.api, "prepare", caught)
     for one in (request, Request("visa_2_1", "iuf", order_seed=4, synthetic=True)):
         CliRunner().invoke(main, arguments(one))
         assert seen.pop() == one
