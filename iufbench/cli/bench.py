@@ -14,7 +14,7 @@ from iufbench.cli.options import FILE, json_option
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text, read_json, write_json
 
-_SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # what makes two files comparable
+_SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # must match for --compare
 
 
 @click.command()
@@ -27,10 +27,10 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # wh
     multiple=True,
     default=("uniad", "iuf"),
     show_default=True,
-    help="Whose steps and evaluation; repeatable.",
+    help="Strategy whose steps and evaluation are timed; repeatable.",
 )
 @click.option("--preset", type=click.Choice(["quick", "paper"]), default="quick", show_default=True)
-@click.option("--batch", type=click.IntRange(1), help="Images in a training step [default: the card's].")
+@click.option("--batch", type=click.IntRange(1), help="Images per training step [default: the card's].")
 @click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
@@ -39,23 +39,23 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # wh
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
-@click.option("--out", type=FILE, help="Also write the numbers into this JSON file.")
-@click.option("--compare", "old", type=FILE, help="Show ratios to an earlier --out file.")
+@click.option("--out", type=FILE, help="Also write the numbers to this JSON file.")
+@click.option("--compare", "old", type=FILE, help="Show speedups over an earlier --out file.")
 @json_option
 def bench(
     out: Path | None, old: Path | None, as_json: bool, threads: int, stages: tuple[str, ...], **given: Any
 ) -> None:
     """Measure each stage of a run: decode, backbone, training step, evaluation, metrics.
 
-    Input is made up, weights are random; no data set and no download is needed. CPU seconds are those of
-    this process, so that other programs hardly matter; wall seconds are what you wait for.
+    Inputs are synthetic and weights are random; no data set and no download is needed. CPU seconds are
+    those of this process and hardly affected by other programs; wall seconds are elapsed time.
 
     \b
     iufbench bench
     iufbench bench --preset paper --stage step --strategy iuf --batch 4 --repeats 3 --out before.json
     iufbench bench --preset paper --stage step --strategy iuf --batch 4 --repeats 3 --compare before.json
     """
-    before = None if old is None else _read(old)  # a wrong file must not cost a measurement
+    before = None if old is None else _read(old)  # reject a wrong file before measuring
     import torch
 
     from iufbench.bench.stages import Conditions, as_dict, measure

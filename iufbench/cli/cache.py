@@ -11,15 +11,15 @@ from iufbench.support.files import json_text
 
 @click.command()
 @click.option("--info", "action", flag_value="info", help="What is cached, how large, and where (default).")
-@click.option("--verify", "action", flag_value="verify", help="Read everything; exit code 1 when damaged.")
-@click.option("--clear", "action", flag_value="clear", help="Remove everything that no process is making.")
+@click.option("--verify", "action", flag_value="verify", help="Read everything; exit code 1 if corrupted.")
+@click.option("--clear", "action", flag_value="clear", help="Remove everything that is not being built.")
 @json_option
 def cache(action: str | None, as_json: bool) -> None:
-    """Look at, check or empty the caches of decoded images and backbone features.
+    """Inspect, verify or clear the caches of decoded images and backbone features.
 
-    They lie in $IUFBENCH_CACHE [default: ~/.cache/iufbench], are filled by `iufbench run` and can be removed
-    at any time: the next run makes them anew and ends with the same numbers. Synthetic data sets, which are
-    kept in the same folder, are left alone.
+    They are stored in $IUFBENCH_CACHE [default: ~/.cache/iufbench], filled by `iufbench run`, and can be
+    removed at any time: the next run rebuilds them and produces the same numbers. Synthetic data sets, which
+    are stored in the same folder, are not touched.
 
     \b
     iufbench data cache --info --json
@@ -49,10 +49,10 @@ def cache(action: str | None, as_json: bool) -> None:
             click.echo(f"{place}: {problem}")
         click.echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
         if problems:
-            click.echo("the next run makes them anew, or remove them all with --clear", err=True)
+            click.echo("the next run rebuilds them; to remove all of them, use --clear", err=True)
             raise SystemExit(1)
     else:
         freed, kept = clear(folder)
         for place in kept:
-            click.echo(f"kept {place}: a process is making it", err=True)
+            click.echo(f"kept {place}: a process is building it", err=True)
         click.echo(f"{readable(freed)} freed in {folder}")

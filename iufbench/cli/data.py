@@ -1,4 +1,4 @@
-"""``iufbench data``: make, download, check, cache and look at data sets."""
+"""``iufbench data``: generate, download, check, preview and cache data sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iufbench.support.files import json_text
 
 @click.group()
 def data() -> None:
-    """Make, download, check and look at data sets."""
+    """Generate, download, check, preview and cache data sets."""
 
 
 @data.command()
@@ -30,7 +30,7 @@ def data() -> None:
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @click.option("-q", "--quiet", is_flag=True)
 def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts: Any) -> None:
-    """Make a synthetic data set in FOLDER, which must not exist or be empty.
+    """Generate a synthetic data set in FOLDER, which must be empty or not exist.
 
     \b
     iufbench data make /tmp/visa-synthetic --dataset visa
@@ -47,12 +47,8 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 
 @data.command()
 @click.argument("folder", type=FOLDER)
-@click.option(
-    "--dataset", required=True, help="Which data set this should be (visa, mvtec, or a name of yours)."
-)
-@click.option(
-    "--objects", help="Only these of its objects, of a folder that is a part of the data set: a,b,c."
-)
+@click.option("--dataset", required=True, help="The expected data set (visa, mvtec, or a name of your own).")
+@click.option("--objects", help="Only these objects, for a folder with part of the data set: a,b,c.")
 @reading_options
 @click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
 @json_option
@@ -67,7 +63,7 @@ def check(
     workers: int | None,
     as_json: bool,
 ) -> None:
-    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 when there are faults.
+    """Verify a folder: counts, every image and mask, duplicates. Exit code 1 if there are problems.
 
     \b
     iufbench data check ~/data/visa --dataset visa
@@ -77,7 +73,7 @@ def check(
     from iufbench.engine.plan import split_names
 
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: name the data set's root")
+        raise InputError(f"{folder} is not a folder: give the data set's root folder")
     names = split_names(objects)
     report = check_folder(
         folder, dataset, workers, not as_json, names, card, good_names, max_pixels, accept_masks
@@ -93,12 +89,12 @@ def check(
 @click.option("--objects", help="Only these: a,b,c.")
 @click.option("--seed", type=SEED, default=0, show_default=True)
 def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None:
-    """Draw a contact sheet of the synthetic objects and their defects into PICTURE (a .png file)."""
+    """Write a contact sheet of the synthetic objects and their defects to PICTURE (a .png file)."""
     from iufbench.data.synthetic import preview as draw
     from iufbench.engine.plan import split_names
 
     if picture.suffix.lower() != ".png":
-        raise InputError(f"{picture}: the contact sheet is a PNG picture; give a name that ends in .png")
+        raise InputError(f"{picture}: the contact sheet is a PNG image; use a file name that ends in .png")
     draw(picture, dataset=dataset, objects=split_names(objects), seed=seed)
     click.echo(str(picture))
 

@@ -15,18 +15,20 @@ from iufbench.support.errors import InputError
 @click.command()
 @click.argument("dataset", metavar="DATASET")
 @click.argument("folder", metavar="DIR", type=FOLDER)
-@click.option("--url", help="A mirror of the official archive, or with --sha256 another archive.")
-@click.option("--sha256", help="What the archive at --url must have [default: the official one].")
-@click.option("--accept-licence", is_flag=True, help="You have read the data set's licence and accept it.")
+@click.option("--url", help="A mirror of the official archive or, with --sha256, a different archive.")
+@click.option("--sha256", help="Expected checksum of the archive at --url [default: the official one].")
+@click.option(
+    "--accept-licence", is_flag=True, help="Confirm that you have read and accept the data set's licence."
+)
 @click.option("-q", "--quiet", is_flag=True)
 def download(
     dataset: str, folder: Path, url: str | None, sha256: str | None, accept_licence: bool, quiet: bool
 ) -> None:
-    """Fetch the official archive of a data set and unpack it to DIR, verified and all or nothing.
+    """Download and verify the official archive of a data set and unpack it to DIR, all or nothing.
 
-    For data sets whose card knows a checksum (an unknown name lists them). Several addresses are tried in
-    order; an interrupted download resumes when the same command is given again. MVTec AD takes about 11 GB of
-    disk (archive and images), VisA 4 GB.
+    For data sets whose card has a checksum (an unknown name lists them). Several URLs are tried in order;
+    repeating the command resumes an interrupted download. MVTec AD needs about 11 GB of disk space (archive
+    and images), VisA 4 GB.
 
     \b
     iufbench data download visa ~/data/visa

@@ -1,4 +1,4 @@
-"""The command line. Heavy imports happen inside the commands, so that ``--help`` answers at once."""
+"""The command line. Heavy imports happen inside the commands, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from iufbench.support.version import __version__
 
 
 class Commands(click.Group):
-    """Turns what can go wrong without a bug into one line and an exit code."""
+    """Turns expected errors into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
-        for stream in (sys.stdout, sys.stderr):  # file names need not be text, and are shown all the same
+        for stream in (sys.stdout, sys.stderr):  # file names may not be valid text but must be printable
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         try:
@@ -45,10 +45,10 @@ class Commands(click.Group):
             if not _lacks_memory(error):
                 raise
             reason = shown(str(error).partition("\n")[0] or type(error).__name__)
-            click.echo(f"error: not enough memory ({reason}); is there a limit, as by ulimit -v?", err=True)
+            click.echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
             context.exit(1)
         except BrokenPipeError:
-            # Whoever read our output (head, less) has left: not an error.
+            # The reader of our output (head, less) has exited: not an error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
         except OSError as error:  # a full disk under redirected output, a folder that vanished
@@ -73,11 +73,11 @@ def _lacks_memory(error: BaseException) -> bool:
 def main() -> None:
     """Benchmark harness for incremental unified industrial anomaly detection.
 
-    A run is one protocol x one strategy x one seed on one data set; it leaves one run directory. Tables
-    and figures are made from run directories and published numbers.
+    A run is one protocol x one strategy x one seed on one data set; it produces one run directory. Tables
+    and figures are built from run directories and published numbers.
 
     \b
-    First steps, without any download:
+    First steps, no download required:
       iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic
       iufbench list strategies
       iufbench tables
@@ -125,7 +125,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
 @click.argument("metric")
 @click.argument("path", metavar="[RUN]", type=FOLDER, required=False)
 def explain(metric: str, path: Path | None) -> None:
-    """What a number means: definition, formula, who uses it, and its value on a run directory.
+    """Explain a metric: definition, formula, who uses it, and its value for a run directory.
 
     \b
     iufbench explain fm

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class HomePath(click.Path):
-    """A path in which ``~`` stands for the home folder: shells leave it alone in ``--data-root=~/x``."""
+    """A path in which ``~`` stands for the home folder: shells do not expand it in ``--data-root=~/x``."""
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
         return super().convert(os.path.expanduser(value), param, context)
@@ -37,7 +37,9 @@ def results_option(function: F) -> F:
 def reading_options(function: F) -> F:
     """How a data set is read, for commands that read one."""
     for option in (
-        click.option("--accept-masks", is_flag=True, help="The masks are right: no warnings about them."),
+        click.option(
+            "--accept-masks", is_flag=True, help="Accept the masks as correct: no warnings about them."
+        ),
         click.option(
             "--max-pixels", type=click.IntRange(1), help="Read images of up to N pixels [default: 100000000]."
         ),
@@ -46,7 +48,7 @@ def reading_options(function: F) -> F:
             "good_names",
             multiple=True,
             metavar="NAME",
-            help="A folder with this name holds normal images, like good and ok; repeatable.",
+            help="Folders with this name hold normal images, like good and ok; repeatable.",
         ),
         click.option(
             "--card",
@@ -61,7 +63,7 @@ def reading_options(function: F) -> F:
 def data_root_option(function: F) -> F:
     """For commands on a finished run."""
     return click.option(
-        "--data-root", type=FOLDER, help="Where the data of the run lie now, if not where they did."
+        "--data-root", type=FOLDER, help="Current location of the run's data, if they were moved."
     )(function)
 
 
@@ -71,5 +73,5 @@ def json_option(function: F) -> F:
 
 def strict_option(function: F) -> F:
     return click.option(
-        "--strict", is_flag=True, help="Exit with 1 when runs are damaged, inconsistent or not comparable."
+        "--strict", is_flag=True, help="Exit with 1 if runs are corrupted, inconsistent or not comparable."
     )(function)

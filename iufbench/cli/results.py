@@ -13,11 +13,11 @@ FORMATS = click.Choice(["md", "tex", "csv", "html"])
 
 @click.command()
 @results_option
-@click.option("--out", type=FOLDER, help="Where to write [default: <results>/tables].")
+@click.option("--out", type=FOLDER, help="Output folder [default: <results>/tables].")
 @click.option("--format", "formats", multiple=True, type=FORMATS, default=("md",), show_default=True)
 @strict_option
 def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bool) -> None:
-    """Build the tables of all finished runs, beside the published numbers.
+    """Build tables of all finished runs, next to the published numbers.
 
     \b
     iufbench tables
@@ -31,8 +31,8 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
 
 @click.command()
 @results_option
-@click.option("--out", type=FOLDER, help="Where to write [default: <results>/figures].")
-@click.option("--qualitative", is_flag=True, help="Only images with anomaly maps, from kept maps.")
+@click.option("--out", type=FOLDER, help="Output folder [default: <results>/figures].")
+@click.option("--qualitative", is_flag=True, help="Draw only images with anomaly maps, from saved maps.")
 @click.option("--objects", help="With --qualitative, only these: a,b,c.")
 @click.option("--strategies", help="With --qualitative, only these: a,b,c.")
 @strict_option
@@ -46,7 +46,7 @@ def figures(
 ) -> None:
     """Draw the figures of all finished runs: matrices, curves, forgetting, costs, anomaly maps.
 
-    Anomaly maps are drawn where they were kept, which needs no training:
+    Anomaly maps are drawn where they were saved, which requires no training:
 
     \b
     iufbench evaluate results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0 --save-maps
@@ -62,10 +62,10 @@ def figures(
 
 @click.command()
 @results_option
-@click.option("--out", type=FILE, help="Which file to write [default: <results>/report.html].")
+@click.option("--out", type=FILE, help="Output file [default: <results>/report.html].")
 @strict_option
 def report(results: Path, out: Path | None, strict: bool) -> None:
-    """Write all results into one HTML file that needs no network."""
+    """Write all results to one HTML file that works offline."""
     from iufbench.reporting import api
 
     click.echo(str(api.report(results, out, strict)))
@@ -74,14 +74,14 @@ def report(results: Path, out: Path | None, strict: bool) -> None:
 @click.command()
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
-@click.option("--metric", default="auroc", show_default=True, help="As in metrics.csv, such as ap.")
+@click.option("--metric", default="auroc", show_default=True, help="A metric of metrics.csv, such as ap.")
 @click.option("--format", "fmt", type=FORMATS, default="md", show_default=True)
 @results_option
 @strict_option
 def compare(first: str, second: str, metric: str, fmt: str, results: Path, strict: bool) -> None:
     """Compare two strategies over the seeds they share.
 
-    Prints differences seed by seed, a bootstrap interval, effect size and p-value. A and B are names of
+    Prints per-seed differences, a bootstrap interval, effect size and p-value. A and B are names of
     strategies, run ids with or without the seed, or run directories.
 
     \b
@@ -96,7 +96,7 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path, stric
 
 @click.command()
 @results_option
-@click.option("--out", type=FOLDER, help="Where to write [default: <results>/export].")
+@click.option("--out", type=FOLDER, help="Output folder [default: <results>/export].")
 @click.option(
     "--format",
     "formats",
@@ -109,17 +109,17 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path, stric
 @click.option(
     "--for-spreadsheet",
     is_flag=True,
-    help="In runs.csv, put an apostrophe before texts that a spreadsheet would take for a formula.",
+    help="In runs.csv, put an apostrophe before text that a spreadsheet would interpret as a formula.",
 )
 @strict_option
 def export(
     results: Path, out: Path | None, formats: tuple[str, ...], for_spreadsheet: bool, strict: bool
 ) -> None:
-    """Write all finished runs for other tools: one tidy table and pyCLAD-style matrices.
+    """Export all finished runs for other tools: one tidy table and pyCLAD-style matrices.
 
     The columns of the table name run, data, protocol, strategy, recipe, seed, experience, object, level,
-    metric and value; the value is exact. Names are written as they are, also those that begin with =, +, -
-    or @: use --for-spreadsheet before opening runs.csv of somebody else's runs in a spreadsheet.
+    metric and value; the value is exact. Names are written unchanged, including those that begin with =, +, -
+    or @: use --for-spreadsheet before opening the runs.csv of someone else's runs in a spreadsheet.
     """
     from iufbench.reporting.export import export as export_runs
 

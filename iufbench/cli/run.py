@@ -1,4 +1,4 @@
-"""``iufbench run`` and ``evaluate``: one run, and its maps."""
+"""``iufbench run`` and ``evaluate``: one run, and its anomaly maps."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from iufbench.engine.stopping import terminated_as_interrupted
 @click.command()
 @click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
 @click.option("--strategy", required=True, help="Name of a strategy, or a path to your own card.yaml.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of everything random.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all random numbers.")
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
 @click.option(
-    "--synthetic", is_flag=True, help="Use the made-up stand-in data set (results are labelled so)."
+    "--synthetic", is_flag=True, help="Use the synthetic stand-in data set (results are labelled as such)."
 )
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
 @reading_options
@@ -39,17 +39,17 @@ from iufbench.engine.stopping import terminated_as_interrupted
     type=click.Choice(["auto", "fp32", "tf32", "bf16"]),
     default="auto",
     show_default=True,
-    help="Of the learner's matrix products; auto: bf16 on CUDA cards that have it, else fp32. "
-    "Anything but fp32 is a recipe of its own.",
+    help="Precision of the learner's matrix products; auto: bf16 on CUDA cards that support it, else fp32. "
+    "Anything but fp32 is a separate recipe.",
 )
 @click.option(
     "--step",
     type=click.Choice(["auto", "eager", "graph"]),
     default="auto",
     show_default=True,
-    help="How an iteration is carried out; auto: as a CUDA graph on a GPU where the strategy allows it.",
+    help="How an iteration is executed; auto: as a CUDA graph on a GPU if the strategy allows it.",
 )
-@click.option("--compile", is_flag=True, help="Train with torch.compile: pays on a GPU, not on a CPU.")
+@click.option("--compile", is_flag=True, help="Train with torch.compile: pays off on a GPU, not on a CPU.")
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a card key; repeatable."
 )
@@ -62,17 +62,17 @@ from iufbench.engine.stopping import terminated_as_interrupted
 @click.option(
     "--diagnose-selection",
     is_flag=True,
-    help="Also tell what the best epoch on test images would have reported; changes no result.",
+    help="Also report what selecting the best epoch on test images would have given; changes no result.",
 )
 @click.option(
     "--diagnose-every",
     type=click.IntRange(1),
-    help="With --diagnose-selection, look at every k-th epoch only [default: 1].",
+    help="With --diagnose-selection, evaluate every k-th epoch only [default: 1].",
 )
 @click.option(
     "--resume/--restart",
     default=True,
-    help="Go on with an unfinished run (default), or replace what exists.",
+    help="Resume an unfinished run (default), or replace what exists.",
 )
 @click.option(
     "--checkpoint-epochs",
@@ -90,7 +90,7 @@ from iufbench.engine.stopping import terminated_as_interrupted
 @click.option(
     "--verify",
     is_flag=True,
-    help="Do the first experience twice, compare every bit, and stop; writes nothing.",
+    help="Run the first experience twice, compare every bit, and stop; writes nothing.",
 )
 @click.option("--init-from", type=FILE, help="Start from the weights of a public UniAD or IUF checkpoint.")
 @click.option(
@@ -121,10 +121,10 @@ def run(
     iufbench run --protocol mvtec_10_1x5 --strategy finetune --data-root ~/mvtec --preset quick
     iufbench run --protocol visa_2_2x5 --strategy ./mine.yaml --synthetic --set base.epochs=10
 
-    The same command again resumes a run that was stopped, to the same numbers as if it had never been, and
-    does nothing when the run is finished; --restart runs it anew. Ctrl-C and SIGTERM end a run at once: what
-    is lost is the epoch at work, and about a minute where epochs are shorter (docs/determinism.md). Exit
-    code 0 done, 2 wrong input, 1 failure (with --verify: a difference), 130 interrupted.
+    Repeating the command resumes an interrupted run, with the same numbers as an uninterrupted one, and does
+    nothing if the run is finished; --restart starts from scratch. Ctrl-C and SIGTERM end a run at once: the
+    current epoch is lost, or about a minute if epochs are shorter (docs/determinism.md). Exit code 0 done,
+    2 invalid input, 1 failure (with --verify: a difference), 130 interrupted.
     """
     from iufbench.engine import api
     from iufbench.engine.plan import prepare
@@ -165,7 +165,9 @@ def _do_twice(plan: Any, progress: Any) -> None:
     if differences:
         click.echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
         raise SystemExit(1)
-    click.echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
+    click.echo(
+        f"ran the first experience twice: all {compared} tensors, metrics and scores have the same bits"
+    )
 
 
 def _show_results(run: Any, progress: Any) -> None:
@@ -180,7 +182,7 @@ def _show_results(run: Any, progress: Any) -> None:
 @click.command()
 @click.argument("path", metavar="RUN", type=FOLDER)
 @click.option(
-    "--save-maps", is_flag=True, help="Keep the anomaly maps (float16, 98 KiB an image) in RUN/maps."
+    "--save-maps", is_flag=True, help="Save the anomaly maps (float16, 98 KiB per image) in RUN/maps."
 )
 @click.option("--objects", help="Only these: a,b,c.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -189,10 +191,10 @@ def _show_results(run: Any, progress: Any) -> None:
 def evaluate(
     path: Path, save_maps: bool, objects: str | None, device: str, data_root: Path | None, quiet: bool
 ) -> None:
-    """Evaluate a run directory again from its checkpoints, to keep its anomaly maps.
+    """Evaluate a run directory again from its checkpoints, to save its anomaly maps.
 
-    What comes out is compared with the stored metrics and scores: exit code 1 when a number differs. To
-    check a run completely, use `iufbench verify`.
+    The results are compared with the stored metrics and scores: exit code 1 if a number differs. To check
+    a run completely, use `iufbench verify`.
     """
     from iufbench.engine.plan import split_names
     from iufbench.support.progress import Progress

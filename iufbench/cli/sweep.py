@@ -1,4 +1,4 @@
-"""``iufbench sweep``: many runs at once, and how they stand."""
+"""``iufbench sweep``: many runs at once, and their status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SweepGroup(click.Group):
 
 @click.group(cls=SweepGroup)
 def sweep() -> None:
-    """Do many runs: a grid of strategies, protocols, seeds and orders.
+    """Execute many runs: a grid of strategies, protocols, seeds and orders.
 
     \b
     iufbench sweep paper --dry-run
@@ -39,30 +39,30 @@ def sweep() -> None:
 
 @sweep.command("run")
 @click.argument("grid", required=False)
-@click.option("--protocol", "protocols", multiple=True, help="Repeatable; all: every one with a card.")
-@click.option("--strategy", "strategies", multiple=True, help="Repeatable; all: every registered one.")
+@click.option("--protocol", "protocols", multiple=True, help="Repeatable; all: every protocol with a card.")
+@click.option("--strategy", "strategies", multiple=True, help="Repeatable; all: every registered strategy.")
 @click.option("--seeds", help="0-4 or 0,3,7 [default: 0].")
-@click.option("--orders", help="alphabetical, seed:1-3, or both with a comma [default: alphabetical].")
+@click.option("--orders", help="alphabetical, seed:1-3, or both, comma-separated [default: alphabetical].")
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
-@click.option("--synthetic", is_flag=True, default=None, help="Use the made-up stand-in data sets.")
+@click.option("--synthetic", is_flag=True, default=None, help="Use the synthetic stand-in data sets.")
 @click.option("--data-seed", type=click.IntRange(0), help="Seed of --synthetic.")
 @click.option("--preset", help="paper or quick.")
 @click.option("--backbone", help="Any timm model instead of the card's.")
 @click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto].")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each run [default: cores / jobs].")
-@click.option("--precision", help="auto, fp32, tf32 or bf16; all but fp32 are recipes of their own.")
-@click.option("--step", help="auto, eager or graph: how an iteration is carried out.")
+@click.option("--precision", help="auto, fp32, tf32 or bf16; all but fp32 are separate recipes.")
+@click.option("--step", help="auto, eager or graph: how an iteration is executed.")
 @click.option("--compile", is_flag=True, default=None, help="Train with torch.compile.")
 @click.option("--cache/--no-cache", default=None, help="Keep decoded images and features [default: cache].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs; repeatable.")
 @click.option("--eval-unseen", is_flag=True, default=None, help="Also evaluate objects not yet learnt.")
 @click.option("--name", help="Name of the sweep, a folder in RESULTS/sweeps [default: the grid's file name].")
-@click.option("--dry-run", is_flag=True, help="Print how many runs, hours and bytes, and stop.")
+@click.option("--dry-run", is_flag=True, help="Print the number of runs, hours and bytes, and stop.")
 @click.option("--list", "list_runs", is_flag=True, help="Print the command of every run, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Repeat runs that failed before.")
 @click.option(
-    "--share-base", is_flag=True, help="Train a base experience once where several runs begin alike."
+    "--share-base", is_flag=True, help="Train a base experience only once if several runs start identically."
 )
 @click.option(
     "--engine",
@@ -88,7 +88,7 @@ def sweep() -> None:
 @click.option("--shared-results", is_flag=True, help="ray: all nodes see RESULTS under the same path.")
 @results_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-@click.option("-v", "--verbose", is_flag=True, help="A line also when a run starts.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a line also when a run starts.")
 def run_sweep(
     grid: str | None,
     name: str | None,
@@ -107,10 +107,10 @@ def run_sweep(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Do the runs of a grid that are not finished yet.
+    """Execute the runs of a grid that are not finished yet.
 
-    GRID is a YAML file or the name of a ready-made grid (paper, ablation, synthetic-smoke). Options
-    go over what it says.
+    GRID is a YAML file or the name of a predefined grid (paper, ablation, synthetic-smoke). Options
+    override its values.
 
     \b
     iufbench sweep paper --dry-run
@@ -118,8 +118,8 @@ def run_sweep(
     iufbench sweep --protocol visa_8_4 --strategy iuf --strategy ewc --seeds 0-4 \\
         --orders alphabetical,seed:1-3 --synthetic
 
-    Finished runs are skipped, interrupted ones go on. Exit code 0 when every run of the grid is complete,
-    1 when a run failed, 2 wrong input, 130 interrupted (the same command goes on).
+    Finished runs are skipped, interrupted ones are resumed. Exit code 0 if every run of the grid is complete,
+    1 if a run failed, 2 invalid input, 130 interrupted (the same command resumes).
     """
     from iufbench.sweeps import api, drive
     from iufbench.sweeps.runs import command
@@ -155,7 +155,7 @@ def run_sweep(
 @click.argument("folder", type=FOLDER)
 @json_option
 def status(folder: Path, as_json: bool) -> None:
-    """How the sweep in FOLDER stands, from any terminal.
+    """Show the status of the sweep in FOLDER, from any terminal.
 
     \b
     iufbench sweep status results/sweeps/paper

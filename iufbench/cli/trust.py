@@ -14,16 +14,18 @@ SHOWN = 20
 
 @click.command()
 @click.argument("path", metavar="RUN", type=FOLDER)
-@click.option("--scores-only", is_flag=True, help="Image metrics from scores.csv.gz alone: seconds, no data.")
+@click.option(
+    "--scores-only", is_flag=True, help="Only image metrics from scores.csv.gz: takes seconds, needs no data."
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @data_root_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, quiet: bool) -> None:
-    """Recompute every number of a run directory from its own files, and say what differs.
+    """Recompute every number of a run directory from its own files, and report differences.
 
     Summaries from metrics.csv, image metrics from scores.csv.gz, and all metrics and scores from the
     checkpoints (which needs the data). Compared bit by bit: another device or number of threads can
-    change last digits. Exit code 1 when a number differs.
+    change the last digits. Exit code 1 if a number differs.
 
     \b
     iufbench verify results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
@@ -40,15 +42,15 @@ def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, q
 
 @click.command()
 @click.argument("path", metavar="RUN", type=FOLDER)
-@click.option("--results", type=FOLDER, help="Where to do it again [default: <results>/reruns].")
+@click.option("--results", type=FOLDER, help="Where to repeat it [default: <results>/reruns].")
 @click.option("--device", help="auto, cpu, cuda or cuda:N [default: the run's own].")
 @data_root_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def rerun(path: Path, results: Path | None, device: str | None, data_root: Path | None, quiet: bool) -> None:
-    """Do a run again from its run.json, in a folder of its own, and compare the numbers bit by bit.
+    """Repeat a run from its run.json, in a separate folder, and compare the numbers bit by bit.
 
-    Tells which versions, sources and hardware were different. Interrupted, the same command goes on.
-    Exit code 1 when a number differs.
+    Reports which versions, sources and hardware differed. If interrupted, the same command resumes.
+    Exit code 1 if a number differs.
 
     \b
     iufbench rerun results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
@@ -57,14 +59,14 @@ def rerun(path: Path, results: Path | None, device: str | None, data_root: Path 
     from iufbench.trust.rerun import rerun as do_again
 
     repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root)
-    click.echo(f"done again in {repetition.path}")
+    click.echo(f"repeated in {repetition.path}")
     for line in repetition.surroundings:
         click.echo(f"different surroundings: {line}")
     conclude(repetition.differences)
 
 
 def conclude(differences: Sequence[str]) -> None:
-    """Print what differs, the first ones in full, and exit with 1 if anything does."""
+    """Print the differences, the first ones in full, and exit with 1 if there are any."""
     for line in differences[:SHOWN]:
         click.echo(line)
     if len(differences) > SHOWN:
