@@ -9,6 +9,7 @@ from PIL import Image
 
 from iufbench.data.resident import FrozenInputs
 from iufbench.data.samples import Sample
+from iufbench.models.features import Features, FeatureShape
 from iufbench.support.errors import RunError
 
 
@@ -18,8 +19,11 @@ class Times:
     def __init__(self, factor: float) -> None:
         self.factor = factor
 
-    def features(self, images: torch.Tensor) -> torch.Tensor:
-        return images.float() * self.factor
+    def shape(self, image_size: int) -> FeatureShape:
+        return FeatureShape(3, image_size, image_size)
+
+    def encode(self, images: torch.Tensor) -> Features:
+        return Features(images.float() * self.factor, None)
 
 
 @pytest.fixture

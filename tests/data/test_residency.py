@@ -69,7 +69,7 @@ def test_batches_have_the_order_and_content_of_a_plain_data_loader(tmp_path, kin
     plain = DataLoader(data, batch_size=5, sampler=sampler)
     assert len(ours) == len(plain)
     for _ in range(3):
-        for batch, (x, y) in zip(ours, plain, strict=True):
+        for batch, (x, y, *_) in zip(ours, plain, strict=True):
             assert torch.equal(batch.x, x) and torch.equal(batch.y, y) and batch.x.dtype == torch.float32
 
 

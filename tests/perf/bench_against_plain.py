@@ -78,7 +78,7 @@ def plain_evaluation(name: str, images: int, preset: str) -> Callable[[], object
     for experience, test in zip(learner.streams.test, learner.evaluation.tests):
         data = experience.resident
         image = None if network.classifier is None else torch.randn(len(data), 3, 224, 224)
-        sets.append((data.features, image, test.masks))
+        sets.append((data.features, image, test.masks.unpacked()))
     folder = Path(tempfile.mkdtemp())
 
     def call() -> int:
