@@ -19,6 +19,7 @@ from iufbench.reporting.figures.build import write_figures, write_run_figures
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, run_curves, stream_figure
 from iufbench.reporting.figures.drawing import styles
 from iufbench.reporting.figures.matrix import matrix_figure
+from iufbench.reporting.figures.plane import plane_figure
 from iufbench.reporting.groups import group_runs
 from iufbench.reporting.literature import published
 from iufbench.reporting.store import find_runs, load_run
@@ -90,7 +91,7 @@ def test_curves_show_published_lines_as_digitised(tmp_path):
     make_run(tmp_path, "visa_8_1x4", "uniad", keep=0.7)
     figure = curve_figure(find_runs(tmp_path)[0], published(), "visa_8_1x4", "image")
     labels = figure.axes[0].get_legend_handles_labels()[1]
-    assert [x for x in labels if "digitised" not in x] == ["UniAD", "IUF"]  # the paper's order
+    assert [x for x in labels if "digitised" not in x] == ["UniAD", "IUF"]
     assert len([x for x in labels if "(digitised)" in x]) == 6
     lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
     assert lines["IUF (digitised)"].get_linewidth() < lines["IUF"].get_linewidth()
@@ -172,10 +173,80 @@ def test_titles_are_text_not_formulas(tmp_path):
     assert_inside(matrix_figure(groups_of(tmp_path)[0].runs[0], "image"))
 
 
-def test_every_strategy_has_its_own_look():
-    names = ["iuf", "mine", "yours", "uniad", "joint"]
-    look = styles(names, published())
-    assert len({look[name] for name in names}) == len(names)
+MANY = [
+    *(
+        "frozen",
+        "finetune",
+        "separate",
+        "cumulative",
+        "uniad",
+        "ewc",
+        "ewc_online",
+        "si",
+        "mas",
+        "lwf",
+        "gpm",
+    ),
+    *("agem", "replay", "replay_reservoir", "der", "lvt", "padim", "padim_per_object", "patchcore"),
+    *("patchcore_oracle", "patchcore_per_object", "iuf", "iuf_release", "iuf_without_scl", "mine"),
+]
+
+
+def many(results):
+    for k, strategy in enumerate(MANY):
+        make_run(results, "visa_8_1x4", strategy, keep=1 if strategy == "frozen" else 0.5 + 0.02 * k)
+    return groups_of(results)
+
+
+def test_every_strategy_has_a_look_of_its_own_in_every_figure(tmp_path):
+    groups = many(tmp_path)
+    look = styles(groups)
+    assert len({look[name] for name in MANY}) == len(MANY)
+    assert len(set(look.values())) == len(look)
+    assert styles(groups[:3])["iuf"] == look["iuf"]  # whatever else was run
+    by_family = {}
+    for group in groups:
+        by_family.setdefault(group.family, set()).add(look[group.strategy].colour)
+    assert all(len(colours) == 1 for colours in by_family.values()) and len(by_family) == 7
+
+
+def test_many_strategies_are_drawn_by_family_and_by_name(tmp_path):
+    groups = many(tmp_path)
+    figure = stream_figure(groups, published(), ["image", "pixel"])
+    assert len(figure.axes) == 2 * 7
+    for axes in figure.axes:
+        grey = [line for line in axes.get_lines() if line.get_color() == drawing.GREY]
+        assert 0 < len(axes.get_lines()) - len(grey) <= 10 and len(axes.get_lines()) >= len(MANY)
+    assert {g.title for g in groups} <= set(texts(figure))
+    assert_inside(figure)
+    figure = stream_figure(groups, published(), ["image"], highlight=["iuf", "frozen"])
+    assert len(figure.axes) == 1
+    shown = figure.axes[0].get_legend_handles_labels()[1]
+    assert [x for x in shown if "digitised" not in x] == ["frozen", "IUF"]
+    assert_inside(figure)
+
+
+def test_forgetting_of_many_strategies_is_one_sorted_axis(tmp_path):
+    figure = forgetting_figure(many(tmp_path), published(), "image")
+    (axes,) = figure.axes
+    widths = [bar.get_width() for bar in axes.patches]
+    assert len(widths) == len(MANY) and widths == sorted(widths)
+    assert_inside(figure)
+
+
+def test_the_plane_has_its_corners_and_says_what_is_missing(tmp_path):
+    groups = many(tmp_path)
+    figure = plane_figure(groups, published(), ["image"])
+    assert {"frozen", "finetune", "separate"} <= set(texts(figure))
+    assert len(figure.axes[0].get_legend_handles_labels()[1]) == len(MANY)
+    assert_inside(figure)
+    figure = plane_figure(alone(tmp_path), published(), ["image"])
+    assert any("--eval-unseen" in t for t in texts(figure))
+
+
+def alone(results):
+    make_run(results / "alone", "visa_8_1x4", "iuf")
+    return groups_of(results / "alone")
 
 
 def test_run_figures(tmp_path):
@@ -238,7 +309,9 @@ def test_write_figures(tmp_path):
     damaged = make_run(tmp_path, "visa_11_1", "iuf")
     (damaged / "metrics.csv").unlink()
     warnings = []
-    names = {p.name for p in write_figures(tmp_path, tmp_path / "figures", warn=warnings.append)}
+    names = {
+        p.name for p in write_figures(tmp_path, tmp_path / "figures", warn=warnings.append, matrices=True)
+    }
     assert {
         "figure2_visa.png",
         "figure2_visa.pdf",

@@ -32,6 +32,8 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
 @click.command()
 @results_option
 @click.option("--out", type=FOLDER, help="Output folder [default: <results>/figures].")
+@click.option("--matrices", is_flag=True, help="Also draw the matrix of one seed of every recipe.")
+@click.option("--highlight", help="Strategies that curves show in colour, the others in grey: a,b.")
 @click.option("--qualitative", is_flag=True, help="Draw only images with anomaly maps, from saved maps.")
 @click.option("--objects", help="With --qualitative, only these: a,b,c.")
 @click.option("--strategies", help="With --qualitative, only these: a,b,c.")
@@ -39,12 +41,14 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
 def figures(
     results: Path,
     out: Path | None,
+    matrices: bool,
+    highlight: str | None,
     qualitative: bool,
     objects: str | None,
     strategies: str | None,
     strict: bool,
 ) -> None:
-    """Draw the figures of all finished runs: matrices, curves, forgetting, costs, anomaly maps.
+    """Draw the figures of all finished runs: curves, learning and forgetting, costs, anomaly maps.
 
     Anomaly maps are drawn where they were saved, which requires no training:
 
@@ -56,7 +60,8 @@ def figures(
     from iufbench.reporting import api
 
     chosen = {"objects": split_names(objects), "strategies": split_names(strategies)}
-    for path in api.figures(results, out, qualitative=qualitative, **chosen, strict=strict):
+    shown = {"matrices": matrices, "highlight": split_names(highlight)}
+    for path in api.figures(results, out, qualitative=qualitative, **chosen, **shown, strict=strict):
         click.echo(str(path))
 
 

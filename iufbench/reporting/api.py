@@ -125,6 +125,8 @@ def figures(
     qualitative: bool = False,
     objects: str | Sequence[str] | None = None,
     strategies: str | Sequence[str] | None = None,
+    matrices: bool = False,
+    highlight: str | Sequence[str] | None = None,
     strict: bool = False,
 ) -> list[Path]:
     """Draw the figures of all finished runs: ``iufbench figures``.
@@ -135,6 +137,8 @@ def figures(
         qualitative: Only images with anomaly maps, from kept maps.
         objects: With ``qualitative``, only these.
         strategies: With ``qualitative``, only these.
+        matrices: Also the matrix of one seed of every recipe.
+        highlight: Strategies that curves show in colour, the others in grey.
         strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
 
     Returns:
@@ -148,7 +152,8 @@ def figures(
         return write_qualitative(Path(results), folder, names, methods, strict)
     if objects is not None or strategies is not None:
         raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
-    return write_figures(Path(results), folder, strict)
+    wanted = [highlight] if isinstance(highlight, str) else highlight
+    return write_figures(Path(results), folder, strict, matrices=matrices, highlight=wanted)
 
 
 def report(results: PathOrText = "results", out: PathOrText | None = None, strict: bool = False) -> Path:

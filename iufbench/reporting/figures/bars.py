@@ -17,6 +17,7 @@ from iufbench.reporting.tables.details import cost
 from iufbench.reporting.tables.results import protocol_title
 
 PANELS_PER_ROW = 4
+MOST = 10
 
 
 def forgetting_figure(
@@ -30,12 +31,14 @@ def forgetting_figure(
     groups = [g for g in groups if "auroc" in g.runs[0].names(level) and not g.joint]
     objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
     values = [100 * np.array([_forgotten(run, level, objects) for run in g.runs]) for g in groups]
+    if len(groups) > MOST:
+        return _forgetting_of_many(groups, values, published, level, look or styles(groups))
     rows = -(-len(groups) // PANELS_PER_ROW)
     columns = -(-len(groups) // rows)
     with style_context():
         figure = new_figure(max(4.2, 1.2 + 1.75 * columns), 0.75 + rows * (0.55 + 0.17 * len(objects)))
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        look = look or styles([g.strategy for g in groups], published)
+        look = look or styles(groups)
         several = {g.strategy for g in groups if sum(h.strategy == g.strategy for h in groups) > 1}
         for axes, group, drops in zip(grid.flat, groups, values):
             mean = drops.mean(axis=0)
@@ -66,6 +69,37 @@ def forgetting_figure(
     return figure
 
 
+def _forgetting_of_many(
+    groups: Sequence[Group], values: Sequence[np.ndarray], published: Published, level: str, look: Look
+) -> Figure:
+    """One bar a strategy, the mean over objects, the least forgetful above; spread over seeds."""
+    means = [np.nanmean(drops, axis=1) for drops in values]
+    order = sorted(range(len(groups)), key=lambda k: float(np.mean(means[k])))
+    with style_context():
+        figure = new_figure(6.4, 1.1 + 0.19 * len(groups))
+        axes = figure.subplots()
+        for place, k in enumerate(order):
+            axes.barh(place, means[k].mean(), color=look[groups[k].strategy].colour, height=0.7)
+            if len(means[k]) > 1:
+                spread = means[k].std(ddof=1)
+                axes.errorbar(means[k].mean(), place, xerr=spread, fmt="none", ecolor="#555555", lw=0.8)
+        axes.set_yticks(range(len(order)), [plain(_name(groups[k], groups)) for k in order])
+        axes.invert_yaxis()
+        axes.axvline(0, color="black", lw=0.6)
+        axes.grid(axis="x")
+        axes.set_xlabel(f"forgetting of {level} AUROC, mean over objects not of the last experience (points)")
+        title = (
+            f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
+        )
+        head(figure, title, groups[0].record.dataset.synthetic)
+    return figure
+
+
+def _name(group: Group, groups: Sequence[Group]) -> str:
+    several = sum(g.strategy == group.strategy for g in groups) > 1
+    return f"{group.title} [{group.preset} {group.recipe_hash}]" if several else group.title
+
+
 def _forgotten(run, level: str, objects: Sequence[str]) -> np.ndarray:  # type: ignore[no-untyped-def]
     matrix = run.matrix(level)
     drops = dict(zip(matrix.objects, forgetting_per_object(matrix.values, matrix.introduced)))
@@ -88,7 +122,7 @@ def cost_figure(
     with style_context():
         figure = new_figure(7.0, 3.5)
         grid = figure.subplots(1, 2, sharey=True)
-        look = look or styles([g.strategy for g in groups], published)
+        look = look or styles(groups)
         for axes, (title, read, scale) in zip(grid, AXES):
             _cost_panel(axes, groups, look, level, read, scale)
             axes.set_xlabel(title)

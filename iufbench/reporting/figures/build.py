@@ -13,6 +13,7 @@ from iufbench.reporting.figures.budgets import budget_figure, swept
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream_figure
 from iufbench.reporting.figures.drawing import save, styles
 from iufbench.reporting.figures.matrix import matrix_figure
+from iufbench.reporting.figures.plane import plane_figure
 from iufbench.reporting.figures.qualitative import qualitative_figures
 from iufbench.reporting.figures.routing import routing_figure
 from iufbench.reporting.groups import Group, group_runs
@@ -22,6 +23,7 @@ from iufbench.reporting.routing import routes
 from iufbench.reporting.store import LEVELS, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.support.errors import InputError, RunError
+from iufbench.support.fields import suggest
 
 __all__ = [
     "curve_figure",
@@ -56,19 +58,27 @@ def write_figures(
     out_dir: Path | str,
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
+    matrices: bool = False,
+    highlight: Sequence[str] | None = None,
 ) -> list[Path]:
     """Write all figures of the complete runs below ``results_dir``; returns the files written.
 
     ``figure1_mvtec`` and ``figure2_visa`` repeat the paper's figures where there are real runs; for every
     data set and protocol there are ``curves_``, ``forgetting_`` and (from two strategies or recipes on)
-    ``costs_`` figures, a ``matrix_`` of the first seed of every group, and ``qualitative_`` figures of the
-    objects whose anomaly maps were kept. Damaged and incomplete runs are handled as by ``write_tables``.
+    ``costs_`` and ``learning_`` figures, with ``matrices`` a ``matrix_`` of the first seed of every group,
+    and ``qualitative_`` figures of objects whose anomaly maps were kept. ``highlight`` names the strategies
+    that curves show in colour, before the others in grey. Damaged and incomplete runs are handled as by
+    ``write_tables``. Raises InputError for a highlighted name that was not run.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)
     groups, out, numbers = group_runs(collection.runs), Path(out_dir), published()
-    look = styles([g.strategy for g in groups], numbers)
+    look = styles(groups)
+    unknown = set(highlight or ()) - {g.strategy for g in groups}
+    if unknown:
+        name = min(unknown)
+        raise InputError(f"--highlight: no run of '{name}'{suggest(name, {g.strategy for g in groups})}")
     paths: list[Path] = []
     titles = list(dict.fromkeys(title for title, _ in numbers.protocols.values()))
     for number, title in enumerate(titles, start=1):
@@ -81,7 +91,11 @@ def write_figures(
         levels = [level for level in LEVELS if any("auroc" in g.runs[0].names(level) for g in members)]
         stem = f"{dataset}_{protocol}"
         if levels:
-            paths += save(stream_figure(members, numbers, levels, look), out / f"curves_{stem}")
+            paths += save(
+                stream_figure(members, numbers, levels, look, highlight or ()), out / f"curves_{stem}"
+            )
+            if len(members) > 1 and not all(g.joint for g in members):
+                paths += save(plane_figure(members, numbers, levels, look), out / f"learning_{stem}")
         for level in levels:
             if any(not g.joint and "auroc" in g.runs[0].names(level) for g in members):
                 figure = forgetting_figure(members, numbers, level, look)
@@ -91,7 +105,7 @@ def write_figures(
             if len(members) > 1:
                 paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
         for group in members:
-            for level in levels:
+            for level in levels if matrices else ():
                 heat_map = _matrix(group, level)
                 if heat_map is not None:
                     name = group.runs[0].id.replace("/", "_")

@@ -8,8 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iufbench.cards.strategies import FAMILIES
 from iufbench.metrics.continual import curve
 from iufbench.reporting.figures.drawing import (
+    GREY,
     Look,
     Style,
     head,
@@ -59,7 +61,7 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
     with style_context():
         figure = new_figure(5.6, 3.6)
         axes = figure.subplots()
-        look = styles([g.strategy for g in groups], published)
+        look = styles(groups)
         _panel(axes, groups, published, protocol, level, look, beside=not synthetic)
         axes.set_ylabel(f"{level} AUROC (%)")
         axes.set_xlabel("objects seen")
@@ -83,7 +85,7 @@ def paper_figure(
     with style_context():
         figure = new_figure(2.45 * columns, 5.6)
         grid = figure.subplots(2, columns, squeeze=False)
-        look = look or styles([g.strategy for g in groups], published)
+        look = look or styles(groups)
         for axes, panel in zip(grid.flat, panels.itertuples()):
             _panel(axes, groups, published, panel.protocol, panel.level, look, beside=True)
             axes.set_title(panel.panel, loc="left")
@@ -96,26 +98,100 @@ def paper_figure(
     return figure
 
 
+MOST = 10
+"""More strategies than this cannot be told apart in one panel."""
+
+
 def stream_figure(
-    groups: Sequence[Group], published: Published, levels: Sequence[str], look: Look | None = None
+    groups: Sequence[Group],
+    published: Published,
+    levels: Sequence[str],
+    look: Look | None = None,
+    highlight: Sequence[str] = (),
 ) -> Figure:
-    """All groups of one protocol, one panel a level; published curves beneath where there are any."""
-    info = groups[0].record
-    synthetic = info.dataset.synthetic
-    protocol = groups[0].protocol
+    """All groups of one protocol, named at the ends of their lines; published curves beneath where there are.
+
+    Up to ten groups share a panel a level; more get a column for each family (and ten of it), before all
+    others in grey. ``highlight`` names the strategies to show in colour in one column instead.
+    """
+    synthetic, protocol = groups[0].record.dataset.synthetic, groups[0].protocol
+    look = look or styles(groups)
+    columns = _columns(groups, highlight)
     with style_context():
-        figure = new_figure(0.6 + 3.4 * len(levels), 3.6)
-        grid = figure.subplots(1, len(levels), squeeze=False)[0]
-        look = look or styles([g.strategy for g in groups], published)
-        for axes, level in zip(grid, levels):
-            _panel(axes, groups, published, protocol, level, look, beside=not synthetic)
-            axes.set_title(f"{level} level", loc="left")
-            axes.set_xlabel("objects seen")
-        grid[0].set_ylabel("AUROC (%)")
-        legend(figure, _note(groups, not synthetic and protocol in published.protocols))
-        dataset = groups[0].dataset_title
-        head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}", synthetic)
+        if len(columns) == 1:
+            figure = new_figure(0.6 + 4.2 * len(levels), 3.6)
+            grid = figure.subplots(1, len(levels), squeeze=False).T
+        else:
+            figure = new_figure(0.6 + 3.1 * len(columns), 0.8 + 2.6 * len(levels))
+            grid = figure.subplots(len(levels), len(columns), squeeze=False, sharex=True, sharey="row")
+        for row, level in zip(grid, levels):
+            for axes, (family, members) in zip(row, columns.items()):
+                rest = [g for g in groups if g not in members]
+                beside = not synthetic and len(columns) == 1
+                _background(axes, rest, level)
+                _panel(axes, members, published, protocol, level, look, beside=beside)
+                _name_ends(axes, members, level, look)
+                name = f"{family}, {level} level" if family else f"{level} level"
+                axes.set_title(name, loc="left")
+                axes.set_xlabel("objects seen")
+            row[0].set_ylabel("AUROC (%)")
+        note = _note(groups, not synthetic and len(columns) == 1 and protocol in published.protocols)
+        if any(len(members) < len(groups) for members in columns.values()):
+            note += ("; " if note else "") + "grey: all other strategies"
+        if len(columns) == 1:
+            legend(figure, note)
+        else:
+            figure.supxlabel(note, fontsize=7)
+        title = f"{groups[0].dataset_title}, {protocol_title(protocol, groups, published)}"
+        head(figure, title, synthetic)
     return figure
+
+
+def _columns(groups: Sequence[Group], highlight: Sequence[str]) -> dict[str, list[Group]]:
+    """Title -> the groups that a column of panels shows in colour."""
+    if highlight:
+        return {"": [g for g in groups if g.strategy in highlight] or list(groups)}
+    if len(groups) <= MOST:
+        return {"": list(groups)}
+    found: dict[str, list[Group]] = {}
+    for family, title in FAMILIES.items():
+        members = [g for g in groups if g.family == family]
+        parts = [members[k : k + MOST] for k in range(0, len(members), MOST)]
+        for number, part in enumerate(parts, start=1):
+            found[title if len(parts) == 1 else f"{title} {number}"] = part
+    return found
+
+
+def _background(axes: Axes, groups: Sequence[Group], level: str) -> None:
+    for group in groups:
+        counts, curves = run_curves(group, level)
+        if len(curves):
+            axes.plot(counts, curves.mean(axis=0), color=GREY, lw=0.8, zorder=1)
+
+
+def _name_ends(axes: Axes, groups: Sequence[Group], level: str, look: Look) -> None:
+    """The name of every strategy to the right of its line's end, moved apart where they would overlap."""
+    ends = []
+    for group in groups:
+        curves = run_curves(group, level)[1]
+        if len(curves) and not np.isnan(curves[:, -1]).any():
+            ends.append((float(curves[:, -1].mean()), group))
+    low, high = axes.get_ylim()
+    gap = 0.075 * (high - low)
+    ends.sort(key=lambda end: end[0])
+    places = [y for y, _ in ends]
+    for k in range(1, len(places)):
+        places[k] = max(places[k], places[k - 1] + gap)
+    shift = max(0.0, places[-1] - high) if places else 0.0
+    for place, (_, group) in zip(places, ends):
+        axes.annotate(
+            plain(group.title),
+            (1.02, (place - shift - low) / (high - low)),
+            xycoords="axes fraction",
+            color=look[group.strategy].colour,
+            fontsize=6.8,
+            va="center",
+        )
 
 
 def _panel(

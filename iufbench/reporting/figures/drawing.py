@@ -16,14 +16,23 @@ from matplotlib.artist import Artist
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from iufbench.reporting.literature import Published
+from iufbench.cards.strategies import FAMILIES
+from iufbench.reporting.groups import Group, installed_families
 from iufbench.support.files import write_bytes
 
-# Okabe and Ito's colours, without yellow, which is too light for lines on white. Methods of the paper
-# take the first six in the order of its tables; everything else takes the rest.
-PAPER_COLOURS = ("#000000", "#009E73", "#CC79A7", "#56B4E9", "#0072B2", "#D55E00")
-OTHER_COLOURS = ("#E69F00", "#7F7F7F", "#8C510A", "#762A83", "#01665E", "#B2182B")
-MARKERS = "osD^vPX<>p*h"
+# A colour for each family, after Okabe and Ito, without yellow, which is too light for lines on white, and a
+# paler one for when a family has more members than there are markers.
+FAMILY_COLOURS = {
+    "bounds": ("#000000", "#707070"),
+    "networks": ("#56B4E9", "#9AD3F3"),
+    "regularisers": ("#0072B2", "#6FA8CF"),
+    "rehearsal": ("#009E73", "#66C5AA"),
+    "memories": ("#CC79A7", "#E3B5CF"),
+    "iuf": ("#D55E00", "#EBA571"),
+    "other": ("#8C510A", "#C19A6B"),
+}
+MARKERS = "osD^vPX<>p*hd8H"
+GREY = "#cccccc"
 WARNING = "#D55E00"
 DPI = 200
 STYLE: dict[str, Any] = {
@@ -79,16 +88,22 @@ class Style(NamedTuple):
 Look = Mapping[str, Style]
 
 
-def styles(strategies: Sequence[str], published: Published) -> dict[str, Style]:
-    """A colour and a marker for each strategy: the paper's methods keep theirs, others follow.
+def styles(groups: Sequence[Group]) -> dict[str, Style]:
+    """A pair of colour and marker for each strategy: the colour of its family, a marker of its own in it.
 
-    Figures that belong together are given one mapping, made of the strategies of all of them.
+    Installed strategies always have the same pair, whatever was run; those of others follow in their family.
     """
-    firsts = [m.strategies[0] for m in published.methods_of() if m.strategies]
-    found = {name: Style(PAPER_COLOURS[i % 6], MARKERS[i]) for i, name in enumerate(firsts)}
-    others = [name for name in dict.fromkeys(strategies) if name not in found]
-    for i, name in enumerate(others):
-        found[name] = Style(OTHER_COLOURS[i % len(OTHER_COLOURS)], MARKERS[(len(firsts) + i) % len(MARKERS)])
+    members: dict[str, list[str]] = {family: [] for family in FAMILIES}
+    for name, family in installed_families().items():
+        members[family].append(name)
+    for group in groups:
+        if all(group.strategy not in names for names in members.values()):
+            members[group.family].append(group.strategy)
+    found = {}
+    for family, names in members.items():
+        for i, name in enumerate(names):
+            shade = i // len(MARKERS) % 2
+            found[name] = Style(FAMILY_COLOURS[family][shade], MARKERS[i % len(MARKERS)])
     return found
 
 
@@ -142,9 +157,12 @@ def legend(figure: Figure, note: str = "") -> None:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             entries.setdefault(label, handle)
     if not entries:
+        figure.supxlabel(plain(note), fontsize=7)
         return
     width = 0.5 + 0.065 * max(map(len, entries))
     columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
+    rows = -(-len(entries) // columns)
+    figure.set_figheight(figure.get_figheight() + 0.165 * max(0, rows - 3))  # room that panels do not lose
     figure.legend(
         list(entries.values()),
         list(entries),
@@ -158,8 +176,15 @@ def legend(figure: Figure, note: str = "") -> None:
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.pdf`` atomically; the same figure gives the same bytes."""
-    return [write_bytes(stem.with_name(f"{stem.name}.{fmt}"), drawn(figure, fmt)) for fmt in formats]
+    """Write ``<stem>.png`` and ``<stem>.pdf`` atomically; the same figure gives the same bytes.
+
+    The layout is computed once, for the first format.
+    """
+    paths = []
+    for fmt in formats:
+        paths.append(write_bytes(stem.with_name(f"{stem.name}.{fmt}"), drawn(figure, fmt)))
+        figure.set_layout_engine("none")
+    return paths
 
 
 METADATA: Mapping[str, Mapping[str, None]] = {"pdf": {"CreationDate": None}, "png": {"Software": None}}

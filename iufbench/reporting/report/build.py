@@ -102,7 +102,7 @@ def _folded(title: str, content: str, is_open: bool) -> str:
 
 
 def _curves(groups: Sequence[Group], published: Published) -> str:
-    look = styles([g.strategy for g in groups], published)
+    look = styles(groups)
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         streams.setdefault((group.dataset, group.protocol), []).append(group)

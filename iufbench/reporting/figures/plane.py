@@ -1,0 +1,83 @@
+"""The learning-forgetting plane: what increments taught a strategy, and what it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from iufbench.reporting.figures.drawing import (
+    Look,
+    head,
+    legend,
+    new_figure,
+    plain,
+    style_context,
+    styles,
+)
+from iufbench.reporting.groups import Group
+from iufbench.reporting.literature import Published
+from iufbench.reporting.tables.plane import CORNERS, MISSING, Point, points
+from iufbench.reporting.tables.results import protocol_title
+
+
+def plane_figure(
+    groups: Sequence[Group], published: Published, levels: Sequence[str], look: Look | None = None
+) -> Figure:
+    """One panel a level: plasticity to the right, retention upwards, in percentage points of AUROC.
+
+    One mark a recipe with one standard deviation over seeds; ``frozen``, ``finetune``, ``joint`` and
+    ``separate`` are larger and named. Strategies without zero-shot values are listed, not drawn.
+    """
+    look = look or styles(groups)
+    with style_context():
+        figure = new_figure(0.8 + 3.6 * len(levels), 4.6)
+        grid = figure.subplots(1, len(levels), squeeze=False)[0]
+        missing: dict[str, None] = {}
+        for axes, level in zip(grid, levels):
+            found = points(groups, level)
+            missing |= dict.fromkeys(p.group.title for p in found if not p.complete)
+            for point in found:
+                if point.complete:
+                    _mark(axes, point, look, groups)
+            axes.axhline(0, color="#999999", lw=0.8, zorder=1)
+            axes.axvline(0, color="#999999", lw=0.8, zorder=1)
+            axes.set_title(f"{level} level", loc="left")
+            axes.set_xlabel("plasticity: new objects, learnt minus zero-shot (points)")
+            axes.margins(0.14)
+            axes.grid()
+        grid[0].set_ylabel("retention: old objects, final minus learnt (points)")
+        note = "bars: ± one standard deviation over seeds; joint training: retention 0 by construction"
+        legend(figure, note + (f"\nnot drawn, {MISSING}:\n{', '.join(missing)}" if missing else ""))
+        title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}"
+        head(figure, f"{title}: learning and forgetting", groups[0].record.dataset.synthetic)
+    return figure
+
+
+def _mark(axes: Axes, point: Point, look: Look, groups: Sequence[Group]) -> None:
+    group, style = point.group, look[point.group.strategy]
+    several = [g for g in groups if g.strategy == group.strategy]
+    label = group.title
+    if len(several) > 1:
+        label += f" [{group.preset} {group.recipe_hash}]"
+    bars = {}
+    if len(point.plasticity) > 1:
+        bars = {"xerr": point.plasticity.std(ddof=1), "yerr": point.retention.std(ddof=1)}
+    corner = group.strategy in CORNERS
+    x, y = point.plasticity.mean(), point.retention.mean()
+    axes.errorbar(
+        x,
+        y,
+        **bars,
+        color=style.colour,
+        marker=style.marker,
+        ms=9 if corner else 6,
+        mfc=style.colour if group is several[0] else "white",
+        ls="none",
+        lw=0.8,
+        label=plain(label),
+        zorder=3,
+    )
+    if corner:
+        axes.annotate(plain(group.strategy), (x, y), xytext=(6, 6), textcoords="offset points", fontsize=7.5)
