@@ -59,9 +59,17 @@ def figures(
     from iufbench.engine.plan import split_names
     from iufbench.reporting import api
 
-    chosen = {"objects": split_names(objects), "strategies": split_names(strategies)}
-    shown = {"matrices": matrices, "highlight": split_names(highlight)}
-    for path in api.figures(results, out, qualitative=qualitative, **chosen, **shown, strict=strict):
+    paths = api.figures(
+        results,
+        out,
+        qualitative=qualitative,
+        objects=split_names(objects),
+        strategies=split_names(strategies),
+        matrices=matrices,
+        highlight=split_names(highlight),
+        strict=strict,
+    )
+    for path in paths:
         click.echo(str(path))
 
 

@@ -41,7 +41,7 @@ def budget_figure(
     with style_context():
         figure = new_figure(4.6, 3.4)
         axes = figure.subplots()
-        look = look or styles([g.strategy for g in groups], published)
+        look = look or styles(groups)
         for strategy, members in swept(groups).items():
             finals = [100 * g.values(level, "auroc", "acc_final") for g in members]
             x = [bytes_kept(g).mean() / 1e6 for g in members]
