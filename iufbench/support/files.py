@@ -5,6 +5,7 @@ A kill at any moment leaves the old file or the new one, never half of one.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import errno
 import gzip
@@ -214,9 +215,12 @@ def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]
 
 
 def _lines(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Iterator[str]:
-    text = io.TextIOWrapper(stream, "utf-8", "surrogateescape", newline="")
-    rest, total = "", 0
-    while block := text.read(LONGEST_ROW):
+    # a decoder rather than io.TextIOWrapper, which warns when it is collected before its stream is closed
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    rest, total, data = "", 0, b"..."
+    while data:
+        data = stream.read(LONGEST_ROW)
+        block = decoder.decode(data, final=not data)
         pending[0] += len(block)
         total += len(block)
         if pending[0] > 2 * LONGEST_ROW or len(rest) > LONGEST_ROW:
