@@ -9,12 +9,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from fake_runs import make_run
+from fake_runs import fake_matrix, make_run
 
 from iufbench.metrics.continual import DEFINITIONS
 from iufbench.reporting.report.build import write_report
 from iufbench.reporting.report.parts import FILTERS
 from iufbench.reporting.store import find_runs
+from iufbench.reporting.tables.build import read_tables
 from iufbench.support.errors import InputError
 
 VOID = {"meta", "img", "input", "br"}
@@ -80,7 +81,7 @@ def test_every_link_has_its_target_and_ids_are_unique(text):
 
 def test_names_from_users_are_escaped(text):
     assert "<script>alert" not in text
-    assert "&lt;script&gt;alert(&quot;x&quot;)" in text
+    assert "&lt;script&gt;alert(&#34;x&#34;)" in text
     assert len(re.findall("<script", text)) == 1
     Page(text)
 
@@ -110,6 +111,99 @@ def test_overview_has_measured_and_published_rows(text):
     synthetic = [r for r in rows if "synthetic" in r["data-dataset"]]
     assert len(synthetic) == 2 and {r["data-kind"] for r in synthetic} == {"ours"}
     assert '<span class="badge">synthetic</span>' in text
+
+
+ALL = [("iuf", 0.8), ("ewc", 0.7), ("frozen", 1.0), ("replay", 0.9), ("si", 0.5), ("joint", 1.0)]
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Strategies of which no two keep equally much; only ``frozen`` learns nothing new."""
+    for strategy, keep in ALL:
+        for seed in (0, 1):
+            image = fake_matrix("visa_8_1x4", "image", keep, seed)
+            image[:, 8:] -= 0.2 * (strategy == "frozen")
+            image = image[-1:] if strategy == "joint" else image
+            make_run(
+                tmp_path, "visa_8_1x4", strategy, seed, keep=keep, image=image, joint=strategy == "joint"
+            )
+    make_run(tmp_path, "elpv_1_1", "iuf", masks=False)
+    return tmp_path
+
+
+def cells_of(text):
+    """The ranking of each stream as lists of (text, data-value) cells, first the heads."""
+    tables = re.findall(r'<table class="ranking sortable">.*?</table>', text, re.DOTALL)
+    found = []
+    for table in tables:
+        _, head, *rows = re.findall(r"<tr.*?</tr>", table, re.DOTALL)
+        heads = re.findall(r'data-title="(.*?)"', head)
+        cells = [re.findall(r"<t[hd]([^>]*)>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+        clean = re.compile(r"<.*?>")
+        values = [
+            [(clean.sub("", t).strip(), re.findall('data-value="(.*?)"', a)) for a, t in r] for r in cells
+        ]
+        found.append((heads, values))
+    return found
+
+
+def test_the_report_opens_on_one_ranked_row_a_strategy(many):
+    text = write_report(many, many / "r.html", warn=lambda _: None).read_text()
+    first = re.search(r"<table.*?>", text)
+    assert first is not None and "ranking" in first[0]
+    assert text.index("<table") < text.index("<details")  # not folded, and before all that is
+    (_, elpv), (heads, visa) = cells_of(text)
+    assert len(elpv) == 1 and len(visa) == len(ALL)
+    assert len({row[1][0] for row in visa}) == len(ALL)
+    assert [row[0][0] for row in visa] == [str(k + 1) for k in range(len(ALL))]
+    final = heads.index("ACC-final ↑")
+    values = [float(row[final][1][0]) for row in visa]
+    assert values == sorted(values, reverse=True)
+    for row in visa:
+        assert len(row) == len(heads)
+    assert {row[-1][0] for row in visa if row[1][0] != "frozen"} <= {"better", "not better"}
+    assert [row[-1][0] for row in visa if row[1][0] == "frozen"] == [""]
+
+
+def test_ranked_values_are_those_of_the_tables(many):
+    text = write_report(many, many / "r.html", warn=lambda _: None).read_text()
+    tables = {t.name: t for t in read_tables(many)}
+    _, (heads, visa) = cells_of(text)
+    rows = {row[1][0]: row for row in visa}
+    continual, costs = tables["continual_visa_visa_8_1x4"], tables["costs_visa"]
+    compared = 0
+    image = heads.index("ACC ↑")
+    for level, start in (("image", image), ("pixel", heads.index("ACC ↑", image + 1))):
+        for row in continual.rows:
+            if row.labels[0] != level:
+                continue
+            for column, cell in zip(continual.columns, row.cells):
+                if column.title in heads:
+                    place = heads.index(column.title, start)
+                    shown, (value,) = rows[row.labels[1]][place]
+                    assert value == ("" if cell.value is None else repr(cell.value))
+                    expected = (
+                        "" if cell.value is None else f"{cell.value:.1f} ±\N{NO-BREAK SPACE}{cell.sd:.1f}"
+                    )
+                    assert shown.lstrip("−") == expected.lstrip("-")
+                    compared += bool(value)
+    assert compared > 50
+    for row in costs.rows:
+        by_title = dict(zip(((c.group, c.title) for c in costs.columns), row.cells))
+        if row.labels[1] in rows and len(row.cells[0].raw) == 2:
+            found = dict(zip(heads, rows[row.labels[1]]))
+            assert found["Training (s)"][1] == [repr(by_title["seconds", "training"].value)]
+            assert found["Kept (MB)"][1] == [repr(by_title["kept for later", "bytes (MB)"].value)]
+
+
+def test_recipes_of_one_strategy_are_told_apart_and_equal_values_share_a_rank(tmp_path):
+    for recipe in ("0a1b2c3d", "ffffffff"):
+        make_run(tmp_path, "visa_8_1x4", "iuf", recipe_hash=recipe)
+    make_run(tmp_path, "visa_8_1x4", "si", keep=0.5)
+    text = write_report(tmp_path, tmp_path / "r.html", warn=lambda _: None).read_text()
+    ((_, rows),) = cells_of(text)
+    assert [row[0][0] for row in rows] == ["1", "1", "3"]
+    assert [row[1][0] for row in rows] == ["IUF paper 0a1b2c3d", "IUF paper ffffffff", "UniAD + SI"]
 
 
 def test_values_and_provenance(text, results):
@@ -149,7 +243,7 @@ def browser():
         pytest.skip("no chromium here")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1300,900"):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
@@ -191,6 +285,17 @@ def filtered(browser, everything):
     return counts
 
 
+# Tables that are wider than their place, with everything unfolded.
+CUT = (
+    "const folded = [...document.querySelectorAll('details:not([open])')];"
+    "folded.forEach(d => { d.open = true; });"
+    "const cut = [...document.querySelectorAll('.scroll')].filter(s => s.scrollWidth > s.clientWidth)"
+    ".map(s => s.getAttribute('aria-label'));"
+    "folded.forEach(d => { d.open = false; });"
+    "return cut;"
+)
+
+
 def test_in_a_browser(results, browser):
     """Sorting and filtering by keyboard, the definitions, a phone's width, and no message in the console."""
     several = make_run(results, "mvtec_14_1") / "metrics.csv"  # beside AUROC another metric to filter by
@@ -205,6 +310,16 @@ def test_in_a_browser(results, browser):
             ".map(r => [r.dataset.level, r.dataset.kind, r.cells[6].dataset.value])"
         )
 
+    assert browser.execute_script(
+        "const first = document.querySelector('table'); return first.classList.contains('ranking')"
+        " && first.offsetHeight > 0 && !document.getElementById('all-metrics').open"
+    )
+    assert browser.execute_script(CUT) == []
+    ranking = "return [...document.querySelector('table.ranking').tBodies[0].rows].map(r => r.dataset.rank)"
+    ranks = browser.execute_script(ranking)
+    browser.find_element("css selector", "table.ranking th[aria-sort] button").send_keys("\ue007")
+    assert browser.execute_script(ranking) == ranks[::-1]
+    browser.find_element("css selector", "#all-metrics summary").send_keys("\ue007")
     everything = visible()
     assert f"{len(everything)} of {len(everything)} rows" in browser.page_source
     column = browser.find_elements("css selector", "#overview-table thead button")[6]

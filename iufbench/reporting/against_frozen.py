@@ -11,6 +11,8 @@ from iufbench.reporting.groups import FROZEN, Group
 from iufbench.reporting.store import Run
 
 SIGNIFICANT = 0.05
+BETTER, NOT_BETTER = "better than frozen", "not better than frozen"
+TOO_FEW = "too few objects to tell from frozen"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,12 @@ class AgainstFrozen:
 
     @property
     def verdict(self) -> str:
-        """``better than frozen``, ``not better than frozen``, or that objects are too few for any test."""
+        """``BETTER`` or ``NOT_BETTER``, or ``TOO_FEW`` objects for any test."""
         if self.p_value < SIGNIFICANT:
-            return "better than frozen"
+            return BETTER
         if self.gain > 0 and 0.5**self.objects >= SIGNIFICANT:
-            return "too few objects to tell from frozen"
-        return "not better than frozen"
+            return TOO_FEW
+        return NOT_BETTER
 
     @property
     def text(self) -> str:

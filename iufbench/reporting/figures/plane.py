@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
@@ -20,6 +21,9 @@ from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.tables.plane import CORNERS, MISSING, Point, points
 from iufbench.reporting.tables.results import protocol_title
+
+NOTE_LETTERS = 17  # of a note that fit on an inch
+SPAN = 2.0  # percentage points that an axis shows at least
 
 
 def plane_figure(
@@ -46,10 +50,14 @@ def plane_figure(
             axes.set_title(f"{level} level", loc="left")
             axes.set_xlabel("plasticity: new objects, learnt minus zero-shot (points)")
             axes.margins(0.14)
+            _at_least(axes, SPAN)
             axes.grid()
         grid[0].set_ylabel("retention: old objects, final minus learnt (points)")
         note = "bars: ± one standard deviation over seeds; joint training: retention 0 by construction"
-        legend(figure, note + (f"\nnot drawn, {MISSING}:\n{', '.join(missing)}" if missing else ""))
+        if missing:
+            names = textwrap.fill(", ".join(missing), int(NOTE_LETTERS * figure.get_figwidth()))
+            note += f"\nnot drawn, {MISSING}:\n{names}"
+        legend(figure, note)
         title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}"
         head(figure, f"{title}: learning and forgetting", groups[0].record.dataset.synthetic)
     return figure
@@ -81,3 +89,11 @@ def _mark(axes: Axes, point: Point, look: Look, groups: Sequence[Group]) -> None
     )
     if corner:
         axes.annotate(plain(group.strategy), (x, y), xytext=(6, 6), textcoords="offset points", fontsize=7.5)
+
+
+def _at_least(axes: Axes, span: float) -> None:
+    """Widen axes on which all points agree, so that rounding errors do not look like differences."""
+    for limits, change in ((axes.get_xlim(), axes.set_xlim), (axes.get_ylim(), axes.set_ylim)):
+        lack = span - (limits[1] - limits[0])
+        if lack > 0:
+            change(limits[0] - lack / 2, limits[1] + lack / 2)

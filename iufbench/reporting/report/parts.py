@@ -1,21 +1,19 @@
-"""The parts of the report: overview, matrices, provenance, definitions. Everything from a run is escaped."""
+"""What the templates of the report show, as plain data that is not escaped yet."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from iufbench.metrics.continual import DEFINITIONS
 from iufbench.reporting.figures.matrix import LOWEST, colour_scale
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.store import LEVELS, Run
-from iufbench.reporting.tables.render import cell_text
-from iufbench.reporting.tables.results import METRIC_TITLES, heading, protocol_title
+from iufbench.reporting.tables.results import METRIC_TITLES, protocol_title
 from iufbench.reporting.tables.table import Cell, measured
 
 SUMMARIES = ("acc", "acc_final", "fm", "fm_final", "bwt", "new_object")
@@ -26,7 +24,6 @@ FILTERS = {
     "level": "level",
     "metric": "metric",
 }
-BADGE = '<span class="badge">synthetic</span>'
 
 
 def anchor(run: Run) -> str:
@@ -34,66 +31,52 @@ def anchor(run: Run) -> str:
     return "run-" + "".join(c if c.isalnum() or c in "-_" else f".{ord(c):x}" for c in run.id)
 
 
-def overview(groups: Sequence[Group], published: Published) -> str:
+# ---- the overview ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the overview. ``filters`` has a value for each of ``FILTERS``; ``kind`` is ``ours`` or
+    ``published``; ``runs`` are the measured ones."""
+
+    filters: Mapping[str, str]
+    synthetic: bool
+    kind: str
+    source: str
+    runs: tuple[Run, ...]
+    cells: tuple[Cell, ...]
+
+
+def overview(groups: Sequence[Group], published: Published) -> list[Entry]:
     """One row a group, level and metric, and the published rows of the same protocols."""
-    rows = [_row(*entry) for entry in [*_measured(groups, published), *_published(groups, published)]]
-    options: dict[str, list[str]] = {name: [] for name in FILTERS}
-    for fields, _, _ in [*_measured(groups, published), *_published(groups, published)]:
-        for name in FILTERS:
-            if fields[name] not in options[name]:
-                options[name].append(fields[name])
-    controls = "".join(
-        f'<label>{escape(title)}<select name="{name}"><option value="">all</option>'
-        + "".join(f'<option value="{escape(v)}">{escape(v)}</option>' for v in options[name])
-        + "</select></label>"
-        for name, title in FILTERS.items()
-    )
-    heads = [_head(title) for title in ("Data set", "Protocol", "Strategy", "Source", "Level", "Metric")]
-    heads += [
-        _head(heading(s), "descending" if DEFINITIONS[s].higher_is_better else "ascending", s)
-        for s in SUMMARIES
-    ]
-    return (
-        '<form id="overview-filters" class="filters" hidden>'
-        f'{controls}<label class="check"><input type="checkbox" checked> published rows</label>'
-        '<button class="plain" type="reset">Reset</button></form>\n'
-        '<p id="overview-status" class="soft" role="status"></p>\n'
-        '<div class="scroll" role="region" aria-label="Overview" tabindex="0"><table id="overview-table">'
-        "<caption><div>In percent, mean ± sample standard deviation over seeds (number of seeds). Published "
-        "values: ≈ read from a figure, * from a secondary source. Empty: not measured or incomplete. "
-        "Press a column's name to sort, ? for its definition.</div></caption>"
-        f"<thead><tr>{''.join(heads)}</tr></thead>\n<tbody>\n{''.join(rows)}</tbody></table></div>"
-    )
+    return [*_measured(groups, published), *_published(groups, published)]
 
 
-Entry = tuple[dict[str, str], list[Cell], str]
+def choices(entries: Iterable[Entry]) -> dict[str, list[str]]:
+    """What each filter offers, in the order of the rows."""
+    rows = list(entries)
+    return {name: list(dict.fromkeys(entry.filters[name] for entry in rows)) for name in FILTERS}
 
 
 def _measured(groups: Sequence[Group], published: Published) -> list[Entry]:
-    entries: list[Entry] = []
-    for group in groups:
-        links = ", ".join(f'<a href="#{anchor(r)}">seed {r.record.seed}</a>' for r in group.runs)
-        for level in LEVELS:
-            for metric in group.runs[0].names(level):
-                fields = _fields(group, published) | {
-                    "level": level,
-                    "metric": METRIC_TITLES.get(metric, metric),
-                    "kind": "ours",
-                }
-                cells = [measured(group.values(level, metric, s), 100) for s in SUMMARIES]
-                source = f"{escape(f'{group.preset} {group.recipe_hash}'.strip())}: {links}"
-                entries.append((fields, cells, source))
-    return entries
+    return [
+        Entry(
+            _filters(group, published, group.title, level, METRIC_TITLES.get(metric, metric)),
+            group.record.dataset.synthetic,
+            "ours",
+            f"{group.preset} {group.recipe_hash}".strip(),
+            group.runs,
+            tuple(measured(group.values(level, metric, s), 100) for s in SUMMARIES),
+        )
+        for group in groups
+        for level in LEVELS
+        for metric in group.runs[0].names(level)
+    ]
 
 
-def _fields(group: Group, published: Published) -> dict[str, str]:
-    dataset = group.record.dataset
-    return {
-        "dataset": group.dataset_title,
-        "protocol": protocol_title(group.protocol, [group], published),
-        "strategy": group.title,
-        "synthetic": "yes" if dataset.synthetic else "",
-    }
+def _filters(group: Group, published: Published, strategy: str, level: str, metric: str) -> dict[str, str]:
+    protocol = protocol_title(group.protocol, [group], published)
+    return dict(zip(FILTERS, (group.dataset_title, protocol, strategy, level, metric)))
 
 
 def _published(groups: Sequence[Group], published: Published) -> list[Entry]:
@@ -105,71 +88,74 @@ def _published(groups: Sequence[Group], published: Published) -> list[Entry]:
                 values = [published.value(method.name, protocol, level, s) for s in SUMMARIES]
                 if not any(values):
                     continue
-                fields = _fields(group, published) | {
-                    "strategy": method.title,
-                    "level": level,
-                    "metric": "AUROC",
-                    "kind": "published",
-                }
-                cells = [Cell() if v is None else Cell(v.percent, sign=v.sign) for v in values]
+                filters = _filters(group, published, method.title, level, "AUROC")
+                cells = tuple(Cell() if v is None else Cell(v.percent, sign=v.sign) for v in values)
                 papers = "; ".join(sorted({v.paper for v in values if v is not None}))
-                entries.append((fields, cells, f"published: {escape(papers)}"))
+                entries.append(Entry(filters, False, "published", papers, (), cells))
     return entries
 
 
-def _head(title: str, first: str = "ascending", definition: str = "") -> str:
-    link = f' <a href="#def-{definition}" title="definition">?</a>' if definition else ""
-    name = escape(title)
-    attributes = f'scope="col" data-first="{first}" data-title="{name}"'
-    return f'<th {attributes}><button type="button">{name}</button>{link}</th>'
+# ---- runs ------------------------------------------------------------------------------------------
 
 
-def _row(fields: Mapping[str, str], cells: Sequence[Cell], source: str) -> str:
-    data = "".join(f' data-{name}="{escape(fields[name])}"' for name in (*FILTERS, "kind"))
-    badge = f" {BADGE}" if fields["synthetic"] else ""
-    texts = f"<td>{escape(fields['dataset'])}{badge}</td><td>{escape(fields['protocol'])}</td>"
-    texts += f'<th scope="row">{escape(fields["strategy"])}</th><td class="source">{source}</td>'
-    texts += f"<td>{escape(fields['level'])}</td><td>{escape(fields['metric'])}</td>"
-    for cell in cells:
-        value = "" if cell.value is None else repr(cell.value)
-        texts += f'<td class="number" data-value="{value}">{escape(cell_text(cell, True))}</td>'
-    return f'<tr class="{escape(fields["kind"])}"{data}>{texts}</tr>\n'
+@dataclass(frozen=True)
+class Shade:
+    """A cell of a matrix: ``kind`` is ``seen``, ``unseen``, ``mean`` or ``missing`` (then nothing else)."""
+
+    kind: str
+    text: str = ""
+    background: str = ""
+    ink: str = ""
 
 
-def matrix(run: Run, level: str, metric: str = "auroc") -> str:
-    """R of a run as a coloured table: rows are evaluations, columns objects; unseen ones in dashed cells."""
+@dataclass(frozen=True)
+class Matrix:
+    """R of a run in percent: rows are evaluations (label, names of the new objects, cells), columns objects
+    and the mean of those seen so far."""
+
+    level: str
+    metric: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, str, tuple[Shade, ...]], ...]
+
+
+def matrix(run: Run, level: str, metric: str = "auroc") -> Matrix:
+    """R with its colours."""
     found = run.matrix(level, metric)
     finite = found.values[~np.isnan(found.values)]
     scale = colour_scale(min(LOWEST, float(finite.min())) if len(finite) else LOWEST)
-    heads = [*(o.replace("_", " ") for o in found.objects), "mean of seen"]
-    lines = [
-        f'<div class="scroll" role="region" aria-label="{escape(level)} matrix" tabindex="0">'
-        f'<table class="matrix"><caption><div>{escape(level.capitalize())} '
-        f"{escape(METRIC_TITLES.get(metric, metric))} in percent after each experience.</div></caption>",
-        '<thead><tr><th scope="col">after</th>'
-        + "".join(f'<th scope="col">{escape(h)}</th>' for h in heads)
-        + "</tr></thead><tbody>",
-    ]
+    rows = []
     for t, (row, seen) in enumerate(zip(found.values, found.seen)):
-        cells = "".join(_shaded(v, scale, "seen" if s else "unseen") for v, s in zip(row, seen))
-        cells += _shaded(row[seen].mean(), scale, "mean")
+        cells = [_shade(v, scale, "seen" if s else "unseen") for v, s in zip(row, seen)]
+        cells.append(_shade(row[seen].mean(), scale, "mean"))
         new = ", ".join(o.replace("_", " ") for o in run.experiences[t])
         label = new if len(run.experiences[t]) <= 2 else f"{len(run.experiences[t])} objects"
-        lines.append(f'<tr><th scope="row" title="{escape(new)}">{t + 1}: {escape(label)}</th>{cells}</tr>')
-    return "\n".join([*lines, "</tbody></table></div>"])
+        rows.append((f"{t + 1}: {label}", new, tuple(cells)))
+    columns = (*(o.replace("_", " ") for o in found.objects), "mean of seen")
+    return Matrix(level, METRIC_TITLES.get(metric, metric), columns, tuple(rows))
 
 
-def _shaded(value: float, scale: Any, kind: str) -> str:
+def _shade(value: float, scale: Any, kind: str) -> Shade:
     if np.isnan(value):
-        return '<td class="missing"></td>'
+        return Shade("missing")
     red, green, blue, _ = (round(255 * c) for c in scale.to_rgba(value))
     ink = "#fff" if 0.299 * red + 0.587 * green + 0.114 * blue < 128 else "#000"
-    style = f"background:rgb({red},{green},{blue});color:{ink}"
-    return f'<td class="{kind}" style="{style}">{100 * value:.1f}</td>'
+    return Shade(kind, f"{100 * value:.1f}", f"rgb({red},{green},{blue})", ink)
 
 
-def provenance(run: Run, notes: Sequence[str]) -> str:
+@dataclass(frozen=True)
+class Provenance:
     """Where a run's numbers come from: data, weights, software, command, recipe; with its matrices."""
+
+    run: Run
+    notes: tuple[str, ...]
+    matrices: tuple[Matrix, ...]
+    facts: Mapping[str, str]
+    recipe: str
+
+
+def provenance(run: Run, notes: Sequence[str]) -> Provenance:
+    """What ``run.json`` knows of a run, as text; ``notes`` are what is wrong with it."""
     info, known = run.record, run.info
     environment, backbone, dataset, strategy = info.environment, info.backbone, info.dataset, info.strategy
     facts = {
@@ -193,16 +179,9 @@ def provenance(run: Run, notes: Sequence[str]) -> str:
         "costs": _plain(known.get("costs")),
         "iufbench": info.iufbench,
     }
-    lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items() if v)
-    recipe = escape(json.dumps(info.recipe, indent=1, ensure_ascii=False))
-    matrices = "".join(matrix(run, level) for level in LEVELS if "auroc" in run.names(level))
-    warnings = "".join(f'<p class="warnings">{escape(note)}</p>' for note in notes)
-    badge = f" {BADGE}" if run.synthetic else ""
-    return (
-        f'<details id="{anchor(run)}"><summary>{escape(run.id)}{badge}</summary>\n{warnings}{matrices}\n'
-        f'<dl class="facts">{lines}</dl>\n<details><summary>Recipe</summary><pre>{recipe}</pre></details>'
-        "</details>"
-    )
+    matrices = tuple(matrix(run, level) for level in LEVELS if "auroc" in run.names(level))
+    recipe = json.dumps(info.recipe, indent=1, ensure_ascii=False)
+    return Provenance(run, tuple(notes), matrices, {k: str(v) for k, v in facts.items() if v}, recipe)
 
 
 def _plain(value: Any) -> str:
@@ -212,14 +191,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(map(_plain, value)) + "]"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def definition_list() -> str:
-    """Every continual summary with formula and users."""
-    items = "".join(
-        f'<dt id="def-{escape(name)}">{escape(d.title)} '
-        f"({'higher' if d.higher_is_better else 'lower'} is better)</dt>"
-        f"<dd>{escape(d.formula)}. Used by: {escape(d.used_by)}.</dd>"
-        for name, d in DEFINITIONS.items()
-    )
-    return f"<dl>{items}</dl>"

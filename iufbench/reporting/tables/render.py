@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 import itertools
 from collections.abc import Callable
 
+from iufbench.reporting.html import fill
 from iufbench.reporting.tables.table import Cell, Row, Table
 from iufbench.support.errors import InputError
 
@@ -199,38 +199,10 @@ def _csv(table: Table) -> str:
 
 def _html(table: Table) -> str:
     """A ``<table>`` fragment with head, caption and footnotes; fits into any page."""
-    escape = html.escape
-    lines = [f'<table class="results" id="{escape(table.name)}">']
-    caption = f"<strong>{escape(_title(table))}.</strong> {escape(table.caption)}"
-    lines.append(f"<caption><div>{caption}</div></caption>")
-    lines.append("<thead>")
-    if any(c.group for c in table.columns):
-        cells = "".join(
-            f'<th colspan="{len(list(members))}" scope="colgroup">{escape(group)}</th>'
-            for group, members in itertools.groupby(table.columns, key=lambda c: c.group)
-        )
-        lines.append(f'<tr><td colspan="{len(table.label_columns)}"></td>{cells}</tr>')
-    heads = [*table.label_columns, *(c.title for c in table.columns)]
-    lines.append("<tr>" + "".join(f'<th scope="col">{escape(h)}</th>' for h in heads) + "</tr>")
-    lines.append("</thead>\n<tbody>")
-    for row in table.rows:
-        note = f"<sup>{escape(row.note)}</sup>" if row.note else ""
-        names = [escape(label) for label in row.labels]
-        names[-1] += note
-        cells = f'<th scope="row">{names[0]}</th>' + "".join(f"<td>{name}</td>" for name in names[1:])
-        for cell in row.cells:
-            text = escape(cell_text(cell, table.spread))
-            cells += f'<td class="number">{f"<strong>{text}</strong>" if cell.best else text}</td>'
-        lines.append(f'<tr class="{escape(row.kind)}">{cells}</tr>')
-    lines.append("</tbody>\n</table>")
-    if table.definitions:
-        items = "".join(
-            f"<dt>{escape(title)}</dt><dd>{escape(text)}</dd>" for title, text in table.definitions
-        )
-        lines.append(f'<dl class="definitions">{items}</dl>')
-    for mark, text in table.footnotes:
-        lines.append(f'<p class="footnote">{f"<sup>{escape(mark)}</sup> " if mark else ""}{escape(text)}</p>')
-    return "\n".join(lines) + "\n"
+    found = itertools.groupby(table.columns, key=lambda c: c.group)
+    groups = [(group, len(list(members))) for group, members in found]
+    named = groups if any(group for group, _ in groups) else []
+    return fill("table", table=table, title=_title(table), groups=named, cell_text=cell_text)
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {"md": _markdown, "tex": _latex, "csv": _csv, "html": _html}
