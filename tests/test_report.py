@@ -339,7 +339,10 @@ def test_in_a_browser(results, browser):
     eventually(lambda: len(visible()) == len(everything))
     column = browser.find_elements("css selector", "#overview-table thead button")[0]
     column.send_keys(" ")  # back to names in ascending order, by the other key that presses a button
-    assert browser.execute_script("return document.querySelector('th[aria-sort]').cellIndex") == 0
+    assert (
+        browser.execute_script("return document.querySelector('#overview-table th[aria-sort]').cellIndex")
+        == 0
+    )
     counts = filtered(browser, everything)
     assert counts["strategy"] > 5 and min(counts[n] for n in ("dataset", "protocol", "level", "metric")) > 1
     browser.find_element("name", "protocol").send_keys("elpv")

@@ -34,6 +34,7 @@ def test_cards_published_numbers_and_rooms_are_inside(installed):
         ("benchmarks/datasets/*.yaml", len(list((ROOT / "benchmarks/datasets").glob("*.yaml")))),
         ("benchmarks/grids/*.yaml", len(list((ROOT / "benchmarks/grids").glob("*.yaml")))),
         ("published/*.csv", len(list((ROOT / "results/published").glob("*.csv")))),
+        ("reporting/report/templates/*", len(list((ROOT / "iufbench/reporting/report/templates").iterdir()))),
         ("strategies/*.py", len(list((ROOT / "strategies").glob("*.py")))),
     ):
         assert len(list((installed / "iufbench").glob(pattern))) == count, pattern
