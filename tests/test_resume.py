@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +21,7 @@ from tiny import assembled, tiny_plan, tiny_run, tiny_settings
 from iufbench.cli.main import main
 from iufbench.engine import checkpoint, runner
 from iufbench.engine.stopping import terminated_as_interrupted
+from iufbench.reporting.record import read_record
 from iufbench.reporting.store import load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress
@@ -295,3 +298,121 @@ def test_clocks_that_go_backwards_break_nothing(data, tmp_path, whole, monkeypat
     run = tiny_run("finetune", data, tmp_path)
     assert_same_run(whole, run)
     assert all(value >= 0 for value in run.info["seconds"].values())
+
+
+# Results that have been changed -----------------------------------------------------------------------
+
+NAMES = ("metrics.csv", "scores.csv.gz", "train_log.csv")
+
+
+def rows(path):
+    text = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    return text.decode().splitlines(keepends=True)
+
+
+def write_rows(path, lines):
+    text = "".join(lines).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+
+
+def removed(path):
+    path.unlink()
+
+
+def halved(path):
+    lines = rows(path)
+    write_rows(path, lines[: (len(lines) + 1) // 2])
+
+
+def edited(path):
+    lines = rows(path)
+    lines[1] = re.sub(r"\d(\r?\n)$", lambda found: str((int(found[0][0]) + 1) % 2) + found[1], lines[1])
+    write_rows(path, lines)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("change", [removed, halved, edited, cut])
+def test_changed_results_of_an_unfinished_run_are_refused(stopped, data, tmp_path, name, change):
+    path = stopped.path / name
+    change(path)
+    done = command(data, tmp_path, "--checkpoint-epochs", 1)
+    assert done.exit_code == 1 and done.stdout == "" and done.stderr.count("\n") == 1, done.output
+    assert str(path) in done.stderr and "--restart" in done.stderr
+    with pytest.raises(RunError, match=r"--restart"):
+        runner.execute(stopped, Progress(-1))
+    assert not read_record(stopped.path).complete
+
+
+def test_restarting_replaces_changed_results(stopped, whole):
+    edited(stopped.path / "metrics.csv")
+    assert_same_run(whole, load_run(runner.execute(stopped, Progress(-1), restart=True)))
+
+
+def test_results_changed_while_a_run_is_at_work_do_not_end_as_complete(data, tmp_path, monkeypatch):
+    train = runner._train
+
+    def changed(work, number, *more):
+        if number == 1:
+            edited(work.plan.path / "scores.csv.gz")
+        train(work, number, *more)
+
+    monkeypatch.setattr(runner, "_train", changed)
+    with pytest.raises(RunError, match=r"scores\.csv\.gz has been changed in the rows of experience 1"):
+        tiny_run("finetune", data, tmp_path)
+    assert read_record(tiny_plan("finetune", data, tmp_path).path).status == "failed"
+
+
+@pytest.mark.parametrize("experience", [1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_kill_between_results_and_the_manifest_is_resumed(
+    data, tmp_path, whole, monkeypatch, name, experience
+):
+    replace, count = os.replace, []
+
+    def killed(source, target):
+        replace(source, target)
+        if str(target).endswith(name):
+            count.append(target)
+            if len(count) == experience:
+                raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(os, "replace", killed)
+        tiny_run("finetune", data, tmp_path)
+    assert_same_run(whole, tiny_run("finetune", data, tmp_path))
+
+
+@pytest.mark.parametrize("name", NAMES[:2])
+def test_changed_results_of_a_finished_run_are_no_finished_run(data, tmp_path, whole, name):
+    shutil.copytree(whole.path.parents[5], tmp_path, dirs_exist_ok=True)
+    assert command(data, tmp_path).exit_code == 0
+    path = tiny_plan("finetune", data, tmp_path).path / name
+    for change in (edited, removed):
+        change(path)
+        done = command(data, tmp_path)
+        assert done.exit_code == 1 and done.stderr.count("\n") == 1, done.output
+        assert str(path) in done.stderr and "--restart" in done.stderr
+
+
+def test_an_unfinished_run_that_calls_itself_complete_is_not(stopped, data, tmp_path):
+    path = stopped.path / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "status": "complete"}))
+    done = command(data, tmp_path)
+    assert (
+        done.exit_code == 1 and "no rows of experience 2 of 2" in done.stderr and "--restart" in done.stderr
+    )
+    with pytest.raises(RunError, match="no rows of experience 2 of 2"):
+        load_run(stopped.path)
+
+
+def test_a_changed_baseline_is_refused(data, tmp_path, monkeypatch):
+    with interruption(monkeypatch, experience=1, epoch=1), pytest.raises(Killed):
+        tiny_run("finetune", data, tmp_path, eval_unseen=True)
+    plan = tiny_plan("finetune", data, tmp_path, eval_unseen=True)
+    edited(plan.path / "baseline.csv")
+    with pytest.raises(RunError, match=r"baseline\.csv has been changed .*--restart"):
+        runner.execute(plan, Progress(-1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,3 +69,44 @@ class Request:
             values[name] = tuple(values.get(name, ()))
         values["order"] = None if values["order"] is None else tuple(values["order"])
         return cls(**values)
+
+
+def arguments(request: Request) -> list[str]:
+    """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
+
+    An option is named as the request's field, so that new ones need nothing here. Values are joined to their
+    option where they begin with a dash.
+    """
+    named: dict[str, Any] = {}
+    if request.lists is not None:
+        options = ("manifest",) if len(request.lists) == 1 else ("train_list", "test_list")
+        named.update(zip(options, request.lists))
+    standard = Request(request.protocol, request.strategy, request.seed)
+    for field_ in dataclasses.fields(Request):
+        value = getattr(request, field_.name)
+        if value != getattr(standard, field_.name) and field_.name != "lists":
+            named[field_.name] = value
+    for name, option in (("settings", "set"), ("good_names", "good-name")):
+        if name in named:
+            named[option] = named.pop(name)
+    if "order" in named:
+        named["order"] = ",".join(named["order"])
+    if "diagnose_every" in named:
+        named["diagnose_selection"] = True
+    words = ["run"]
+    first = {"protocol": request.protocol, "strategy": request.strategy, "seed": request.seed}
+    for name, value in {**first, **named}.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is False:
+            words.append(f"--no-{option[2:]}")
+        else:
+            for text in map(str, value if isinstance(value, tuple) else (value,)):
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+    return words
+
+
+def command(request: Request) -> str:
+    """The command that does this run alone, ready to paste."""
+    return shlex.join(["iufbench", *arguments(request)])

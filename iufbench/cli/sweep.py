@@ -121,8 +121,8 @@ def run_sweep(
     Finished runs are skipped, interrupted ones are resumed. Exit code 0 if every run of the grid is complete,
     1 if a run failed, 2 invalid input, 130 interrupted (the same command resumes).
     """
+    from iufbench.cards.request import command
     from iufbench.sweeps import api, drive
-    from iufbench.sweeps.runs import command
     from iufbench.sweeps.screen import Screen
     from iufbench.sweeps.summary import summary_table
 

@@ -4,6 +4,10 @@ Each is written to a temporary name, flushed and renamed; then the manifest, wri
 with its SHA-256. A file counts only when the manifest vouches for it, and only such a file is loaded, without
 unpickling anything but tensors and plain values. Random states between experiences are not stored, because
 every experience starts from its own derived seed.
+
+The manifest also holds the SHA-256 of the rows of every experience in the files of results (``VOUCHED``).
+They are written before it: rows of experiences that it does not know yet are what a kill left, and are
+replaced.
 """
 
 from __future__ import annotations
@@ -20,11 +24,26 @@ import torch
 
 from iufbench.evaluation.loggers import FOLDERS as LOG_FOLDERS
 from iufbench.reporting.maps import MAPS
-from iufbench.reporting.rundir import BASELINE, EPOCH_STATES, SELECTION
+from iufbench.reporting.rundir import (
+    BASELINE,
+    EPOCH_STATES,
+    METRICS,
+    SCORES,
+    SELECTION,
+    TRAIN_LOG,
+    experience_digests,
+)
 from iufbench.support.errors import RunError
 from iufbench.support.files import read_json, write_bytes, write_json
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
+VOUCHED = (
+    METRICS,
+    SCORES,
+    TRAIN_LOG,
+    BASELINE,
+    SELECTION,
+)  # files of results
 EVERY = 60.0  # seconds between two files from inside an experience ...
 SHARE = 50  # ... or so many times as long as the last one took to write, when that is longer
 
@@ -50,17 +69,46 @@ def evaluated_experiences(run: Path) -> int:
 def save_checkpoint(run: Path, experience: int, strategy: Any) -> None:
     """Store ``strategy.state()``: tensors, numbers, text, lists and dicts. RunError when the disk refuses.
 
-    What was kept from inside the experience is not needed any more and removed.
+    The training log of the experience has been written. What was kept from inside the experience is not
+    needed any more and removed.
     """
-    manifest = _manifest(run)
+    manifest = _vouching(run, {TRAIN_LOG: experience + 1})
     files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
     path = checkpoint_path(run, experience)
     _write(run, {**manifest, "files": files}, path.name, strategy.state())
 
 
 def record_evaluated(run: Path, experiences: int) -> None:
-    """Note that the numbers of so many experiences are in the tables."""
-    _write_manifest(run, {**_manifest(run), "evaluated": experiences})
+    """Note that the numbers of so many experiences are in the tables; 0: that the baseline has been measured.
+
+    Raises RunError when those of earlier experiences are not what they were.
+    """
+    rows = dict.fromkeys((METRICS, SCORES), experiences)
+    if (run / BASELINE).is_file():
+        rows[BASELINE] = 1
+    if (run / SELECTION).is_file():
+        rows[SELECTION] = experiences
+    _write_manifest(run, {**_vouching(run, rows), "evaluated": experiences})
+
+
+def check_records(run: Path, complete: int | None = None) -> None:
+    """Compare the files of results with the manifest, for the experiences that it knows.
+
+    ``complete``: how many experiences there must be. Raises RunError naming the file that is missing or was
+    changed, and the experience.
+    """
+    manifest, trained, evaluated = _manifest(run), trained_experiences(run), evaluated_experiences(run)
+    if complete is not None and min(trained, evaluated) < complete:
+        raise RunError(
+            f"{run}: only {min(trained, evaluated)} of {complete} experiences are recorded; --restart runs "
+            "the stream anew"
+        )
+    for name, least in ((METRICS, evaluated), (SCORES, evaluated), (TRAIN_LOG, trained)):
+        if len(manifest["records"].get(name, ())) < least:
+            raise RunError(
+                f"{run / FOLDER / MANIFEST} does not vouch for {name}; --restart runs the stream anew"
+            )
+    _vouching(run, {name: len(digests) for name, digests in manifest["records"].items()})
 
 
 def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
@@ -77,12 +125,18 @@ def is_finished(run: Path, experience: int) -> bool:
 
 
 def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
-    """Take over a finished experience's checkpoint from another run. RunError when it is damaged."""
+    """Take over a finished experience's checkpoint from another run, whose rows have been copied.
+
+    RunError when it is damaged, and when the rows are not those that the donor's manifest vouches for.
+    """
     name = checkpoint_path(donor, experience).name
     data = _vouched(donor, name)
     write_bytes(run / FOLDER / name, data)
     files = {**_manifest(run)["files"], name: hashlib.sha256(data).hexdigest()}
-    _write_manifest(run, {"files": files, "evaluated": experience + 1})
+    told = _manifest(donor)["records"]
+    records = {key: told.get(key, [])[: experience + 1] for key in (METRICS, SCORES, TRAIN_LOG)}
+    _write_manifest(run, {"files": files, "evaluated": experience + 1, "records": records})
+    check_records(run)
 
 
 def save_within(run: Path, experience: int, strategy: Any, seconds: float) -> None:
@@ -165,15 +219,41 @@ def _is_within(name: str) -> bool:
 def _manifest(run: Path) -> dict[str, Any]:
     path = run / FOLDER / MANIFEST
     if not path.exists():
-        return {"files": {}, "evaluated": 0}
+        return {"files": {}, "evaluated": 0, "records": {}}
     manifest = read_json(path)
-    if not isinstance(manifest.get("files"), dict) or not isinstance(manifest.get("evaluated"), int):
+    records = manifest.setdefault("records", {})
+    sound = isinstance(manifest.get("files"), dict) and isinstance(manifest.get("evaluated"), int)
+    if not sound or not isinstance(records, dict) or not all(isinstance(d, list) for d in records.values()):
         raise RunError(f"{path} is damaged; --restart runs the stream anew")
     return manifest
 
 
 def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
     write_json(run / FOLDER / MANIFEST, manifest)
+
+
+def _vouching(run: Path, rows: dict[str, int]) -> dict[str, Any]:
+    """The manifest with the digests of the first experiences of some files of results, by name.
+
+    Raises RunError when it holds another digest already.
+    """
+    manifest = _manifest(run)
+    records = dict(manifest["records"])
+    for name in (name for name in VOUCHED if name in rows):
+        path, told = run / name, records.get(name, [])
+        try:
+            found = experience_digests(path, rows[name])
+        except RunError as error:
+            raise RunError(f"{error}; --restart runs the stream anew") from error
+        for number, (before, now) in enumerate(zip(told, found), start=1):
+            if before != now:
+                fault = "has been changed in the rows of" if path.exists() else "is missing, with the rows of"
+                raise RunError(
+                    f"{path} {fault} experience {number} since they were recorded: restore the file, or "
+                    "--restart runs the stream anew"
+                )
+        records[name] = found
+    return {**manifest, "records": records}
 
 
 def _write(run: Path, manifest: dict[str, Any], name: str, content: Any) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.engine.checkpoint import (
+    check_records,
     evaluated_experiences,
     load_checkpoint,
     load_within,
@@ -43,7 +44,7 @@ def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, pr
     """Restore ``strategy`` and the measured costs in ``info`` from what a run directory holds.
 
     Raises InputError when the run was begun in another way than ``info`` says, RunError when a checkpoint is
-    damaged.
+    damaged or the results recorded so far are not those that were written.
     """
     run = plan.path
     if restart or not (run / INFO).is_file():
@@ -56,9 +57,11 @@ def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, pr
         progress.say(f"{error}: resuming without it")
         inside = None
     if trained == 0 and inside is None:
+        remove_state(run)
         return Start()
     before = read_record(run)
     _refuse_changes(run, before, info)
+    check_records(run)
     if trained:
         load_checkpoint(run, trained - 1, strategy)
     spent = before.seconds

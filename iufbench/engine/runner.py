@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from iufbench.cards.request import command
 from iufbench.engine.assembly import Parts, assemble, count_parameters
-from iufbench.engine.checkpoint import Saver, record_evaluated, save_checkpoint
+from iufbench.engine.checkpoint import Saver, check_records, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.logs import logging_to
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
@@ -36,6 +37,8 @@ from iufbench.reporting.record import (
     write_record,
 )
 from iufbench.reporting.rundir import (
+    METRICS,
+    SCORES,
     SELECTION,
     claimed,
     record_baseline,
@@ -48,7 +51,6 @@ from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress, TrainingBar
 from iufbench.support.provenance import (
-    command_line,
     environment,
     file_hash,
     now,
@@ -76,7 +78,8 @@ def is_complete(plan: Plan) -> bool:
     """Whether the plan's run directory already holds the finished run.
 
     Raises InputError when it holds a run on other data, finished or not, or one without the unseen
-    objects that are asked for: nothing is overwritten or continued without ``--restart``.
+    objects that are asked for: nothing is overwritten or continued without ``--restart``. RunError when
+    the results of a finished run are not those that it wrote.
     """
     if not (plan.path / INFO).is_file():
         return False
@@ -91,11 +94,26 @@ def is_complete(plan: Plan) -> bool:
         )
     if not record.complete:
         return False
+    _check_finished(plan, record)
     if plan.request.eval_unseen and not record.request.get("eval_unseen"):
         raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
     if plan.request.diagnose_every is not None and not (plan.path / SELECTION).is_file():
         raise InputError(f"{plan.path} was run without --diagnose-selection: use --restart to run it with it")
     return True
+
+
+def _check_finished(plan: Plan, record: RunRecord) -> None:
+    """RunError when a file of results was changed after the run ended, or lacks an experience."""
+    found = record_hashes(plan.path)
+    for name in dict.fromkeys((METRICS, SCORES, *record.records_sha256)):
+        told = record.records_sha256.get(name)
+        if name not in found or (told is not None and found[name] != told):
+            fault = "was changed after the run ended" if name in found else "is missing"
+            raise RunError(f"{plan.path / name} {fault}: restore the file, or --restart runs the stream anew")
+    try:
+        load_run(plan.path)
+    except RunError as error:
+        raise RunError(f"{error}; --restart runs the stream anew") from error
 
 
 def execute(
@@ -161,6 +179,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
     try:
         with terminated_as_interrupted(), logging_to(work.loggers, plan, parts, work.start):
             _loop(work)
+        check_records(plan.path, complete=len(plan.experiences))
     except KeyboardInterrupt:
         _write(plan, info, INTERRUPTED)
         raise
@@ -189,6 +208,7 @@ def _loop(work: Work) -> None:
     if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
         rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training")
         record_baseline(plan.path, rows.metrics)
+        record_evaluated(plan.path, 0)
     for number in range(steps):
         objects_seen = plan.seen(number)
         label = f"experience {number + 1}/{steps}"
@@ -341,6 +361,6 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
         map_size=MAP_SIZE,
         environment=environment(str(device), torch.get_num_threads()),
         request=plan.request.as_dict(),
-        command=command_line(),
+        command=command(plan.request),
         started=started,
     )

@@ -138,6 +138,30 @@ def file_hashes(run: Path, names: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def experience_digests(path: Path, experiences: int) -> list[str]:
+    """SHA-256 of the rows of each of the first ``experiences`` experiences of a CSV file.
+
+    Empty cells do not count, so that a column that a later experience adds changes nothing; a missing file
+    has no rows. RunError when the file is damaged.
+    """
+    digests = [hashlib.sha256() for _ in range(experiences)]
+    if os.path.lexists(path):
+        parts = table_rows(path)
+        (header,) = next(parts)
+        place, names = header.index("experience"), str(header)
+        for row in (row for rows in parts for row in rows):
+            number = int(row[place])
+            if number >= experiences:
+                continue
+            if all(row):
+                text = f"{names}{row}"
+            else:
+                filled = [(name, cell) for name, cell in zip(header, row) if cell]
+                text = f"{[name for name, _ in filled]}{[cell for _, cell in filled]}"
+            digests[number].update(text.encode("utf-8", "surrogateescape"))
+    return [digest.hexdigest() for digest in digests]
+
+
 def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[list[str]]:
     if not path.exists():
         return []

@@ -254,6 +254,13 @@ def load_run(path: Path | str) -> Run:
         measured = read_metrics(path / METRICS, experiences)
     else:
         measured = no_metrics(experiences)
+    if record.complete:
+        missing = sorted(set(range(len(experiences))) - set(measured.experience.tolist()))
+        if missing:
+            raise RunError(
+                f"{path / METRICS} has no rows of experience {missing[0] + 1} of {len(experiences)}, "
+                "although the run is complete"
+            )
     return Run(path, record, measured)
 
 

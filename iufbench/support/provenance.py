@@ -6,7 +6,6 @@ import hashlib
 import inspect
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -48,11 +47,6 @@ VARIABLES = (
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def command_line() -> str:
-    """The command as typed, with the program's short name."""
-    return shlex.join(["iufbench", *sys.argv[1:]])
 
 
 @dataclass

@@ -46,16 +46,26 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
     """Begin the plan's run with the finished base experience of one of ``donors``, if it has not begun.
 
     The caller has seen to it that the base experiences are the same (``runs.base_key``); here donors made by
-    other versions, devices or numbers of threads are passed over, whose last bits may differ. What is
-    copied is what the run would have written itself, so that it goes on as a run that was stopped after its
-    base would. Returns the donor's run directory, None when nothing was taken.
+    other versions, devices or numbers of threads are passed over, whose last bits may differ, and those
+    whose results have been changed. What is copied is what the run would have written itself, so that it
+    goes on as a run that was stopped after its base would. Returns the donor's run directory, None when
+    nothing was taken.
     """
-    from iufbench.engine.checkpoint import copy_checkpoint, remove_state, trained_experiences
+    from iufbench.engine.checkpoint import check_records, copy_checkpoint, remove_state, trained_experiences
 
     if (plan.path / INFO).is_file() and trained_experiences(plan.path):
         return None
     here = _environment(plan)
-    donor = next((path for path in donors if has_base(path) and _made_in(path) == here), None)
+    donor = None
+    for path in donors:
+        if has_base(path) and _made_in(path) == here:
+            try:
+                check_records(path)
+            except RunError as error:
+                progress.say(f"base experience not taken over: {error}")
+                continue
+            donor = path
+            break
     if donor is None:
         return None
     record = read_record(donor)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from iufbench.cards.request import command
 from iufbench.cards.strategies import Resources
 from iufbench.reporting.rundir import claimed
 from iufbench.support.processes import cores
@@ -20,7 +21,7 @@ from iufbench.sweeps.grid import Grid
 from iufbench.sweeps.local import LocalEngine
 from iufbench.sweeps.order import Order
 from iufbench.sweeps.record import Record
-from iufbench.sweeps.runs import COMPLETE, FAILED, PlannedRun, command
+from iufbench.sweeps.runs import COMPLETE, FAILED, PlannedRun
 from iufbench.sweeps.screen import Screen
 from iufbench.sweeps.slurm import write_array
 

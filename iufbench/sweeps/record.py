@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from iufbench.cards.request import command
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import read_json, write_json
-from iufbench.sweeps.runs import PlannedRun, command
+from iufbench.sweeps.runs import PlannedRun
 
 FILE, EVENTS, LIVE, LOGS = "sweep.json", "events.jsonl", "live", "logs"
 RUNNING, INTERRUPTED = "running", "interrupted"

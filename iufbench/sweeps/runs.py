@@ -9,9 +9,8 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from iufbench.cards.request import Request
+from iufbench.cards.request import Request, arguments
 from iufbench.cards.strategies import Resources
 from iufbench.engine.plan import Plan, prepare
 from iufbench.reporting.record import INFO, read_record
@@ -177,32 +176,3 @@ def inputs_key(plan: Plan) -> str:
     size = plan.learner.guide_size(plan.options, plan.recipe.image_size)
     parts = (plan.dataset.fingerprint(), recipe.image_size, dataclasses.asdict(recipe.backbone), size)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def arguments(request: Request) -> list[str]:
-    """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
-
-    An option is named as the request's field, so that new ones need nothing here.
-    """
-    words: list[Any] = ["run", "--protocol", request.protocol, "--strategy", request.strategy]
-    words += ["--seed", request.seed]
-    options = ("manifest",) if len(request.lists or ()) == 1 else ("train_list", "test_list")
-    values: dict[str, Any] = dict(zip(options, request.lists or ()))
-    standard = Request(request.protocol, request.strategy, request.seed)
-    for field in dataclasses.fields(Request):
-        value = getattr(request, field.name)
-        if value != getattr(standard, field.name) and field.name not in ("lists", "settings"):
-            values[field.name] = ",".join(value) if field.name == "order" else value
-    for name, value in values.items():
-        option = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{option}" if value else f"--no-{option}")
-        elif value is not None:
-            words += [f"--{option}", value]
-    words += [word for setting in request.settings for word in ("--set", setting)]
-    return [str(word) for word in words]
-
-
-def command(request: Request) -> str:
-    """The command that does this run alone, ready to paste."""
-    return shlex.join(["iufbench", *arguments(request)])

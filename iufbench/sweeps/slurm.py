@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from iufbench.cards.request import arguments
 from iufbench.support.files import write_text
 from iufbench.sweeps.estimate import Costs
 from iufbench.sweeps.record import LOGS
-from iufbench.sweeps.runs import PlannedRun, arguments
+from iufbench.sweeps.runs import PlannedRun
 
 LARGEST_ARRAY = 1000  # SLURM's own default limit (MaxArraySize) is 1001
 

@@ -6,11 +6,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from iufbench.cards.request import Request
+from iufbench.cards.request import Request, command
 from iufbench.reporting.record import INFO, record_from
 from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
 from iufbench.support.files import json_text, write_bytes
-from iufbench.sweeps.runs import command
 
 MANIFEST = "checkpoints/manifest.json"
 BASE_FILES = (METRICS, SCORES, TRAIN_LOG, "checkpoints/experience0.pt", MANIFEST, INFO)

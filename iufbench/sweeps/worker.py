@@ -40,9 +40,7 @@ def train(request: Request, progress: Progress, bases: Sequence[Path] = ()) -> N
     from iufbench.engine.runner import execute, is_complete
     from iufbench.reporting.figures.build import write_run_figures
     from iufbench.sweeps.base import adopt_base
-    from iufbench.sweeps.runs import arguments
 
-    sys.argv = ["iufbench", *arguments(request)]  # what run.json keeps as the command
     plan = prepare(request, progress=False)
     if not is_complete(plan):
         adopt_base(plan, bases, progress)

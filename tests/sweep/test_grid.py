@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import shlex
+from pathlib import Path
+
 import pytest
 import yaml
 from click.testing import CliRunner
 from tiny import SETTINGS
 
+import iufbench as ib
 from iufbench.cards.registry import card_paths, shipped_grids
-from iufbench.cards.request import Request
+from iufbench.cards.request import Request, arguments, command
+from iufbench.cli import run as cli_run
 from iufbench.cli.main import main
+from iufbench.engine.api import request_of
 from iufbench.support.errors import InputError
 from iufbench.sweeps.grid import Grid, expand, find_grid, read_grid, read_orders, read_seeds
-from iufbench.sweeps.runs import arguments, plan_runs
+from iufbench.sweeps.runs import plan_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -159,29 +167,32 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch):
-    """Parsed again by ``iufbench run``, every option of a request comes back."""
-    import iufbench.engine.api
-
-    weights = tmp_path / "w.pt"
-    weights.touch()
+@pytest.mark.parametrize("lists", [None, ("w.pt",), ("w.pt", "-w.pt")])
+def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch, lists):
+    """Parsed again by ``iufbench run``, every option of a request comes back, whatever it looks like."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("w.pt", "-w.pt"):
+        (tmp_path / name).touch()
     request = Request(
-        "visa_2_1", "iuf", 3, data_root=tmp_path, data_seed=2, preset="quick", backbone="resnet18",
-        weights=str(weights), device="cpu", threads=2, settings=("base.epochs=1", "network.hidden=8"),
-        order=("a", "b"), eval_unseen=True,
-        precision="bf16", step="eager", compile=True, cache=False,
-        lists=(weights, weights), init_from=weights, results=tmp_path / "r",
+        "visa_2_1", "./my card.yaml", 3, data_root=tmp_path, synthetic=True, data_seed=2, preset="quick",
+        backbone="resnet18", weights="w.pt", device="cpu", threads=2, precision="bf16", step="eager",
+        compile=True, settings=("base.epochs=1", "title=it's; $(rm)"), order=("a", "-b c"), order_seed=4,
+        eval_unseen=True, init_from=Path("-w.pt"), cache=False, diagnose_every=2, card=Path("w.pt"),
+        good_names=("normal", "--ok"), max_pixels=7, accept_masks=True, results=Path("-r"),
+        lists=lists and tuple(map(Path, lists)),
     )  # fmt: skip
-    seen = []
-
-    def caught(request, progress):
-        seen.append(request)
-        raise InputError("enough")
-
-    monkeypatch.setattr(iufbench.engine.api, "prepare", caught)
-    for one in (request, Request("visa_2_1", "iuf", order_seed=4, synthetic=True)):
-        CliRunner().invoke(main, arguments(one))
-        assert seen.pop() == one
+    usual = Request("visa_2_1", "iuf", lists=request.lists)
+    # Every field, so that a new one must be added here.
+    fields = {f.name for f in dataclasses.fields(Request)} - {"protocol", "lists"}
+    assert all(getattr(request, name) != getattr(usual, name) for name in fields)
+    for one in (request, usual, dataclasses.replace(usual, diagnose_every=1)):
+        program, word, *words = shlex.split(command(one))
+        assert [program, word, *words] == ["iufbench", *arguments(one)]
+        parsed = cli_run.run.make_context(word, words).params
+        options = {p: parsed[p] for p in parsed if p in inspect.signature(ib.run).parameters}
+        for name in ("quiet", "verbose", "resume", "checkpoint_epochs", "loggers"):
+            del options[name]
+        assert request_of(**options) == one
 
 
 def test_plans_are_the_same_as_those_of_single_runs(data, tmp_path):

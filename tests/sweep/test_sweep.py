@@ -15,12 +15,12 @@ import yaml
 from click.testing import CliRunner
 from tiny import SETTINGS
 
+from iufbench.cards.request import Request, arguments
 from iufbench.cli.main import main
 from iufbench.engine.checkpoint import checkpoint_path
 from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
 from iufbench.reporting.store import find_runs, load_run
 from iufbench.support.files import read_json
-from iufbench.sweeps.runs import arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -72,8 +72,6 @@ def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(data, tmp_pat
     assert "[2/2] complete visa-synthetic/visa_1_2/uniad" in done.stderr
     runs = find_runs(swept)[0]
     assert [run.info["seed"] for run in runs] == [0, 1]
-
-    from iufbench.cards.request import Request
 
     request = Request.from_dict(runs[1].info["request"])
     assert runs[1].info["command"] == "iufbench " + " ".join(arguments(request))
