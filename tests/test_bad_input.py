@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fake_runs import make_run
 from PIL import Image
 from tiny import SETTINGS, tiny_run
 
@@ -21,6 +23,8 @@ from iufbench.engine import runner
 from iufbench.reporting.rundir import claimed
 from iufbench.reporting.store import find_runs
 from iufbench.support.errors import RunError
+from iufbench.support.progress import Progress
+from iufbench.sweeps.screen import Screen
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -326,3 +330,38 @@ def test_damaged_runs_are_named_with_the_way_out(data, tmp_path):
     done = run(data, tmp_path / "r")
     assert done.exit_code == 1 and "run.json, line 1" in done.stderr and "--restart" in done.stderr
     assert run(data, tmp_path / "r", "--restart").exit_code == 0
+
+
+def test_control_characters_do_not_reach_a_terminal(tmp_path, capsys, monkeypatch):
+    """Neither in messages and bars, nor on a sweep's screen, nor in lists and tables on stdout."""
+    bad, shown = "nut\x1b[2J\x9b\rx", r"nut\x1b[2J\x9b\rx"
+    progress = Progress()
+    progress.say(f"one {bad}\ntwo")
+    progress.warn(bad)
+    with progress.bar(bad, 1) as bar:
+        bar.advance()
+    out = io.StringIO()
+    screen = Screen(out=out)
+    screen.say(bad)
+    screen.draw([{"run": bad}], bad)
+    told = capsys.readouterr().err
+    assert f"one {shown}\ntwo\n" in told and f"warning: {shown}\n" in told
+    assert told.count(shown) == 3 and out.getvalue().count(shown) == 3
+    assert not set(told + out.getvalue()) & set("\x1b\x9b\r")
+    path = make_run(tmp_path, image=None, status="interrupted")
+    info = json.loads((path / "run.json").read_text())
+    info["strategy"]["title"] = info["status"] = bad
+    (path / "run.json").write_text(json.dumps(info))
+    for words in (
+        ["list", "runs"],
+        ["list", "runs", "--json"],
+        ["compare", str(path), str(path)],
+        ["tables"],
+    ):
+        at = [] if words[0] == "compare" else ["--results", str(tmp_path)]
+        done = CliRunner().invoke(main, [*map(str, words), *at])
+        assert not set(done.stdout + done.stderr) & set("\x1b\x9b\r"), words
+    (row,) = json.loads(
+        CliRunner().invoke(main, ["list", "runs", "--json", "--results", str(tmp_path)]).stdout
+    )
+    assert row["status"] == bad

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iufbench.bench import STAGES
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FILE, json_option
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text, read_json, write_json
@@ -72,7 +73,7 @@ def bench(
     rows: list[Any] = []
     for row in measure(conditions):
         rows.append(row)
-        click.echo(_line(row), err=as_json)
+        echo(_line(row), err=as_json)
     content: dict[str, Any] = {
         "conditions": vars(conditions),
         "environment": dataclasses.asdict(environment(conditions.device, threads)),
@@ -88,7 +89,7 @@ def bench(
             text = (
                 f"{entry['stage']} {entry['item']}: {entry['cpu']:.2f} times as fast as before (CPU seconds)"
             )
-            click.echo(text, err=as_json)
+            echo(text, err=as_json)
     if as_json:
         sys.stdout.write(json_text(content))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import json_option
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text
@@ -37,22 +38,31 @@ def cache(action: str | None, as_json: bool) -> None:
         found = entries(folder)
         total = sum(e["bytes"] for e in found)
         if as_json:
-            click.echo(json_text({"folder": folder, "bytes": total, "entries": found}))
+            echo(json_text({"folder": folder, "bytes": total, "entries": found}))
             return
         shown = [{**e, "bytes": readable(e["bytes"])} for e in found]
         if shown:
-            click.echo(columns(shown))
-        click.echo(f"{len(found)} entries, {readable(total)} in {folder}")
+            echo(columns(shown))
+        echo(f"{len(found)} entries, {readable(total)} in {folder}")
     elif action == "verify":
         problems = verify(folder)
         for place, problem in problems:
-            click.echo(f"{place}: {problem}")
-        click.echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
+            echo(f"{place}: {problem}")
+        echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
         if problems:
+<<<<<<< HEAD
             click.echo("the next run rebuilds them; to remove all of them, use --clear", err=True)
+=======
+            echo("the next run makes them anew, or remove them all with --clear", err=True)
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
             raise SystemExit(1)
     else:
         freed, kept = clear(folder)
         for place in kept:
+<<<<<<< HEAD
             click.echo(f"kept {place}: a process is building it", err=True)
         click.echo(f"{readable(freed)} freed in {folder}")
+=======
+            echo(f"kept {place}: a process is making it", err=True)
+        echo(f"{readable(freed)} freed in {folder}")
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)

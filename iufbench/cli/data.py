@@ -9,6 +9,7 @@ import click
 
 from iufbench.cli.cache import cache
 from iufbench.cli.download import download
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, SEED, json_option, reading_options
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text
@@ -42,7 +43,7 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
     images = make_synthetic(
         folder, dataset=dataset, objects=split_names(objects), progress=not quiet, **counts
     )
-    click.echo(f"{images} synthetic images in {folder}")
+    echo(f"{images} synthetic images in {folder}")
 
 
 @data.command()
@@ -78,7 +79,7 @@ def check(
     report = check_folder(
         folder, dataset, workers, not as_json, names, card, good_names, max_pixels, accept_masks
     )
-    click.echo(json_text(report.as_dict()) if as_json else report.as_text())
+    echo(json_text(report.as_dict()) if as_json else report.as_text())
     if report.errors:
         raise SystemExit(1)
 
@@ -96,7 +97,7 @@ def preview(picture: Path, dataset: str, objects: str | None, seed: int) -> None
     if picture.suffix.lower() != ".png":
         raise InputError(f"{picture}: the contact sheet is a PNG image; use a file name that ends in .png")
     draw(picture, dataset=dataset, objects=split_names(objects), seed=seed)
-    click.echo(str(picture))
+    echo(str(picture))
 
 
 data.add_command(download)

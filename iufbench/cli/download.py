@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER
 from iufbench.support.errors import InputError
 
@@ -41,23 +42,23 @@ def download(
     archives = archives_of(card, url, sha256)
     root = complete_root(card, folder)
     if root is not None:
-        click.echo(f"{card.title} is complete in {root}: nothing to do", err=True)
+        echo(f"{card.title} is complete in {root}: nothing to do", err=True)
     else:
         _require_acceptance(f"{card.title} is licensed under {card.licence}, see {card.home}", accept_licence)
         try:
             root = download_dataset(card, folder, archives, Progress(-1 if quiet else 0))
         except KeyboardInterrupt as stop:
-            click.echo(f"\ninterrupted: {stop}", err=True)
+            echo(f"\ninterrupted: {stop}", err=True)
             raise SystemExit(130) from stop
-        click.echo(f"{card.title} is unpacked", err=True)
+        echo(f"{card.title} is unpacked", err=True)
     root = root.absolute()
-    click.echo(f"--data-root {shlex.quote(str(root))}")
-    click.echo(f"next: iufbench data check {shlex.quote(str(root))} --dataset {card.name}")
+    echo(f"--data-root {shlex.quote(str(root))}")
+    echo(f"next: iufbench data check {shlex.quote(str(root))} --dataset {card.name}")
 
 
 def _require_acceptance(licence: str, accepted: bool) -> None:
     """Show the licence; InputError unless it was accepted, on the command line or now at a terminal."""
-    click.echo(licence, err=True)
+    echo(licence, err=True)
     if accepted:
         return
     if not sys.stdin.isatty():

@@ -11,6 +11,7 @@ import click
 
 from iufbench.cli.bench import bench
 from iufbench.cli.data import data
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, json_option, results_option
 from iufbench.cli.results import compare, export, figures, report, tables
 from iufbench.cli.run import evaluate, run
@@ -31,21 +32,26 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except InputError as error:
-            click.echo(f"error: {shown(error)}", err=True)
+            echo(f"error: {shown(error)}", err=True)
             context.exit(2)
         except RunError as error:
-            click.echo(f"error: {shown(error)}", err=True)
+            echo(f"error: {shown(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
             is_run = context.invoked_subcommand in ("run", "sweep")
             hint = ": the same command resumes from the last checkpoint" if is_run else ""
-            click.echo(f"\ninterrupted{hint}", err=True)
+            echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
+<<<<<<< HEAD
         except (MemoryError, ImportError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
             reason = shown(str(error).partition("\n")[0] or type(error).__name__)
             click.echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
+=======
+        except MemoryError:
+            echo("error: not enough memory (is there a limit, such as ulimit -v?)", err=True)
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
             context.exit(1)
         except BrokenPipeError:
             # The reader of our output (head, less) has exited: not an error.
@@ -53,7 +59,7 @@ class Commands(click.Group):
             context.exit(0)
         except OSError as error:  # a full disk under redirected output, a folder that vanished
             place = f" ({error.filename})" if error.filename else ""
-            click.echo(f"error: {error.strerror or error}{place}", err=True)
+            echo(f"error: {error.strerror or error}{place}", err=True)
             context.exit(1)
 
 
@@ -100,7 +106,7 @@ def list_(what: str, results: Path, as_json: bool) -> None:
         "datasets": describe.dataset_rows,
         "runs": lambda: describe.run_rows(results),
     }[what]()
-    click.echo(json_text(rows) if as_json else describe.columns(rows))
+    echo(json_text(rows) if as_json else describe.columns(rows))
 
 
 @main.command()
@@ -118,7 +124,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     from iufbench.engine import describe
 
     content = describe.content_of(kind, name)
-    click.echo(json_text(content) if as_json else describe.as_text(kind, name, content))
+    echo(json_text(content) if as_json else describe.as_text(kind, name, content))
 
 
 @main.command()
@@ -133,7 +139,7 @@ def explain(metric: str, path: Path | None) -> None:
     """
     from iufbench.engine.describe import explain_metric
 
-    click.echo(explain_metric(metric, path))
+    echo(explain_metric(metric, path))
 
 
 for command in (run, evaluate, data, sweep, tables, figures, report, compare, export, verify, rerun, bench):

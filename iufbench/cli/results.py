@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FILE, FOLDER, results_option, strict_option
 
 FORMATS = click.Choice(["md", "tex", "csv", "html"])
@@ -26,7 +27,7 @@ def tables(results: Path, out: Path | None, formats: tuple[str, ...], strict: bo
     from iufbench.reporting import api
 
     for path in api.tables(results, out, formats, strict).paths:
-        click.echo(str(path))
+        echo(str(path))
 
 
 @click.command()
@@ -59,6 +60,7 @@ def figures(
     from iufbench.engine.plan import split_names
     from iufbench.reporting import api
 
+<<<<<<< HEAD
     paths = api.figures(
         results,
         out,
@@ -71,6 +73,11 @@ def figures(
     )
     for path in paths:
         click.echo(str(path))
+=======
+    chosen = {"objects": split_names(objects), "strategies": split_names(strategies)}
+    for path in api.figures(results, out, qualitative=qualitative, **chosen, strict=strict):
+        echo(str(path))
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
 
 
 @click.command()
@@ -81,7 +88,7 @@ def report(results: Path, out: Path | None, strict: bool) -> None:
     """Write all results to one HTML file that works offline."""
     from iufbench.reporting import api
 
-    click.echo(str(api.report(results, out, strict)))
+    echo(str(api.report(results, out, strict)))
 
 
 @click.command()
@@ -104,7 +111,7 @@ def compare(first: str, second: str, metric: str, fmt: str, results: Path, stric
     from iufbench.reporting import api
     from iufbench.reporting.tables.render import render
 
-    click.echo(render(api.compare(first, second, metric, results=results, strict=strict), fmt), nl=False)
+    echo(render(api.compare(first, second, metric, results=results, strict=strict), fmt), nl=False)
 
 
 @click.command()
@@ -139,4 +146,4 @@ def export(
     for path in export_runs(
         results, out or results / "export", formats, strict, for_spreadsheet=for_spreadsheet
     ):
-        click.echo(str(path))
+        echo(str(path))

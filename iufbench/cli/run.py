@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FILE, FOLDER, SEED, data_root_option, reading_options, results_option
 from iufbench.cli.trust import conclude
 from iufbench.engine.stopping import terminated_as_interrupted
@@ -133,7 +134,7 @@ def run(
         if dry_run:
             from iufbench.engine.describe import describe_plan
 
-            click.echo(describe_plan(prepare(api.request_of(**options), progress=not quiet)))
+            echo(describe_plan(prepare(api.request_of(**options), progress=not quiet)))
             return
         from iufbench.support.progress import Progress
 
@@ -153,7 +154,7 @@ def run(
         if options["diagnose_selection"]:
             from iufbench.engine.selection import describe_optimism
 
-            click.echo(describe_optimism(done.path), err=True)
+            echo(describe_optimism(done.path), err=True)
 
 
 def _do_twice(plan: Any, progress: Any) -> None:
@@ -161,19 +162,23 @@ def _do_twice(plan: Any, progress: Any) -> None:
 
     differences, compared = do_twice(plan, progress)
     for line in differences:
-        click.echo(line)
+        echo(line)
     if differences:
-        click.echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
+        echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
         raise SystemExit(1)
+<<<<<<< HEAD
     click.echo(
         f"ran the first experience twice: all {compared} tensors, metrics and scores have the same bits"
     )
+=======
+    echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
 
 
 def _show_results(run: Any, progress: Any) -> None:
     from iufbench.engine.describe import describe_results
 
-    click.echo(describe_results(run))
+    echo(describe_results(run))
     progress.say(f"run directory: {run.path}")
     for figure in run.figures:
         progress.say(f"figure: {figure}")

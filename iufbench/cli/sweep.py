@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, json_option, results_option
 from iufbench.support.errors import RunError
 from iufbench.support.files import json_text
@@ -139,14 +140,14 @@ def run_sweep(
     )
     screen = Screen(-1 if quiet else int(verbose))
     if list_runs:
-        click.echo("\n".join(command(run.request) for run in plan.runs))
+        echo("\n".join(command(run.request) for run in plan.runs))
     elif dry_run:
-        click.echo(drive.dry_run(plan, places.jobs))
+        echo(drive.dry_run(plan, places.jobs))
     elif engine == "slurm":
-        click.echo("\n".join(drive.write_slurm(plan, screen)))
+        echo("\n".join(drive.write_slurm(plan, screen)))
     else:
         failures = api.carry_out(plan, places, engine, screen, address, shared_results, share_base)
-        click.echo(summary_table([run.path for run in plan.runs]))
+        echo(summary_table([run.path for run in plan.runs]))
         if failures:
             raise RunError(*drive.failure_report(plan, failures).split("\n"))
 
@@ -162,4 +163,4 @@ def status(folder: Path, as_json: bool) -> None:
     """
     from iufbench.sweeps.status import describe_status, rows_of
 
-    click.echo(json_text(rows_of(folder)[1]) if as_json else describe_status(folder))
+    echo(json_text(rows_of(folder)[1]) if as_json else describe_status(folder))

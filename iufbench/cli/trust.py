@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, data_root_option
 
 SHOWN = 20
@@ -36,7 +37,7 @@ def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, q
 
     verdict = verify_run(path, Progress(-1 if quiet else 0), scores_only, device, data_root)
     for line in verdict.checked:
-        click.echo(line)
+        echo(line)
     conclude(verdict.differences)
 
 
@@ -59,18 +60,22 @@ def rerun(path: Path, results: Path | None, device: str | None, data_root: Path 
     from iufbench.trust.rerun import rerun as do_again
 
     repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root)
+<<<<<<< HEAD
     click.echo(f"repeated in {repetition.path}")
+=======
+    echo(f"done again in {repetition.path}")
+>>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
     for line in repetition.surroundings:
-        click.echo(f"different surroundings: {line}")
+        echo(f"different surroundings: {line}")
     conclude(repetition.differences)
 
 
 def conclude(differences: Sequence[str]) -> None:
     """Print the differences, the first ones in full, and exit with 1 if there are any."""
     for line in differences[:SHOWN]:
-        click.echo(line)
+        echo(line)
     if len(differences) > SHOWN:
-        click.echo(f"... and {len(differences) - SHOWN} more")
-    click.echo(f"{len(differences) or 'no'} difference{'s' if len(differences) > 1 else ''}")
+        echo(f"... and {len(differences) - SHOWN} more")
+    echo(f"{len(differences) or 'no'} difference{'s' if len(differences) > 1 else ''}")
     if differences:
         raise SystemExit(1)

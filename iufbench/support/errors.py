@@ -6,6 +6,11 @@ def one_line(text: object) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
 
 
+def printable(text: object) -> str:
+    """Text of several lines with its control characters spelled out, but for the line ends."""
+    return "\n".join(map(one_line, str(text).split("\n")))
+
+
 def shown(error: Exception) -> str:
     """What a terminal shows of an error: one line per argument, each free of control characters."""
     return "\n".join(map(one_line, error.args))

@@ -8,11 +8,14 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from iufbench.support.errors import one_line, printable
+
 
 class Bar:
     """One piece of long work. ``advance(n, loss=0.1)`` moves it; closing prints a line off-terminal."""
 
     def __init__(self, label: str, total: int, unit: str, live: bool, lines: bool) -> None:
+        label = one_line(label)
         self._label, self._total, self._unit, self._lines = label, total, unit, lines
         self._done, self._start, self._notes = 0, time.perf_counter(), ""
         self._tqdm = (
@@ -61,11 +64,11 @@ class Progress:
     def say(self, text: str, level: int = 0) -> None:
         """A line for people; ``level`` 1 only with ``-v``."""
         if self.verbosity >= level:
-            (tqdm.write if self._live else _print)(text, file=sys.stderr)
+            (tqdm.write if self._live else _print)(printable(text), file=sys.stderr)
 
     def warn(self, text: str) -> None:
         """A line on what is likely wrong, also when quiet."""
-        (tqdm.write if self._live else _print)(f"warning: {text}", file=sys.stderr)
+        (tqdm.write if self._live else _print)(f"warning: {printable(text)}", file=sys.stderr)
 
 
 def _in_notebook() -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from iufbench.engine.describe import columns
+from iufbench.support.errors import one_line, printable
 
 
 class Screen:
@@ -22,7 +23,7 @@ class Screen:
     def say(self, text: str, level: int = 0) -> None:
         if self.verbosity >= level:
             self._clear()
-            print(text, file=self._out, flush=True)
+            print(printable(text), file=self._out, flush=True)
 
     def draw(self, rows: Sequence[Mapping[str, str]], headline: str) -> None:
         """Put the table where the last one stood; as many lines as the terminal has room for."""
@@ -31,7 +32,7 @@ class Screen:
         table = columns([dict(row) for row in rows[: room - 1]]).splitlines() if rows else []
         if len(rows) > room - 1:
             table.append(f"... and {len(rows) - room + 1} more")
-        lines = [line[: size.columns - 1] for line in [*table, headline]]
+        lines = [one_line(line)[: size.columns - 1] for line in [*table, headline]]
         self._clear()
         self._out.write("\n".join(lines) + "\n")
         self._out.flush()

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.cards.request import Request
-from iufbench.support.errors import InputError, RunError
+from iufbench.support.errors import InputError, RunError, printable
 from iufbench.support.files import json_text
 from iufbench.support.progress import Progress
 from iufbench.sweeps.live import LiveProgress, to_file
@@ -64,7 +64,7 @@ def outcome_of(function: RunFunction, request: Request, progress: Progress, base
         state = "interrupted"
     except (InputError, RunError) as problem:
         state, error = "failed", str(problem)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
     except Exception as problem:  # a bug costs its own run, not the others
         traceback.print_exc()
         state, error = "failed", f"{type(problem).__name__}: {problem}".splitlines()[0]
