@@ -50,19 +50,10 @@ def cache(action: str | None, as_json: bool) -> None:
             echo(f"{place}: {problem}")
         echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
         if problems:
-<<<<<<< HEAD
-            click.echo("the next run rebuilds them; to remove all of them, use --clear", err=True)
-=======
-            echo("the next run makes them anew, or remove them all with --clear", err=True)
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
+            echo("the next run rebuilds them; to remove all of them, use --clear", err=True)
             raise SystemExit(1)
     else:
         freed, kept = clear(folder)
         for place in kept:
-<<<<<<< HEAD
-            click.echo(f"kept {place}: a process is building it", err=True)
-        click.echo(f"{readable(freed)} freed in {folder}")
-=======
-            echo(f"kept {place}: a process is making it", err=True)
+            echo(f"kept {place}: a process is building it", err=True)
         echo(f"{readable(freed)} freed in {folder}")
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)

@@ -42,16 +42,11 @@ class Commands(click.Group):
             hint = ": the same command resumes from the last checkpoint" if is_run else ""
             echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
-<<<<<<< HEAD
         except (MemoryError, ImportError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
             reason = shown(str(error).partition("\n")[0] or type(error).__name__)
-            click.echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
-=======
-        except MemoryError:
-            echo("error: not enough memory (is there a limit, such as ulimit -v?)", err=True)
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
+            echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
             context.exit(1)
         except BrokenPipeError:
             # The reader of our output (head, less) has exited: not an error.

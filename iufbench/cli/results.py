@@ -60,7 +60,6 @@ def figures(
     from iufbench.engine.plan import split_names
     from iufbench.reporting import api
 
-<<<<<<< HEAD
     paths = api.figures(
         results,
         out,
@@ -72,12 +71,7 @@ def figures(
         strict=strict,
     )
     for path in paths:
-        click.echo(str(path))
-=======
-    chosen = {"objects": split_names(objects), "strategies": split_names(strategies)}
-    for path in api.figures(results, out, qualitative=qualitative, **chosen, strict=strict):
         echo(str(path))
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
 
 
 @click.command()

@@ -166,13 +166,7 @@ def _do_twice(plan: Any, progress: Any) -> None:
     if differences:
         echo(f"{len(differences)} of {compared} values differ between two runs of the first experience")
         raise SystemExit(1)
-<<<<<<< HEAD
-    click.echo(
-        f"ran the first experience twice: all {compared} tensors, metrics and scores have the same bits"
-    )
-=======
-    echo(f"the first experience twice: all {compared} tensors, metrics and scores are the same bits")
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
+    echo(f"ran the first experience twice: all {compared} tensors, metrics and scores have the same bits")
 
 
 def _show_results(run: Any, progress: Any) -> None:

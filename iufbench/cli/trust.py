@@ -60,11 +60,7 @@ def rerun(path: Path, results: Path | None, device: str | None, data_root: Path 
     from iufbench.trust.rerun import rerun as do_again
 
     repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root)
-<<<<<<< HEAD
-    click.echo(f"repeated in {repetition.path}")
-=======
-    echo(f"done again in {repetition.path}")
->>>>>>> 741dff5 (Control characters are escaped wherever text is printed; list runs computes only what it shows)
+    echo(f"repeated in {repetition.path}")
     for line in repetition.surroundings:
         echo(f"different surroundings: {line}")
     conclude(repetition.differences)
