@@ -1,4 +1,4 @@
-"""Avalanche metrics of anomaly detection: per object, means over the stream, and the forgetting matrix."""
+"""Avalanche metrics for anomaly detection: per object, means over the stream, and the forgetting matrix."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def anomaly_metrics(
 ) -> list[PluginMetric]:
     """Metrics for Avalanche's ``EvaluationPlugin``, exact over all thresholds.
 
-    Names of values: ``image_auroc/eval_phase/test_stream/<object>`` for each object,
-    ``image_auroc_mean/eval_phase/test_stream`` for the mean over the objects that were evaluated, and with
-    ``matrix`` ``image_auroc_acc/...``, ``_acc_final``, ``_fm``, ``_fm_final`` and ``_new_object``, over the
-    objects that have been trained (definitions: ``iufbench explain acc``).
+    Metric names are ``image_auroc/eval_phase/test_stream/<object>`` for each object,
+    ``image_auroc_mean/eval_phase/test_stream`` for the mean over the evaluated objects and, with ``matrix``,
+    ``image_auroc_acc/...``, ``_acc_final``, ``_fm``, ``_fm_final`` and ``_new_object`` over the objects
+    trained so far (definitions: ``iufbench explain acc``).
 
     Args:
-        image: of ``auroc``, ``ap``, ``f1_max``; from image scores.
-        pixel: of these, ``aupimo`` and ``aupro_NN`` (up to a false-positive rate of NN hundredths); from maps
-            at 224x224. Objects without masks have none.
-        matrix: also gather R[experience, object] and summarise it.
+        image: Image-level metrics, any of ``auroc``, ``ap`` and ``f1_max``.
+        pixel: Pixel-level metrics, any of the above, ``aupimo`` and ``aupro_NN`` (AUPRO up to a
+            false-positive rate of NN %), computed at 224x224. Objects without masks have none.
+        matrix: Also collect R[experience, object] and its summaries.
 
     Returns:
         An ``AnomalyMetrics`` and, with ``matrix``, a ``ForgettingMatrix``.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: A metric name is unknown.
 
     Example:
         >>> print(*anomaly_metrics(pixel=()))
@@ -57,7 +57,7 @@ def anomaly_metrics(
 
 
 class Counting(PluginMetric):
-    """Knows how many experiences have been trained, and whether one is being trained."""
+    """Tracks how many experiences have been trained and whether one is being trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,11 +67,11 @@ class Counting(PluginMetric):
         self._inside = True
 
     def after_training_exp(self, strategy: Any) -> None:
-        # Avalanche's clock counts later, after a periodic evaluation at the end of the experience.
+        # Avalanche increments its clock later, after a periodic evaluation at the end of the experience.
         self._own, self._inside = strategy.clock.train_exp_counter + 1, False
 
     def trained(self, strategy: Any) -> int:
-        """Experiences that have been trained to their end."""
+        """The number of experiences whose training is complete."""
         return max(self._own, strategy.clock.train_exp_counter)
 
     def __str__(self) -> str:
@@ -79,11 +79,13 @@ class Counting(PluginMetric):
 
 
 class AnomalyMetrics(Counting):
-    """Values of every object when its test experience ends, and their means when the evaluation ends.
+    """Emits the metrics of each object after its test experience and their means after the evaluation.
 
-    ``rows``: what the last evaluation gave, as in ``metrics.csv`` and ``scores.csv.gz``. ``last``: the truth,
-    maps [N, S, S] and scores [N] of the object that was evaluated last. The image score is that of the
-    strategy's card. Memory: the maps of one object.
+    The image score follows the strategy card. Only the maps of one object are held in memory.
+
+    Attributes:
+        rows: Results of the last evaluation, as in ``metrics.csv`` and ``scores.csv.gz``.
+        last: Ground truth, maps [N, S, S] and scores [N] of the most recently evaluated object.
     """
 
     def __init__(self, image: Sequence[str] = IMAGE, pixel: Sequence[str] = PIXEL) -> None:
@@ -117,7 +119,7 @@ class AnomalyMetrics(Counting):
         truth = getattr(strategy.experience, "truth", None)
         if truth is None:
             raise InputError(
-                "anomaly metrics need to know the test images: evaluate benchmark.test_stream of "
+                "anomaly metrics need the ground truth of the test images: evaluate benchmark.test_stream of "
                 "iufbench.make_benchmark"
             )
         maps = self._maps[0] if len(self._maps) == 1 else np.concatenate(self._maps)
@@ -168,13 +170,13 @@ class AnomalyMetrics(Counting):
             routed = [truth.objects[n] if n >= 0 else "" for n in np.concatenate(self._routed)]
         columns = zip(truth.names, map(int, truth.labels), map(float, scores), routed)
         rows = [ScoreRow(truth.object, *row) for row in columns]
-        return sorted(rows, key=lambda row: row.image)  # the stream's order is another
+        return sorted(rows, key=lambda row: row.image)  # not in stream order
 
 
 class ForgettingMatrix(Counting):
-    """R[t, o]: every metric on object o after experience t, and its summaries after each evaluation.
+    """Collects R[t, o], every metric on object o after experience t, and emits its summaries.
 
-    An evaluation in the middle of an experience adds nothing to it.
+    Evaluations in the middle of an experience are not added.
     """
 
     def __init__(self, values: AnomalyMetrics) -> None:
@@ -204,7 +206,7 @@ class ForgettingMatrix(Counting):
         return R, np.array([self._introduced[name] for name in objects])
 
     def recall(self, experience: int, truth: Sequence[ObjectTest], rows: Sequence[MetricRow]) -> None:
-        """Take in what was evaluated after ``experience`` in an earlier process."""
+        """Add results that were evaluated after ``experience`` in an earlier process."""
         self._introduced |= {t.object: t.introduced for t in truth}
         for row in rows:
             self._cells.setdefault((row.level, row.metric), {})[experience, row.object] = row.value
@@ -226,7 +228,7 @@ class ForgettingMatrix(Counting):
         ]
 
     def summary(self, level: str, metric: str) -> dict[str, float]:
-        """ACC, FM and others over the objects that have been trained, by name; NaN where undefined."""
+        """ACC, FM and the other summaries over the objects trained so far, by name; NaN where undefined."""
         R, introduced = self.matrix(level, metric)
         learnt = introduced < len(R)
         R, introduced = R[:, learnt], introduced[learnt]

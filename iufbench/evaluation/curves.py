@@ -1,4 +1,4 @@
-"""What training looks like, epoch by epoch, as an Avalanche metric."""
+"""Training curves (losses, learning rate, throughput) as an Avalanche metric."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from avalanche.evaluation.metric_results import MetricValue
 
 
 class TrainingCurves(PluginMetric):
-    """After every epoch: each term of the loss, the learning rate, and training images per second.
+    """Emits each loss term, the learning rate and the training images per second after every epoch.
 
-    Names of values: ``loss/train_phase/train_stream``, ``reconstruction/...``, ``lr/...``,
+    Metric names are ``loss/train_phase/train_stream``, ``reconstruction/...``, ``lr/...`` and
     ``images_per_s/...``.
     """
 
@@ -25,7 +25,7 @@ class TrainingCurves(PluginMetric):
         self._last: dict[str, float] = {}
 
     def result(self) -> dict[str, float]:
-        """The values of the last epoch by name."""
+        """The values of the last epoch, by name."""
         return self._last
 
     def before_training_epoch(self, strategy: Any) -> None:
@@ -46,5 +46,5 @@ class TrainingCurves(PluginMetric):
 
 
 def training_metrics() -> list[PluginMetric]:
-    """Metrics of training for Avalanche's ``EvaluationPlugin``: losses, learning rate, images per second."""
+    """Training metrics for Avalanche's ``EvaluationPlugin``: losses, learning rate, images per second."""
     return [TrainingCurves()]

@@ -1,4 +1,4 @@
-"""Avalanche loggers of a run by their names on the command line."""
+"""The Avalanche loggers of a run, by their command-line names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ FOLDERS = ("tensorboard", "wandb")  # below a run directory; wandb makes its own
 
 
 class WandBLogger(StockWandBLogger):
-    """Avalanche's logger for Weights & Biases, with versions of ``wandb`` that lack names which it uses.
+    """Avalanche's logger for Weights & Biases, compatible with current versions of ``wandb``.
 
-    Avalanche 0.6 asks for ``wandb.util.generate_id`` and ``wandb.viz.CustomChart``, which are gone.
+    Avalanche 0.6 uses ``wandb.util.generate_id`` and ``wandb.viz.CustomChart``, which have been removed.
     """
 
     def import_wandb(self) -> None:
@@ -49,10 +49,10 @@ class _With:
 
 
 class ResumableTensorboardLogger(TensorboardLogger):
-    """Writes into a folder that an earlier process of the same run wrote into.
+    """Appends to the log folder of an earlier process of the same run.
 
-    ``after``: what was logged after so many training iterations is dropped, because it will be logged again;
-    None for a new run.
+    ``after``: events after this training iteration are purged, because they will be logged again; None for a
+    new run.
     """
 
     def __init__(self, folder: Path, after: int | None) -> None:
@@ -64,26 +64,29 @@ class ResumableTensorboardLogger(TensorboardLogger):
 
 
 def check_names(names: Sequence[str]) -> None:
-    """Raise InputError for a logger that does not exist."""
+    """Raise InputError for an unknown logger name."""
     for name in names:
         if name not in NAMES:
             raise InputError(f"unknown logger '{name}'{suggest(name, NAMES)} (known: {', '.join(NAMES)})")
 
 
 def make_loggers(names: Sequence[str], run: Path, title: str, config: Any, after: int | None) -> list[Any]:
-    """The named loggers of one run.
+    """Create the loggers of one run.
 
     Args:
-        names: of ``text`` (standard error), ``tensorboard`` (the folder ``tensorboard`` below the run
+        names: Any of ``text`` (standard error), ``tensorboard`` (the folder ``tensorboard`` in the run
             directory) and ``wandb`` (project ``iufbench``; offline when ``WANDB_MODE=offline``).
-        run: the run directory.
-        title: the run's identity.
-        config: what W&B shows as the run's configuration.
-        after: training iterations behind it where the run is resumed, else None.
+        run: The run directory.
+        title: The run's id, shown as its title.
+        config: The run's configuration as W&B shows it.
+        after: Training iterations completed before a resumed run; None for a new run.
+
+    Returns:
+        The loggers, in the order of ``names`` without repetitions.
 
     Raises:
-        InputError: for an unknown name.
-        RunError: when Weights & Biases cannot be reached.
+        InputError: A name is unknown.
+        RunError: Weights & Biases cannot be reached.
     """
     check_names(names)
     made: list[Any] = []
@@ -105,7 +108,7 @@ def make_loggers(names: Sequence[str], run: Path, title: str, config: Any, after
 
 
 def close(loggers: list[Any]) -> None:
-    """Write out what loggers hold back."""
+    """Flush and close the loggers."""
     for logger in loggers:
         if isinstance(logger, TensorboardLogger):
             logger.writer.close()

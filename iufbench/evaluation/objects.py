@@ -1,8 +1,8 @@
-"""The evaluation of a sealed run: the truth (labels, masks, names) and the strategy never meet.
+"""The evaluation of a sealed run: a strategy never has access to the ground truth (labels, masks, names).
 
-The strategy has a plugin that collects its own maps, and nothing else; they are judged after the strategy has
-let them go, by the same metric plugins that a user attaches, under an Avalanche evaluator that the harness
-owns: no value reaches anything that the strategy can read.
+The strategy has a plugin that collects its anomaly maps and nothing else. The maps are evaluated after the
+strategy has returned, with the same metric plugins that users attach, by an Avalanche evaluator that belongs
+to the harness: no result is stored anywhere that the strategy can read.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ __all__ = ["EvaluationResult", "MapCollector", "ObjectEvaluation", "ObjectTest"]
 
 
 class MapCollector(SupervisedPlugin):
-    """Collects the maps [N, S, S] float32 of a test experience, and which object's memory made each where a
-    strategy says so (``routed`` int64 [B], -1: none in particular, after ``anomaly_maps``); nothing else.
+    """Collects the anomaly maps of a test experience, float32 [N, S, S], and nothing else about it.
+
+    Where a strategy sets ``routed`` (int64 [B], after ``anomaly_maps``), the object whose memory scored each
+    image is collected as well; -1 means no particular object.
     """
 
     def __init__(self) -> None:
@@ -45,8 +47,7 @@ class MapCollector(SupervisedPlugin):
             self._routed.append(routed.cpu().numpy())
 
     def take(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """The maps of the experience that was evaluated last, and the object whose memory judged each image,
-        int64 [N], or None; they are kept no longer."""
+        """Return and release the maps of the last test experience, and its ``routed`` int64 [N] or None."""
         maps = np.concatenate(self._parts)
         routed = np.concatenate(self._routed) if self._routed else None
         self._parts, self._routed = [], []
@@ -54,12 +55,12 @@ class MapCollector(SupervisedPlugin):
 
 
 class ObjectEvaluation:
-    """Judges the maps of every test experience (one object each) exactly, after its last batch.
+    """Computes exact metrics from the maps of each test experience (one object), after its last batch.
 
-    ``maps`` is the plugin for the strategy; ``score`` the rule for image scores
-    (``metrics.image.image_score``). ``evaluator`` is the harness's own, with the metrics and perhaps loggers
-    (``log_to``); it is shown ``_seen``, which stands in for the strategy. Memory: the maps of one object at a
-    time. A NaN or infinite score raises RunError naming the image.
+    ``maps`` is the plugin for the strategy, ``score`` the image score rule (``metrics.image.image_score``).
+    ``evaluator`` belongs to the harness and holds the metrics and any loggers (``log_to``); it receives
+    ``_seen`` in place of the strategy. Only the maps of one object are held in memory. A NaN or infinite
+    score raises RunError naming the image.
     """
 
     def __init__(self, tests: Sequence[ObjectTest], score: str = "pooled_max") -> None:
@@ -70,18 +71,18 @@ class ObjectEvaluation:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
             self.evaluator = EvaluationPlugin(self.values, self.matrix, collect_all=False)
-        # Called with (object test, maps [N, S, S]) when somebody wants more of them than numbers.
+        # Called with (object test, maps [N, S, S]) if set, for uses beyond the metrics.
         self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
         self._seen = SimpleNamespace()
 
     def log_to(self, loggers: Sequence[Any]) -> None:
-        """Give all values and pictures to Avalanche loggers, too."""
+        """Also send all metrics and pictures to Avalanche loggers."""
         pictures = [MatrixPicture(self.matrix), HeatMaps(self.values)]
         metrics = [TrainingCurves(), self.values, self.matrix, *pictures]
         self.evaluator = EvaluationPlugin(*metrics, loggers=list(loggers), collect_all=False)
 
     def watched(self, epochs: Iterator[None], strategy: Any, experience: Any, number: int) -> Iterator[None]:
-        """``epochs``, the pauses of ``train_by_epoch``, with the values of each epoch logged in its pause."""
+        """Iterate over ``epochs`` (from ``train_by_epoch``) and log the values of each epoch."""
         if not self.evaluator.loggers:
             yield from epochs
             return
@@ -97,8 +98,13 @@ class ObjectEvaluation:
             self.evaluator.before_training_epoch(seen)
 
     def start(self, experience: int, seen: int, iterations: int = 0) -> None:
-        """Begin the evaluation after ``experience``; the first ``seen`` objects have been learnt, in
-        ``iterations`` of training."""
+        """Begin the evaluation after ``experience``.
+
+        Args:
+            experience: Index of the last trained experience, from 0.
+            seen: Number of objects trained so far.
+            iterations: Training iterations so far.
+        """
         clock = SimpleNamespace(train_exp_counter=experience + 1 if seen else 0, train_iterations=iterations)
         self._seen = SimpleNamespace(
             clock=clock,
@@ -110,7 +116,7 @@ class ObjectEvaluation:
         self.evaluator.before_eval(self._seen)
 
     def judge(self, number: int) -> None:
-        """Turn the collected maps of the object with this number into rows and logged values."""
+        """Evaluate the collected maps of object ``number``: add its rows and log its metrics."""
         test, (maps, routed) = self.tests[number], self.maps.take()
         if self.on_maps is not None:
             self.on_maps(test, maps)
@@ -124,17 +130,17 @@ class ObjectEvaluation:
         del seen.anomaly_maps
 
     def finish(self) -> EvaluationResult:
-        """End the evaluation: means over the objects and the matrix are logged; the rows of it."""
+        """End the evaluation: log the means over objects and the matrix, and return all rows."""
         self.evaluator.after_eval(self._seen)
         return self.result()
 
     def result(self) -> EvaluationResult:
-        """The rows of the objects judged since ``start``."""
+        """The rows of the objects evaluated since ``start``."""
         return self.values.rows
 
 
 def _experience(stream: str, number: int) -> Any:
-    """What loggers ask of an experience: its stream and number."""
+    """A stand-in experience with what loggers need: its stream and number."""
     experience = CLExperience(current_experience=number, origin_stream=CLStream(stream, []))
     experience.task_labels = [0]
     return experience

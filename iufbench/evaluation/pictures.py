@@ -1,4 +1,4 @@
-"""Pictures for loggers that can show them: the forgetting matrix, and anomaly maps beside their images."""
+"""Pictures for loggers that support images: the forgetting matrix, and anomaly maps beside their images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iufbench.evaluation.anomaly import AnomalyMetrics, ForgettingMatrix, metric
 
 
 class Picture(TensorImage):
-    """An RGB picture uint8 [H, W, 3]: loggers of text leave it out, TensorBoard and W&B show it."""
+    """An RGB picture, uint8 [H, W, 3]: shown by TensorBoard and W&B, skipped by text loggers."""
 
     def __init__(self, pixels: np.ndarray) -> None:
         super().__init__(torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))))
@@ -49,7 +49,7 @@ class MatrixPicture(PluginMetric):
 
 
 class HeatMaps(PluginMetric):
-    """Of every object: the defective and the good image with the highest score, with masks and maps."""
+    """For every object, the highest-scoring defective and normal images with their masks and maps."""
 
     def __init__(self, values: AnomalyMetrics) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class HeatMaps(PluginMetric):
         pass
 
     def result(self) -> Picture | None:
-        """The picture of the object that was evaluated last; None when none is at hand."""
+        """The picture of the most recently evaluated object; None if there is none."""
         if self.values.last is None:
             return None
         truth, maps, scores = self.values.last
@@ -94,7 +94,7 @@ class HeatMaps(PluginMetric):
 
 
 def _coloured(shade: np.ndarray) -> np.ndarray:
-    """uint8 [H, W, 3] of values in [0, 1] [H, W]."""
+    """Colour-map values in [0, 1], [H, W], to uint8 [H, W, 3]."""
     from matplotlib import colormaps
 
     return (colormaps["viridis"](shade)[..., :3] * 255).round().astype(np.uint8)

@@ -1,4 +1,4 @@
-"""One row of ``metrics.csv`` and one of ``scores.csv.gz``. Without torch or Avalanche."""
+"""The row types of ``metrics.csv`` and ``scores.csv.gz``. Imports neither torch nor Avalanche."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class MetricRow(NamedTuple):
-    """One number: a metric in [0, 1] (NaN when undefined) of one object; ``seen``: trained on by then."""
+    """One metric of one object, in [0, 1] (NaN if undefined); ``seen``: the object has been trained on."""
 
     object: str
     level: str
@@ -18,8 +18,8 @@ class MetricRow(NamedTuple):
 class ScoreRow(NamedTuple):
     """One test image: its path relative to the data root, label (0 normal, 1 defective) and score.
 
-    ``routed``: the object whose memory judged it, "" when none in particular did, None for a strategy that
-    does not choose between memories.
+    ``routed``: the object whose memory scored the image, "" for no particular object, None for a strategy
+    that does not choose between memories.
     """
 
     object: str

@@ -1,4 +1,4 @@
-"""What is known about test images, and the rows that an evaluation leaves."""
+"""The ground truth of test images, and the rows that an evaluation produces."""
 
 from __future__ import annotations
 
@@ -16,13 +16,21 @@ from iufbench.evaluation.rows import MetricRow, ScoreRow
 
 @dataclass(frozen=True)
 class ObjectTest:
-    """What is known about the test images of one object: labels [N], masks (of N) or None, names.
+    """The ground truth of the N test images of one object.
 
-    ``parts`` [N] are the physical parts where several images show one, else None. ``kinds`` maps a kind of
-    defect to bool [N]; ``without`` are metrics that are not computed (see ``DataSetCard``). ``doubts``: what
-    is likely wrong with its masks. ``introduced``: the experience that trains the object, from 0.
-    ``objects``: the names of all objects by their ids, for strategies that say which object's memory judged
-    an image. ``root``: folder of the names; ``decoding``: how its images are read.
+    Attributes:
+        object: Name of the object.
+        labels: bool [N], true for defective images.
+        masks: Pixel annotation of all N images, or None.
+        names: Paths of the images relative to ``root``.
+        parts: The physical part in each image [N] where several images show one part, else None.
+        kinds: Kind of defect -> bool [N].
+        without: Metrics that are not computed (see ``DataSetCard``).
+        doubts: Likely faults of the masks.
+        introduced: Experience that first trains on the object, from 0.
+        objects: Names of all objects by object id, to resolve the ``routed`` ids of a strategy.
+        root: Data root.
+        decoding: How the images are decoded.
     """
 
     object: str
@@ -50,9 +58,24 @@ class ObjectTest:
         without: Collection[str] = (),
         experiences: Sequence[Sequence[str]] = (),
     ) -> ObjectTest:
-        """Labels come from the file list; masks are decoded by ``how`` (None: there are none) and resized to
-        ``map_size`` by nearest neighbour. ``kinds`` maps a kind of defect to its types.
-        ``experiences``: the objects that are trained together, in their order."""
+        """Read the ground truth of one object.
+
+        Args:
+            name: Name of the object.
+            samples: Its test images; labels come from the file list.
+            root: Data root.
+            map_size: Side in pixels to which masks are resized (nearest neighbour).
+            how: How masks are decoded; None if the object has no masks.
+            kinds: Kind of defect -> its defect types.
+            without: Metrics that are not computed.
+            experiences: The objects of each experience, in training order.
+
+        Returns:
+            The ground truth.
+
+        Raises:
+            InputError: A mask cannot be read or does not fit its image.
+        """
         parts = [s.part for s in samples]
         masks, doubts = (None, []) if how is None else load_masks(samples, map_size, how)
         return cls(
@@ -73,7 +96,7 @@ class ObjectTest:
 
 @dataclass
 class EvaluationResult:
-    """Rows for ``metrics.csv`` and ``scores.csv.gz`` of one evaluation."""
+    """The rows of one evaluation for ``metrics.csv`` and ``scores.csv.gz``."""
 
     metrics: list[MetricRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)

@@ -1,1 +1,1 @@
-"""Protocols on data sets as Avalanche streams."""
+"""Avalanche streams built from a protocol and a data set."""

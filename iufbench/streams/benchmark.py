@@ -1,4 +1,4 @@
-"""A protocol as an Avalanche benchmark for a user's own program: nothing is sealed."""
+"""A protocol as an unsealed Avalanche benchmark, for use in the user's own programs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from iufbench.streams.streams import Loaded, avalanche_dataset
 
 
 class AnomalyExperience(DatasetExperience):
-    """Training: the normal images of the objects that arrive together; test: all test images of one object.
+    """A training experience (images of the objects introduced together) or a test experience (one object).
 
     Attributes:
-        resident: the inputs as tensors.
-        classes_in_this_experience: object ids, numbered as they arrive; none where they are hidden.
-        task_labels: always ``[0]``.
-        truth: of a test experience, the object's name and the labels, masks and names of its images.
+        resident: The inputs as tensors.
+        classes_in_this_experience: Object ids in order of introduction; empty where they are hidden.
+        task_labels: Always ``[0]``.
+        truth: The ground truth of a test experience (object, labels, masks, image names); None in training.
     """
 
     def __init__(self, data: ResidentData, number: int, truth: ObjectTest | None = None) -> None:
@@ -33,9 +33,12 @@ class AnomalyExperience(DatasetExperience):
 
 
 class AnomalyBenchmark(CLScenario):
-    """``train_stream`` has an experience for every step of a protocol, ``test_stream`` one for every object.
+    """An Avalanche scenario: one training experience per protocol step, one test experience per object.
 
-    ``objects``: their names by id.
+    Attributes:
+        train_stream: The training experiences, in the order of the protocol.
+        test_stream: The test experiences, in the order in which the objects are introduced.
+        objects: The names of the objects, indexed by object id.
     """
 
     train_stream: Any
@@ -50,7 +53,7 @@ class AnomalyBenchmark(CLScenario):
         self.objects = tuple(truth.object for truth in truths)
 
     def use_guides(self, loaded: Loaded) -> None:
-        """Take over the images as learners see them, for those that look at pixels."""
+        """Attach the guide images of ``loaded`` to the experiences, for strategies that use pixels."""
         for stream, parts in ((self.train_stream, loaded.train), (self.test_stream, loaded.test)):
             for experience, data in zip(stream, parts):
                 experience.resident.guide = data.guide

@@ -1,15 +1,15 @@
-"""Which images each experience of a protocol trains on, and which are tested. Without torch.
+"""Which images each experience of a protocol trains on and is tested on. Does not import torch.
 
-A row of the matrix of results is the state after an experience, a column a set of test images:
+A row of the result matrix is the state after an experience, a column is a set of test images:
 
     stream         row t                                  column
     none           after experience t's objects           an object
-    few_shot       the same, with few images              an object
-    contaminated   the same, with defective images        an object, without the images moved to training
-    recurring      after experience t; objects come back  an object; introduced at its first visit
+    few_shot       as above, with few images              an object
+    contaminated   as above, with defective images        an object, without the images moved to training
+    recurring      after experience t; objects recur      an object; introduced at its first visit
     growing        after t+1 portions of one object       that object
-    drift          after training on level t              the object's test images at a level; those of later
-                                                          levels are tested before they are trained on
+    drift          after training on level t              the object's test images at one level; later levels
+                                                          are also tested before they are trained on
 """
 
 from __future__ import annotations
@@ -26,10 +26,19 @@ from iufbench.support.errors import InputError
 def train_samples(
     dataset: DataSet, protocol: Protocol, joint: bool = False, seed: int = 0
 ) -> list[list[Sample]]:
-    """The training images of every experience; with ``joint``, all that the stream shows in one.
+    """Select the training images of every experience.
 
-    ``seed`` decides which images a growing, few-shot or recurring stream gives first. Raises InputError when
-    there are too few images.
+    Args:
+        dataset: The data set.
+        protocol: The objects of each experience and, optionally, the stream that modifies their images.
+        joint: Merge all experiences into one.
+        seed: Determines which images a growing, few-shot or recurring stream presents first.
+
+    Returns:
+        One list of samples per experience; a single list with ``joint``.
+
+    Raises:
+        InputError: An object has fewer training images than the stream requires.
     """
     stream, groups = protocol.stream, protocol.experiences
     if stream is None or stream.kind in ("contaminated", "drift"):
@@ -45,7 +54,7 @@ def train_samples(
 
 
 def _shares(dataset: DataSet, protocol: Protocol, name: str, seed: int) -> list[list[Sample]]:
-    """The training images of one object for each of its visits."""
+    """The training images of one object, one list per visit."""
     stream = protocol.stream
     assert stream is not None
     samples = dataset.training((name,))
@@ -72,7 +81,7 @@ def _shares(dataset: DataSet, protocol: Protocol, name: str, seed: int) -> list[
 
 
 def _shuffled(samples: Sequence[Sample], dataset: DataSet, seed: int) -> list[Sample]:
-    """In the order of a hash of seed and file name: the same for every strategy."""
+    """Order samples by a hash of seed and file name, so that every strategy sees the same order."""
 
     def key(sample: Sample) -> bytes:
         name = sample.image.relative_to(dataset.root).as_posix()

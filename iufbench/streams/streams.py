@@ -1,13 +1,13 @@
-"""A protocol on a data set as Avalanche streams.
+"""Sealed Avalanche streams of a protocol on a data set.
 
-The train stream has one experience per step with the normal images of the objects it introduces; the
-test stream has one experience per object. Every experience is sealed: from the one that a strategy is
-handed, no other can be reached. Test experiences are benchmarks of their own, so that none has a number
-that tells the object, and their images are sorted by a hash of their bytes, because in the order of their
-files the good ones lie together; they carry object ids only for a strategy that declares to use them.
+The train stream has one experience per step, with the normal images of the objects it introduces; the
+test stream has one experience per object. Every experience is sealed: no other experience can be reached
+from it. Each test experience is a separate benchmark, so that its number does not reveal the object, and
+its images are sorted by a hash of their bytes, because file order groups the good images together. Test
+experiences carry object ids only for strategies that declare that they use them.
 
-This holds against everything that a strategy is handed, not against one that breaks in: Python cannot
-keep code of the same process from the garbage collector, the call stack, or the disk.
+Sealing covers everything that is passed to a strategy. It is not a sandbox: Python cannot prevent code in the
+same process from using the garbage collector, the call stack, or the disk.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ HASHED_BYTES = 2**16
 
 
 class PeekingError(RunError):
-    """A strategy tried to reach data beyond the experience that it was handed."""
+    """A strategy tried to access data outside its current experience."""
 
 
 class SealedStream:
-    """Stands in for ``experience.origin_stream``: has a name for the loggers, and refuses the rest."""
+    """Replaces ``experience.origin_stream``: provides the name for loggers and denies any other access."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -46,24 +46,29 @@ class SealedStream:
         if attribute.startswith("__"):
             raise AttributeError(attribute)
         raise PeekingError(
-            f"a strategy may not look beyond its experience (asked for '{attribute}' of the "
+            f"a strategy may not access data outside its experience (attribute '{attribute}' of the "
             f"{self.name} stream)"
         )
 
     def __iter__(self) -> Any:
-        raise PeekingError(f"a strategy may not walk through the {self.name} stream")
+        raise PeekingError(f"a strategy may not iterate over the {self.name} stream")
 
     def __len__(self) -> int:
-        raise PeekingError(f"a strategy may not count the {self.name} stream")
+        raise PeekingError(f"a strategy may not read the length of the {self.name} stream")
 
     def __getitem__(self, index: int) -> Any:
-        raise PeekingError(f"a strategy may not pick from the {self.name} stream")
+        raise PeekingError(f"a strategy may not index the {self.name} stream")
 
 
 @dataclass(frozen=True)
 class Streams:
-    """``train[t]`` and ``test[o]`` are Avalanche experiences, ``tests[o]`` the samples behind ``test[o]``
-    (labels and masks: for the evaluation, never for a strategy)."""
+    """Sealed experiences and the ground truth of the test images.
+
+    Attributes:
+        train: One Avalanche experience per step.
+        test: One Avalanche experience per object.
+        tests: The samples of each test experience (labels and masks), for the evaluation only.
+    """
 
     train: list[DatasetExperience]
     test: list[DatasetExperience]
@@ -71,18 +76,28 @@ class Streams:
 
 
 def test_samples(dataset: DataSet, protocol: Protocol, from_files: bool = True) -> list[list[Sample]]:
-    """The test images of every object, in the order in which the protocol introduces them.
+    """List the test images of every object.
 
-    Those of one object are sorted by a hash of their bytes: a position tells nothing about a label, and there
-    is no permutation that a strategy could derive and invert. Raises InputError naming an image that cannot
-    be read. Without ``from_files`` (random inputs, which have no bytes) they keep their order.
+    The images of one object are sorted by a hash of their bytes: a position reveals nothing about a label,
+    and there is no permutation that a strategy could derive and invert.
+
+    Args:
+        dataset: The data set.
+        protocol: Determines the objects and their order.
+        from_files: Whether the samples are readable files; if not (random inputs), they keep their order.
+
+    Returns:
+        One list of samples per object, in the order in which the protocol introduces the objects.
+
+    Raises:
+        InputError: An image cannot be read; the message names the file.
     """
     groups = [dataset.select("test", (o,)) for o in protocol.objects]
     return [sorted(group, key=_content_hash) if from_files else list(group) for group in groups]
 
 
 def _content_hash(sample: Sample) -> bytes:
-    """A hash of the end of an image file: compressed pixels, which no other image has."""
+    """Hash the end of an image file: compressed pixel data, which is unique to the image."""
     try:
         with sample.image.open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - HASHED_BYTES))
@@ -93,7 +108,7 @@ def _content_hash(sample: Sample) -> bytes:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs of all experiences, ``train[t]`` and ``test[o]``; ``tests[o]``: the samples of that."""
+    """The inputs of all experiences: ``train[t]`` and ``test[o]``; ``tests[o]``: samples of ``test[o]``."""
 
     train: list[ResidentData]
     test: list[ResidentData]
@@ -109,11 +124,22 @@ def load_streams(
     object_id_at_test: bool = False,
     seed: int = 0,
 ) -> Loaded:
-    """Decode and encode everything once.
+    """Decode and encode every image of a protocol once.
 
-    Without ``object_id_at_test`` every object id of the test stream is ``UNKNOWN_OBJECT``. ``seed`` is the
-    run's: some streams draw by it which images come first.
-    Raises InputError naming the file when an image is unreadable.
+    Args:
+        dataset: The data set.
+        protocol: The objects of each experience and, optionally, the stream that modifies their images.
+        inputs: Turns samples into tensors.
+        joint: Merge all training experiences into one.
+        advance: Called with the number of images that have been loaded, to report progress.
+        object_id_at_test: Whether test images carry object ids; if not, all are ``UNKNOWN_OBJECT``.
+        seed: Seed of the run; determines which images some streams present first.
+
+    Returns:
+        The inputs of all experiences and the samples of the test experiences.
+
+    Raises:
+        InputError: An image cannot be read; the message names the file.
     """
     products = {name: number for number, name in enumerate(protocol.products)}
     ids = {name: products[protocol.product_of(name)] for name in protocol.objects}
@@ -138,7 +164,7 @@ def build_streams(
     object_id_at_test: bool = False,
     seed: int = 0,
 ) -> Streams:
-    """What ``load_streams`` gives, as sealed Avalanche experiences."""
+    """Load the inputs as ``load_streams`` does (same arguments) and wrap them in sealed experiences."""
     loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed)
     test = [_stream("test", [data])[0] for data in loaded.test]
     return Streams(_stream("train", loaded.train), test, loaded.tests)
@@ -149,13 +175,13 @@ def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]
     experiences = list(benchmark.streams[name])
     for experience, data in zip(experiences, parts):
         experience._origin_stream = SealedStream(name)
-        # Batches are index-selects from these tensors; Avalanche's dataset hands out single samples.
+        # Batches are index-selects from these tensors; Avalanche's dataset returns single samples.
         experience.resident = data
     return experiences
 
 
 def avalanche_dataset(data: ResidentData) -> AvalancheDataset:
-    """Inputs as Avalanche knows data: ``targets`` are object ids, and every task label is 0."""
+    """Wrap inputs in an ``AvalancheDataset``: ``targets`` are object ids, and every task label is 0."""
     zeros = torch.zeros_like(data.objects)
     attributes = [
         DataAttribute(data.objects.tolist(), "targets", use_in_getitem=False),
