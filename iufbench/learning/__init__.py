@@ -1,4 +1,4 @@
-"""What a method derives from: the base strategy, memories, rehearsal, penalties, resumable state."""
+"""Building blocks for methods: the base strategy, memories, rehearsal, penalties, resumable state."""
 
 from iufbench.learning.base import ReconstructionStrategy
 from iufbench.learning.buffer import BalancedBudget, Budget

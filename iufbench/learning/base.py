@@ -1,7 +1,7 @@
-"""The reconstruction strategy that every gradient-trained method shares: an Avalanche template.
+"""The reconstruction strategy that all gradient-trained methods extend: an Avalanche template.
 
-A method overrides the hook it needs, in Avalanche's own words: ``losses`` (what is minimised),
-``_before_training_iteration``, ``_before_update`` (gradients are there), ``_after_training_exp``.
+A method overrides the hooks it needs: ``losses`` (the objective) and Avalanche's callbacks, such as
+``_before_training_iteration``, ``_before_update`` (gradients are available) and ``_after_training_exp``.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ from iufbench.support.seeding import derive
 
 
 class ReconstructionStrategy(Resumable):
-    """UniAD trained one experience after another (the papers' "UniAD" row, as a learner).
+    """UniAD trained on one experience after another (the "UniAD" row of the papers).
 
-    ``Options`` are the card blocks that only this learner has. ``replayed_images``: how many old images were
-    shown again in the current experience.
+    ``Options`` are the card blocks specific to a learner.
+
+    Attributes:
+        training_log: One entry per epoch: loss terms and learning rate.
+        replayed_images: Number of old images replayed in the current experience.
     """
 
     @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ReconstructionStrategy(Resumable):
     mb_output: Any
 
     uses: ClassVar[Uses] = Uses()
-    # Why an iteration cannot be captured as a CUDA graph, in a few words; None: it can (learning/step.py).
+    # Short reason why an iteration cannot be captured as a CUDA graph, None if it can (learning/step.py).
     not_captured: ClassVar[str | None] = None
     capture: ClassVar[Capture | None] = None  # None: CUDA graphs on a GPU
     within: ClassVar[tuple[str, ...]] = ("training_log", "replayed_images")
@@ -68,23 +71,23 @@ class ReconstructionStrategy(Resumable):
         eval_every: int = -1,
         peval_mode: str = "epoch",
     ) -> None:
-        """The keywords of every Avalanche strategy; what is None comes from the card in ``context``.
+        """Create the strategy; arguments that are None take their value from the card in ``context``.
 
         Args:
-            context: the card, the shape of the inputs and the device (``benchmark.context`` has it).
-            model: a network in the place of ``build_network``; its forward pass gives a ``Reconstruction``.
-            optimizer: used for the whole life of the strategy in the place of the card's, whose rates and
-                schedules do not apply then. Its state is cleared at the start of an experience.
-            train_mb_size: images in a training batch, of every experience.
-            train_epochs: epochs of every experience.
-            eval_mb_size: images in a test batch.
-            plugins: as in Avalanche.
-            evaluator: as in Avalanche; None logs nothing.
-            eval_every: as in Avalanche.
-            peval_mode: as in Avalanche.
+            context: The card, the shape of the inputs and the device (from ``benchmark.context``).
+            model: Used instead of ``build_network``; its forward pass returns a ``Reconstruction``.
+            optimizer: Used in all experiences instead of the card's optimizer, whose learning rates and
+                schedules are then ignored. Its state is cleared at the start of each experience.
+            train_mb_size: Training batch size, for all experiences.
+            train_epochs: Epochs per experience, for all experiences.
+            eval_mb_size: Test batch size.
+            plugins: As in Avalanche.
+            evaluator: As in Avalanche; None logs nothing.
+            eval_every: As in Avalanche.
+            peval_mode: As in Avalanche.
 
         Raises:
-            InputError: for a stock plugin that cannot work on reconstructions.
+            InputError: A stock plugin does not support reconstruction networks.
         """
         context = with_training(context, train_mb_size, train_epochs, eval_mb_size)
         self.context = context
@@ -113,34 +116,38 @@ class ReconstructionStrategy(Resumable):
         if context.compile:
             self.compile_network()
         self._step: Step | None = None
-        self.eager_because: str | None = None  # on a device that could have replayed the last iterations
+        self.eager_because: str | None = None  # set on a device that supports CUDA graphs
 
     # What a method may override ------------------------------------------------------------------
 
     @classmethod
     def guide_size(cls, options: Any, image_size: int) -> int | None:
-        """Side, at most ``image_size``, of the images that the learner wants beside features, or None."""
+        """Side in pixels (at most ``image_size``) of the images needed besides features, or None."""
         return None
 
     def build_network(self) -> nn.Module:
-        """The trainable network, freshly initialised."""
+        """Create the trainable network, freshly initialised."""
         return UniAD(**self.network_arguments())
 
     def adapt_network(self) -> None:
-        """Make room for the objects of the current experience (before its first iteration)."""
+        """Extend the network for the objects of the current experience (before its first iteration)."""
 
     def losses(self) -> dict[str, Tensor]:
-        """The weighted terms of the loss on the current mini-batch, by name."""
+        """Compute the loss on the current mini-batch.
+
+        Returns:
+            Weighted loss terms by name, scalars with gradients; their sum is minimised.
+        """
         output = self.mb_output
         return {"reconstruction": F.mse_loss(output.reconstruction, output.target)}
 
     def apart(self) -> list[Tensor]:
-        """Tensors of the forward pass that ``losses_apart`` looks at: terms whose computation waits for the
-        device, so that it cannot be captured."""
+        """Tensors of the forward pass that ``losses_apart`` uses, for loss terms that synchronise with the
+        device and therefore cannot be captured in a CUDA graph."""
         return []
 
     def losses_apart(self, tensors: list[Tensor]) -> dict[str, Tensor]:
-        """The weighted terms of the loss that are computed from ``apart``, by name."""
+        """The weighted loss terms computed from the tensors of ``apart``, by name."""
         return {}
 
     def anomaly_maps(self) -> Tensor:
@@ -148,33 +155,33 @@ class ReconstructionStrategy(Resumable):
         return anomaly_map(self.mb_output, self.context.map_size)
 
     def beside_network(self) -> Any:
-        """The tensors that the next experience needs beside the deployed network's weights, however nested.
+        """The tensors that the next experience needs besides the network's weights, in nested containers.
 
-        What is ``carried`` is among them. A method adds what it makes of the network or of its memory when
-        the next experience begins: copies of the network, projections.
+        Includes the ``carried`` attributes. A method adds what it derives from the network or its memory when
+        the next experience begins, such as copies of the network or projections.
         """
         return self._named("carried")
 
     def clipped_together(self) -> list[list[nn.Parameter]]:
-        """Groups of parameters whose gradients' common norm the card's ``clip_norm`` bounds."""
+        """Groups of parameters; the card's ``clip_norm`` bounds the gradient norm of each group."""
         return [list(self.model.parameters())]
 
     @property
     def network(self) -> Any:
-        """The model, or in training its compiled form when the run asks for one.
+        """The model, or in training its compiled version if the run requests one.
 
-        Compiled code does not see hooks that are added later, so whatever collects activations, and every
-        evaluation, calls ``model`` itself.
+        Compiled code ignores hooks that are added later, so evaluations and code that collects activations
+        call ``model`` directly.
         """
         return self._compiled if self._compiled is not None and self.model.training else self.model
 
     @property
     def bytes_kept(self) -> int:
-        """Bytes of ``beside_network``, counted alike for every method."""
+        """Size of ``beside_network`` in bytes, computed in the same way for every method."""
         return sum(getattr(tensor, "nbytes", 0) for tensor in flat(self.beside_network()).values())
 
     def compile_network(self) -> None:
-        """Train with ``torch.compile`` from now on; what it builds is kept in the cache folder."""
+        """Train with ``torch.compile`` from now on; build artefacts are kept in the cache folder."""
         if self._compiled is None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
             self._compiled = torch.compile(self.model)
@@ -182,12 +189,12 @@ class ReconstructionStrategy(Resumable):
     # Set-up ----------------------------------------------------------------------------------------
 
     def fit_standardisation(self) -> None:
-        """Take mean and deviation of every channel from the first experience, once and for all."""
+        """Compute the mean and standard deviation of every channel, on the first experience only."""
         assert self.experience is not None
         self.model.fit_standardisation(self.experience.resident.features.to(self.device))
 
     def network_arguments(self) -> dict[str, Any]:
-        """Arguments of the reconstruction network from the card and the shape of the features."""
+        """Arguments of the reconstruction network, from the card and the shape of the features."""
         network = self.recipe.network
         mask = network.neighbour_mask
         return {
@@ -215,14 +222,18 @@ class ReconstructionStrategy(Resumable):
         return self.recipe.training(self.experience.current_experience)
 
     def eval(self, exp_list: Any, *, untrained: bool = False, **kwargs: Any) -> Any:
-        """Avalanche's evaluation.
+        """Evaluate as Avalanche does.
 
         Args:
-            exp_list: an experience or a stream.
-            untrained: allows it before any training, where a learner has something to be evaluated then.
+            exp_list: An experience or a stream.
+            untrained: Allow evaluation before any training, for learners that support it.
+            **kwargs: Passed to Avalanche.
+
+        Returns:
+            The metrics of the evaluator.
 
         Raises:
-            InputError: before any training, and for experiences with inputs of another shape.
+            InputError: The strategy has not been trained, or the inputs have a different shape.
         """
         before = self.is_training and self.uses.gradients  # Avalanche's periodic evaluation begins with one
         if self.clock.train_iterations == 0 and not (untrained or before):
@@ -242,7 +253,7 @@ class ReconstructionStrategy(Resumable):
         made, given = (context.channels, *context.feature_size), tuple(data.features.shape[1:])
         if made != given:
             raise InputError(
-                f"the strategy was made for features of shape {made}, the experience has {given}: "
+                f"the strategy was created for features of shape {made}, the experience has {given}: "
                 "use iufbench.make_strategy with the benchmark that it is trained on"
             )
 
@@ -266,20 +277,20 @@ class ReconstructionStrategy(Resumable):
     def _after_training_exp(self, **kwargs: Any) -> None:
         assert self._step is not None
         self.eager_because = self._step.reason
-        self._step = None  # and what it has captured
+        self._step = None  # also frees what it has captured
         super()._after_training_exp(**kwargs)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        # Avalanche's own first call would put frozen parameters into the optimiser and wipe its state.
+        # Avalanche's first call would add frozen parameters to the optimiser and reset its state.
         self.adapt_network()
         self.model.to(self.device)
         self.make_optimizer()
 
     def make_optimizer(self, **kwargs: Any) -> None:
-        """Let the optimiser start the experience afresh over the trainable parameters, and its schedule.
+        """Reset the optimiser to the trainable parameters of the experience and create its schedule.
 
-        A schedule that was attached as Avalanche's ``LRSchedulerPlugin`` takes the place of the card's, from
-        the card's rate of this experience on.
+        A scheduler attached as Avalanche's ``LRSchedulerPlugin`` replaces the card's schedule; it starts from
+        the card's learning rate for this experience.
         """
         parameters, training, self.scheduler = _trainable(self.model), self.schedule, None
         if not isinstance(self.optimizer, CardOptimizer):
@@ -301,7 +312,7 @@ class ReconstructionStrategy(Resumable):
         self.dataloader = self.training_batches(generator)
 
     def training_batches(self, generator: torch.Generator) -> Any:
-        """The mini-batches of one epoch, in an order drawn from ``generator``; has a length."""
+        """The mini-batches of one epoch as a sized iterable, in an order drawn from ``generator``."""
         assert self.experience is not None
         return Batches(self.experience.resident, self.train_mb_size, generator)
 
@@ -311,11 +322,11 @@ class ReconstructionStrategy(Resumable):
 
     def _eval_cleanup(self) -> None:
         super()._eval_cleanup()
-        self.mbatch = self.mb_output = None  # no test image lies about in training
+        self.mbatch = self.mb_output = None  # no test image stays reachable in training
 
     @property
     def mb_task_id(self) -> Tensor:
-        # Avalanche takes the length of a batch for the number of its parts; ours is that of its images.
+        # Avalanche takes the length of a batch as its number of parts; ours is its number of images.
         return self.mbatch.task
 
     def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
@@ -337,7 +348,7 @@ class ReconstructionStrategy(Resumable):
         return self.summed({**self.losses(), **self.losses_apart(self.apart())})
 
     def summed(self, terms: dict[str, Tensor]) -> Tensor:
-        """The sum of some terms of the loss, which are also added, in place, to the epoch's log."""
+        """Sum loss terms, and add each one in place to the log of the epoch."""
         for name, value in terms.items():
             value = value.detach() * len(self.mbatch)
             if name in self._sums:
@@ -347,7 +358,7 @@ class ReconstructionStrategy(Resumable):
         return sum(terms.values(), torch.zeros((), device=self.device))
 
     def test_loss(self) -> Tensor:
-        """The mean squared error of reconstructing the test batch; NaN for a learner without such a loss."""
+        """The mean squared reconstruction error of the test batch; NaN for a learner without such a loss."""
         output = self.mb_output
         if not isinstance(output, Reconstruction):
             return torch.full((), math.nan, device=self.device)
@@ -391,7 +402,7 @@ class ReconstructionStrategy(Resumable):
 
 
 def with_training(context: Context, batch: int | None, epochs: int | None, test_batch: int | None) -> Context:
-    """``context`` with another batch size and number of epochs on its card, where they are given."""
+    """``context`` with the batch sizes and number of epochs of its card replaced where they are given."""
     given = {"batch_size": batch, "epochs": epochs}
     given = {name: value for name, value in given.items() if value is not None}
     recipe = context.recipe
@@ -409,12 +420,21 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 def _silent() -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")
-        return EvaluationPlugin(collect_all=False)  # what it collects grows without end
+        return EvaluationPlugin(collect_all=False)  # its history would grow without bound
 
 
 def learning_rate_factor(training: Training, iterations: int, per_epoch: int) -> Callable[[int], float]:
-    """The factor on ``lr`` at an iteration: warm-up, then constant, step (per epoch) or cosine to
-    ``final_factor``."""
+    """Create a learning rate schedule.
+
+    Args:
+        training: Schedule of the experience: warm-up, then constant, step (per epoch) or cosine decay to
+            ``final_factor``.
+        iterations: Iterations of the experience.
+        per_epoch: Iterations per epoch.
+
+    Returns:
+        Maps an iteration (from 0) to the factor on ``lr``.
+    """
 
     def factor(iteration: int) -> float:
         warm = min(1.0, (iteration + 1) / (training.warmup_iterations + 1))

@@ -1,6 +1,6 @@
-"""Rehearsal memories: equally long columns of tensors, one row an image, and the rules for what stays.
+"""Rehearsal memories: tensor columns of equal length, one row per image, and the rules for retention.
 
-A memory is a plain dict such as ``{"features": [M, C, h, w], "objects": [M]}``; empty, it is an empty dict.
+A memory is a plain dict such as ``{"features": [M, C, h, w], "objects": [M]}``, empty if nothing is stored.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Memory = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may be remembered: at most ``images`` and at most ``bytes``, null for no limit.
+    """The memory budget: at most ``images`` and at most ``bytes``, null for no limit.
 
     ``store``: frozen ``features`` in ``precision``, which are what a strategy sees, or uint8 ``images``,
-    which go through the backbone again whenever they are shown. A budget larger than the data keeps all
-    images. ``batch``: old images per iteration, null for as many as new; a smaller memory is shown whole.
+    which pass through the backbone again whenever they are replayed. A budget larger than the data keeps all
+    images. ``batch``: old images per iteration, null for as many as new; a smaller memory is replayed whole.
     """
 
     images: int | None = number(None, at_least=1)
@@ -34,7 +34,17 @@ class Budget:
     batch: int | None = number(None, at_least=1)
 
     def capacity(self, image_bytes: int) -> int | None:
-        """Images that fit, None for any number. Raises InputError when not a single one does."""
+        """Compute how many images fit.
+
+        Args:
+            image_bytes: Size of one stored image in bytes.
+
+        Returns:
+            The maximum number of images, None for no limit.
+
+        Raises:
+            InputError: The budget is too small for a single image.
+        """
         fitting = None if self.bytes is None else self.bytes // image_bytes
         if fitting == 0:
             raise InputError(
@@ -47,20 +57,29 @@ class Budget:
 
 @dataclass(frozen=True)
 class BalancedBudget(Budget):
-    """A budget shared equally by the objects seen so far; ``per_object``: at most so many images of each."""
+    """A budget shared equally by the objects seen so far, with at most ``per_object`` images of each."""
 
     per_object: int | None = number(10, at_least=1)
 
 
 def rows(memory: Mapping[str, Tensor]) -> int:
-    """Images in a memory."""
+    """The number of images in a memory."""
     return len(next(iter(memory.values()))) if memory else 0
 
 
 def shares(objects: Sequence[int], capacity: int | None, per_object: int | None) -> dict[int, int | None]:
-    """How many images each object may have, None for any number; a remainder goes to the first objects.
+    """Divide the capacity equally among objects; a remainder goes to the first objects.
 
-    Raises InputError when the capacity is smaller than the number of objects: one would be left out.
+    Args:
+        objects: Object ids.
+        capacity: Total number of images, None for no limit.
+        per_object: Maximum number of images of one object, None for no limit.
+
+    Returns:
+        Object id -> maximum number of images, None for no limit.
+
+    Raises:
+        InputError: The capacity is smaller than the number of objects.
     """
     if capacity is None:
         return dict.fromkeys(objects, per_object)
@@ -75,29 +94,45 @@ def shares(objects: Sequence[int], capacity: int | None, per_object: int | None)
 
 
 def first_of_each(objects: Tensor, limits: Mapping[int, int | None]) -> Tensor:
-    """Indices of the first ``limits[o]`` rows of every object o, in the order in which they stand."""
+    """Indices of the first ``limits[o]`` rows of every object o, in ascending order.
+
+    Args:
+        objects: Object ids [N].
+        limits: Object id -> maximum number of rows, None for no limit.
+
+    Returns:
+        int64 [M].
+    """
     kept = [torch.nonzero(objects == o).flatten()[:limit] for o, limit in limits.items()]
     return torch.cat(kept).sort().values
 
 
 def joined(memory: Mapping[str, Tensor], arrivals: Mapping[str, Tensor]) -> Memory:
-    """Old rows, then the new ones."""
+    """Append the new rows to the old ones; both have the same columns."""
     if not memory:
         return dict(arrivals)
     return {name: torch.cat([memory[name].to(new.device), new]) for name, new in arrivals.items()}
 
 
 def selected(memory: Mapping[str, Tensor], index: Tensor) -> Memory:
-    """The rows of an index tensor in its order."""
+    """Select rows by an index tensor, in its order."""
     return {name: column[index] for name, column in memory.items()}
 
 
 def reservoir(
     held: int, seen: int, arrivals: int, capacity: int | None, generator: torch.Generator
 ) -> Tensor:
-    """Which rows of old-then-new stay, so that each image ever seen stays with the same probability.
+    """Reservoir sampling: every image seen so far is kept with the same probability (Vitter's algorithm R).
 
-    ``held`` rows are in memory after ``seen`` images; ``arrivals`` more follow (Vitter's algorithm R).
+    Args:
+        held: Rows in memory.
+        seen: Images seen before the arrivals.
+        arrivals: Number of new images.
+        capacity: Maximum number of rows, None for no limit.
+        generator: Source of random numbers.
+
+    Returns:
+        int64 [M]: the rows to keep; indices from ``held`` on refer to the arrivals.
     """
     slots = list(range(held))
     for arrival in range(arrivals):

@@ -1,4 +1,4 @@
-"""What a strategy is told when it is built: its recipe and the shape of its inputs, and no data."""
+"""What a strategy receives at construction: its recipe and the shape of its inputs, but no data."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from iufbench.support.seeding import Seeds
 
 @dataclass(frozen=True)
 class Uses:
-    """What a learner relies on, recorded in every run and shown beside its numbers. ``routing``: it chooses
-    for every test image the memory that judges it, and says which (``routed``)."""
+    """The information a learner relies on, recorded in every run and shown beside its results. ``routing``:
+    the learner selects the memory that scores each test image and reports it (``routed``)."""
 
     object_id_at_training: bool = False
     object_id_at_test: bool = False
@@ -26,13 +26,25 @@ class Uses:
 
 @dataclass(frozen=True)
 class Context:
-    """``options`` is the learner's own ``Options``; ``channels`` and ``feature_size`` are those of the
-    frozen features [B, channels, height, width], ``groups`` the channels of each block of them and ``vector``
-    the numbers beside them that describe an image as a whole (0: none); ``map_size`` is the side of the
-    anomaly maps that are evaluated; ``pixel_mean`` and ``pixel_std`` are the backbone's normalisation, in
-    0..1; ``precision`` of the network's matrix products is fp32, tf32 or bf16; ``compile`` asks for
-    ``torch.compile``; ``step`` is auto, eager or graph (``iufbench.learning.step``).
-    ``encode`` gives the frozen features of uint8 images [B, 3, S, S], as the stream does."""
+    """The configuration of a strategy.
+
+    Attributes:
+        recipe: The resolved strategy card.
+        options: The learner's own ``Options``.
+        channels: Channels of the frozen features [B, channels, height, width].
+        groups: Channels of each feature group; they add up to ``channels``.
+        vector: Size of the per-image feature vector, 0 for none.
+        feature_size: Height and width of the frozen features.
+        map_size: Side in pixels of the evaluated anomaly maps.
+        device: Where the network is trained.
+        seeds: Seeds derived from the seed of the run.
+        pixel_mean: The backbone's normalisation, for pixels in 0..1.
+        pixel_std: The backbone's normalisation, for pixels in 0..1.
+        encode: Computes the frozen features of uint8 images [B, 3, S, S], as the stream does.
+        precision: Precision of the network's matrix products: fp32, tf32 or bf16.
+        compile: Train with ``torch.compile``.
+        step: auto, eager or graph (``iufbench.learning.step``).
+    """
 
     recipe: Recipe
     options: Any

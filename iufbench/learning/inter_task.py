@@ -1,4 +1,4 @@
-"""UniAD whose encoder attends by learned keys and biases, as the Lifelong Vision Transformer does."""
+"""UniAD with learned keys and biases in the encoder's attention, as in the Lifelong Vision Transformer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from iufbench.models.uniad import UniAD, initialise
 class InterTaskAttention(nn.Module):
     """softmax(q(x) K^T / sqrt(d) + B) v(x); K [L, E] and B [heads, L, L] are learned, not computed from x.
 
-    So where a token attends is stored in two tensors, which can be held, and only the query and the value
-    depend on the image. Queries see the position, values do not, as in UniAD's encoder.
+    Where a token attends is thus stored in two tensors that can be regularised; only the query and the value
+    depend on the image. Queries include the position, values do not, as in UniAD's encoder.
     """
 
     def __init__(self, tokens: int, channels: int, heads: int, dropout: float) -> None:
@@ -30,7 +30,7 @@ class InterTaskAttention(nn.Module):
     def forward(
         self, memory: Tensor, position: Tensor, query: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """Of ``memory`` [B, L, E] to [B, L, E]; arguments as in ``iufbench.models.attention.Attention``."""
+        """Map ``memory`` [B, L, E] to [B, L, E]; arguments as for ``iufbench.models.attention.Attention``."""
         q = self.to_query(memory + position if query is None else query)
         key = self.key.expand(len(memory), -1, -1)
         bias = self.bias if mask is None else self.bias.masked_fill(~mask, float("-inf"))
@@ -42,8 +42,8 @@ class InterTaskAttention(nn.Module):
 class InterTaskUniAD(UniAD):
     """UniAD with inter-task attention in every encoder layer; the decoder is UniAD's.
 
-    The decoder keeps its computed keys: its queries are learned, and with learned keys too it would attend
-    in the same way whatever it is shown.
+    The decoder keeps its computed keys: its queries are learned, so with learned keys its attention would not
+    depend on the input.
     """
 
     def __init__(self, channels: int, hidden: int, heads: int, dropout: float, **arguments: Any) -> None:

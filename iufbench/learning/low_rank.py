@@ -1,8 +1,8 @@
-"""Increments that learn low-rank changes of weights, in directions that nothing old has used.
+"""Low-rank weight updates per increment, in directions that earlier experiences have not used.
 
 After the base experience the network is frozen. Every later one learns W + B A for each weight W [out, in],
-with A [rank, in] kept orthogonal to the old span: the inputs that W was shown in the base (as far as
-``energy`` says) and the A of all earlier increments. An input inside the old span keeps its output.
+with A [rank, in] kept orthogonal to the old span: the inputs of W in the base experience (up to the fraction
+``energy``) and the A of all earlier increments. The output for an input inside the old span does not change.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from iufbench.support.seeding import derive
 
 @dataclass(frozen=True)
 class Adapters:
-    """``rank`` of an increment's change of each weight; ``energy``: share of the squared norm of the base
-    experience's inputs that is protected; ``samples``: images that it is measured on, all when fewer."""
+    """``rank``: rank of each weight update; ``energy``: fraction of the squared norm of the base experience's
+    inputs that is protected; ``samples``: number of images used to estimate it (all if there are fewer)."""
 
     rank: int = number(8, at_least=1)
     energy: float = number(0.95, at_least=0, at_most=1)
@@ -44,7 +44,7 @@ class LowRank(nn.Module):
         self.register_buffer("span", span.to(weight))
 
     def rows(self) -> Tensor:
-        """[rank, in]: A without its share in the span."""
+        """A with its component in the span removed, [rank, in]."""
         return self.a - (self.a @ self.span) @ self.span.T
 
     def forward(self, weight: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ class LowRankIncrements(ReconstructionStrategy):
     # Which weights -----------------------------------------------------------------------------------
 
     def adapted(self) -> dict[str, tuple[nn.Module, str]]:
-        """Every weight matrix of a linear map: parameter name -> (module, attribute)."""
+        """The weight matrices of all linear maps: parameter name -> (module, attribute)."""
         names = dict.fromkeys(site.weight for site in linear_sites(self.model).values())
         parts = {name: name.rpartition(".") for name in names}
         return {name: (self.model.get_submodule(path), last) for name, (path, _, last) in parts.items()}
 
     def adapters(self) -> dict[str, LowRank]:
-        """The adapters of the current increment, by parameter name; none in the base."""
+        """The adapters of the current increment, by parameter name; empty in the base experience."""
         found = {}
         for name, (part, last) in self.adapted().items():
             if parametrize.is_parametrized(part, last):
@@ -91,7 +91,7 @@ class LowRankIncrements(ReconstructionStrategy):
             parametrize.register_parametrization(part, last, adapter)
 
     def merge(self) -> None:
-        """Add the adapters to the weights and take them off."""
+        """Add the adapters to the weights and remove them."""
         attached = self.adapters()
         for name, (part, last) in self.adapted().items():
             if name in attached:

@@ -1,13 +1,13 @@
-"""Methods that remember features instead of training a network: one pass, no optimiser, no gradients.
+"""Methods that store features instead of training a network: one pass, no optimiser, no gradients.
 
-A learner fills in what it does with the patches it sees (``see``, ``settle``) and how far a patch is from
-what it remembers (``distances``). What it declares in ``uses`` decides how its memory is organised:
+A learner implements how patches are stored (``see``, ``settle``) and the distance of a patch to the memory
+(``distances``). Its declaration in ``uses`` determines how the memory is organised:
 
 - nothing: one memory for all objects;
-- ``object_id_at_training``: a memory per object; a test image is judged by the memory that ``route`` chooses
-  (unless a learner says otherwise, the smallest median distance of its patches: defects cover few patches);
-- ``object_id_at_test`` as well (an oracle): a test image is judged by the memory of its own object. An
-  object that has not been learnt yet is judged by the memory that ``route`` chooses.
+- ``object_id_at_training``: one memory per object; a test image is scored by the memory that ``route``
+  selects (by default the one with the smallest median patch distance: defects cover few patches);
+- ``object_id_at_test`` as well (an oracle): a test image is scored by the memory of its own object. An
+  object that has not been learnt yet is scored by the memory that ``route`` selects.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Patches:
 class PatchEmbedding(nn.Module):
     """Patch features from frozen features; has no parameters.
 
-    Standardises per channel once ``fit_standardisation`` was called, then averages over a window of
-    ``neighbourhood`` x ``neighbourhood`` tokens; at the border, over the tokens that exist.
+    Standardises each channel (after ``fit_standardisation``), then averages over a window of
+    ``neighbourhood`` x ``neighbourhood`` tokens; at the border, over the tokens inside the map.
     """
 
     feature_mean: Tensor
@@ -55,15 +55,15 @@ class PatchEmbedding(nn.Module):
         self.register_buffer("feature_std", torch.ones(channels, 1, 1))
 
     def fit_standardisation(self, features: Tensor) -> None:
-        """Take mean and standard deviation of every channel from features [N, C, h, w]."""
+        """Set the mean and standard deviation of every channel from features [N, C, h, w]."""
         std, mean = torch.std_mean(features.float(), dim=(0, 2, 3), correction=0)
-        # A channel that never varies keeps scale 1, so that it cannot blow up on other images.
+        # A constant channel keeps scale 1, so that it cannot blow up on other images.
         std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
         self.feature_mean.copy_(mean[:, None, None])
         self.feature_std.copy_(std[:, None, None])
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, C, h, w] of features [B, C, h, w]."""
+        """Map features [B, C, h, w] to patch features [B, C, h, w]."""
         window = self.neighbourhood
         return F.avg_pool2d(
             (features - self.feature_mean) / self.feature_std,
@@ -75,10 +75,12 @@ class PatchEmbedding(nn.Module):
 
 
 class MemoryBank(ReconstructionStrategy):
-    """``memory``: what is remembered, tensors by name, for every object or under ``SHARED``.
+    """Base class of the methods that store features.
 
-    ``routed``: where a learner chooses between memories (``uses.routing``), the object [B] whose memory
-    judged each image of the last test batch, else None.
+    Attributes:
+        memory: Stored tensors by name, for every object id or under ``SHARED``.
+        routed: With ``uses.routing``, the object [B] whose memory scored each image of the last test batch;
+            else None.
     """
 
     @dataclass(frozen=True)
@@ -98,19 +100,40 @@ class MemoryBank(ReconstructionStrategy):
 
     @abstractmethod
     def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
-        """Take in patches [B, C, h, w] of training images that belong to the memory ``key``, and ``vectors``
-        [B, V] of them as a whole, where the card asks the backbone for any."""
+        """Process a batch of training images.
+
+        Args:
+            key: The memory that the images belong to: an object id or ``SHARED``.
+            patches: Patch features [B, C, h, w].
+            vectors: Per-image feature vectors [B, V], None if the card requests none.
+        """
 
     @abstractmethod
     def settle(self) -> None:
-        """Bring ``memory`` up to date, after all images of an experience were seen once."""
+        """Update ``memory`` after all images of an experience have been processed once."""
 
     @abstractmethod
     def distances(self, key: int, patches: Tensor) -> Tensor:
-        """[B, h, w]: how far patches [B, C, h, w] are from the memory ``key``; higher is farther."""
+        """Compute the distance of patches to a memory.
+
+        Args:
+            key: Key of the memory.
+            patches: Patch features [B, C, h, w].
+
+        Returns:
+            Distances [B, h, w]; higher is more anomalous.
+        """
 
     def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
-        """int64 [B]: the memory that judges each image; here the one that explains most of it best."""
+        """Select the memory that scores each image: here the one with the smallest median patch distance.
+
+        Args:
+            patches: Patch features [B, C, h, w].
+            vectors: Per-image feature vectors [B, V], None if the card requests none.
+
+        Returns:
+            Keys of memories, int64 [B].
+        """
         distances = torch.stack([self.distances(key, patches) for key in self.memory])
         keys = torch.tensor(list(self.memory), device=patches.device)
         return keys[distances.flatten(2).median(dim=2).values.argmin(dim=0)]
@@ -165,13 +188,13 @@ class MemoryBank(ReconstructionStrategy):
         return self.to_maps(distances)
 
     def to_maps(self, distances: Tensor) -> Tensor:
-        """Anomaly maps [B, S, S] of patch distances [B, h, w]: upsampled, then smoothed."""
+        """Upsample patch distances [B, h, w] to anomaly maps [B, S, S] and smooth them."""
         size = (self.context.map_size,) * 2
         maps = F.interpolate(distances[:, None], size=size, mode="bilinear", align_corners=True)
         return blur(maps[:, 0], self.options.patches.smoothing)
 
     def _judged_by(self, patches: Tensor, keys: Tensor) -> Tensor:
-        """[B, h, w]: distances of each image to the memory that ``keys`` [B] says."""
+        """[B, h, w]: distances of each image to the memory given by ``keys`` [B]."""
         result = patches.new_empty(len(patches), *patches.shape[2:])
         for key in keys.unique().tolist():
             own = keys == key
@@ -179,7 +202,7 @@ class MemoryBank(ReconstructionStrategy):
         return result
 
     def _judged_by_own(self, patches: Tensor) -> Tensor:
-        """[B, h, w]: distances to the memory of each image's object."""
+        """[B, h, w]: distances of each image to the memory of its object."""
         keys = self.mbatch.objects.to(patches.device).clone()
         known = torch.isin(keys, torch.tensor(list(self.memory), device=keys.device))
         if not bool(known.all()):
@@ -189,13 +212,21 @@ class MemoryBank(ReconstructionStrategy):
 
 
 def patch_rows(patches: Tensor) -> Tensor:
-    """[B, C, h, w] to [B * h * w, C]."""
+    """Reshape patches [B, C, h, w] to rows [B * h * w, C]."""
     return patches.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def blur(maps: Tensor, sigma: float, radius: int | None = None) -> Tensor:
-    """Gaussian blur of maps [B, S, S], cut off at ``radius`` pixels (None: at four standard deviations),
-    mirrored at the border."""
+    """Apply a Gaussian blur with mirrored borders.
+
+    Args:
+        maps: [B, S, S].
+        sigma: Standard deviation in pixels; 0 returns ``maps``.
+        radius: Truncation radius in pixels; None for four standard deviations.
+
+    Returns:
+        The smoothed maps [B, S, S].
+    """
     if sigma == 0:
         return maps
     radius = min(int(4 * sigma + 0.5) if radius is None else radius, maps.shape[-1] - 1)

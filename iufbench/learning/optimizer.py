@@ -1,4 +1,4 @@
-"""One optimiser object for the life of a strategy, whatever the card asks for in the current experience."""
+"""A single optimiser object for all experiences, whichever optimiser the card requests for each."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from iufbench.learning.stable_adamw import StableAdamW
 
 
 class CardOptimizer(torch.optim.Optimizer):
-    """The optimiser of a strategy card, whose kind may differ between base and increments.
+    """The optimiser of a strategy card, whose type may differ between base and increments.
 
-    Whoever holds it, such as a learning rate scheduler, always holds the one that is at work: ``start`` puts
-    another torch optimiser behind it, without state, and the parameter groups and the state are that one's.
+    References to it, such as that of a learning rate scheduler, stay valid: ``start`` replaces the wrapped
+    torch optimiser by a new one without state; parameter groups and state are those of the wrapped optimiser.
     """
 
     def __init__(self, training: Training, parameters: Iterable[nn.Parameter]) -> None:
-        # Torch insists on a parameter, which a learner without gradients does not have.
+        # Torch requires at least one parameter, which a learner without gradients does not have.
         self._given = (training, list(parameters) or [nn.Parameter(torch.zeros(0))])
         self._worker = _optimizer(*self._given)
         super().__init__(self._given[1], {})
         self._adopt()
 
     def start(self, training: Training, parameters: Iterable[nn.Parameter]) -> None:
-        """Begin an experience: the card's rate, these parameters, and nothing remembered of earlier steps."""
+        """Begin an experience with the card's learning rate, these parameters and an empty state."""
         given = (training, list(parameters))
         unused = not self.state and training is self._given[0] and _same(given[1], self._given[1])
-        if not unused:  # else its rate may have been set already, by the first step of a scheduler
+        if not unused:  # else a scheduler's first step may already have set its learning rate
             self._given, self._worker = given, _optimizer(*given)
             self._adopt()
 
@@ -62,9 +62,11 @@ def _same(some: list[nn.Parameter], others: list[nn.Parameter]) -> bool:
 
 
 def start_given(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Begin an experience with the user's own optimiser: its rates stay, its memory of earlier steps goes.
+    """Begin an experience with a user-provided optimiser: learning rates are kept, the state is cleared.
 
-    Parameters that are new join the last group; those that are gone or frozen leave theirs.
+    Args:
+        optimizer: The optimiser, changed in place.
+        parameters: The trainable parameters. New ones are added to the last group; missing ones are removed.
     """
     wanted = list(parameters)
     known = {id(p) for group in optimizer.param_groups for p in group["params"]}

@@ -1,4 +1,4 @@
-"""Memories of a few prototypes an object, and the choice of the object by its patches' distances to them."""
+"""Memories of a few prototypes per object, and routing by the distances of patches to them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from iufbench.support.seeding import derive
 
 
 class Prototypes(MemoryBank):
-    """A k-centre coreset of ``size`` patches an object; the farthest-first order is kept, so that the first k
+    """A k-centre coreset of ``size`` patches per object, stored in farthest-first order, so that the first k
     prototypes are the coreset of size k.
 
-    ``memory[object]["bank"]`` is [size, C], fewer where an object has fewer patches.
+    ``memory[object]["bank"]`` is [size, C], with fewer rows if an object has fewer patches.
     """
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
@@ -31,7 +31,7 @@ class Prototypes(MemoryBank):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Prototypes an object."""
+        """The number of prototypes per object."""
 
     def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
         self._new.setdefault(key, []).append(patch_rows(patches))
@@ -44,6 +44,6 @@ class Prototypes(MemoryBank):
             self.memory[key] = {"bank": points[greedy_coreset(points, self.size, first=first)]}
 
     def nearest_key(self, costs: dict[int, Tensor]) -> Tensor:
-        """int64 [B]: per image the object with the lowest cost, ``costs[object]`` [B]."""
+        """The object with the lowest cost for each image, int64 [B]; ``costs[object]`` is [B]."""
         keys = torch.tensor(list(costs), device=self.device)
         return keys[torch.stack(list(costs.values())).argmin(dim=0)]

@@ -1,8 +1,8 @@
-"""What EWC, SI, MAS and LVT share: old weights held by springs, stiff where a weight mattered.
+"""The quadratic penalty shared by EWC, SI, MAS and LVT: important weights are kept close to their old values.
 
-The penalty is ``strength * sum_i w_i (theta_i - theta_i_old)^2``, without a factor 1/2. Importances w of one
-experience are divided by their mean over all held weights, so that strengths of the methods are on one scale:
-1 means that moving every weight by d costs d^2 times the number of weights.
+The penalty is ``strength * sum_i w_i (theta_i - theta_i_old)^2``, without a factor 1/2. The importances w of
+an experience are divided by their mean over all penalised weights, which puts the strengths of all methods on
+one scale: with strength 1, moving every weight by d costs d^2 times the number of weights.
 """
 
 from __future__ import annotations
@@ -22,12 +22,21 @@ from iufbench.support.seeding import derive
 def quadratic_penalty(
     now: Mapping[str, Tensor], anchor: Mapping[str, Tensor], importance: Mapping[str, Tensor]
 ) -> Tensor:
-    """sum_i w_i (theta_i - anchor_i)^2 over all tensors of ``importance``; a scalar with a gradient."""
+    """Compute sum_i w_i (theta_i - anchor_i)^2 (Kirkpatrick et al., PNAS 2017, eq. 3, without lambda / 2).
+
+    Args:
+        now: Current weights theta by name, with gradients.
+        anchor: Old weights by name.
+        importance: Importances w >= 0 by name; its names select the tensors.
+
+    Returns:
+        A scalar with a gradient.
+    """
     return torch.stack([(importance[n] * (now[n] - anchor[n]).square()).sum() for n in importance]).sum()
 
 
 def normalised(importance: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Divided by the mean over all entries; unchanged when nothing has any importance."""
+    """Divide importances by their mean over all entries; unchanged if all are zero."""
     total = float(sum(w.double().sum() for w in importance.values()))
     mean = total / sum(w.numel() for w in importance.values())
     return {n: w / mean if mean > 0 else w.clone() for n, w in importance.items()}
@@ -41,11 +50,21 @@ def mean_over_images(
     objective: Callable[[Reconstruction], Tensor],
     of: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """Mean over single images of ``of(gradient of objective)``, one tensor per parameter.
+    """Average ``of(gradient of objective)`` over single images.
 
-    ``images``: indices [N] into ``data``. Gradients are those of one image each: squares or absolute values
-    of a batch's mean gradient would depend on the batch size. The model is in evaluation mode meanwhile (no
-    jitter, no dropout), so that no random number is drawn.
+    Gradients are computed per image: squares or absolute values of a batch's mean gradient would depend on
+    the batch size. The model is in evaluation mode (no jitter, no dropout), so no random numbers are drawn.
+
+    Args:
+        model: The network.
+        parameters: Parameters to differentiate with respect to, by name.
+        data: The inputs.
+        images: Indices [N] into ``data``.
+        objective: Maps the network's output for one image to a scalar.
+        of: Applied to each gradient, such as the square.
+
+    Returns:
+        One tensor per parameter, by name.
     """
     was_training = model.training
     model.eval()
@@ -61,10 +80,10 @@ def mean_over_images(
 
 
 class HeldWeights(ReconstructionStrategy):
-    """Reconstruction with the quadratic penalty; a method says what it measures (``measure``).
+    """Reconstruction with the quadratic penalty; a method implements the importance measure (``measure``).
 
-    ``anchors`` and ``importances``: what is held, equally long; one entry, or one per experience for methods
-    that keep experiences apart.
+    ``anchors`` and ``importances`` are lists of equal length: one entry, or one per experience for methods
+    that keep experiences separate.
     """
 
     carried: ClassVar[tuple[str, ...]] = ("anchors", "importances")
@@ -77,11 +96,11 @@ class HeldWeights(ReconstructionStrategy):
         self.importances: list[dict[str, Tensor]] = []
 
     def measure(self) -> dict[str, Tensor]:
-        """Importances >= 0 of the held parameters for the experience that has just been trained."""
+        """Compute the importances (>= 0) of the penalised parameters for the experience just trained."""
         raise NotImplementedError
 
     def held(self) -> dict[str, nn.Parameter]:
-        """The parameters that are held, by name."""
+        """The penalised parameters, by name."""
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     def losses(self) -> dict[str, Tensor]:
@@ -97,7 +116,7 @@ class HeldWeights(ReconstructionStrategy):
         super()._after_training_exp(**kwargs)
 
     def hold(self, importance: dict[str, Tensor]) -> None:
-        """Hold the present weights: old importances, times ``decay``, and the new ones add up."""
+        """Anchor the current weights; importances are the old ones times ``decay`` plus the new ones."""
         if self.importances:
             importance = {n: self.decay * self.importances[-1][n] + w for n, w in importance.items()}
         self.importances = [importance]
@@ -107,7 +126,7 @@ class HeldWeights(ReconstructionStrategy):
         return {n: p.detach().clone() for n, p in self.held().items()}
 
     def some_images(self, count: int) -> Tensor:
-        """Indices of ``count`` images of the experience, all when it has fewer; drawn from the run's seed."""
+        """Draw indices of ``count`` images of the experience (all if it has fewer) with the run's seed."""
         assert self.experience is not None
         seed = derive(self.context.seeds.memory, "importance", self.experience.current_experience)
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What all learners with a rehearsal memory share: a memory that is filled after every experience."""
+"""Base classes for learners with a rehearsal memory, which is updated after every experience."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ OBJECT_BYTES = 8  # an object id is int64
 
 
 class Rehearsal(ReconstructionStrategy):
-    """Keeps images of every object, equally many of each, within ``options.memory`` (a BalancedBudget).
+    """Stores an equal number of images per object within ``options.memory`` (a BalancedBudget).
 
-    ``replayed_images`` counts showings: an old image that is shown five times counts as five.
+    ``replayed_images`` counts with repetition: an old image that is replayed five times counts as five.
     """
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, stored_images=True)
     carried: ClassVar[tuple[str, ...]] = ("memory",)
     within: ClassVar[tuple[str, ...]] = ("draws",)
-    maps_per_image: ClassVar[int] = 0  # tensors of the features' shape stored beside an image
+    maps_per_image: ClassVar[int] = 0  # tensors of the features' shape stored with each image
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -44,14 +44,14 @@ class Rehearsal(ReconstructionStrategy):
 
     @property
     def image_bytes(self) -> int:
-        """Bytes that one remembered image takes."""
+        """Size of one stored image in bytes."""
         features = self.context.channels * math.prod(self.context.feature_size) * self.precision.itemsize
         image = 3 * self.recipe.image_size**2 if self.options.memory.store == "images" else features
         label = OBJECT_BYTES if self.uses.object_id_at_training else 0
         return image + self.maps_per_image * features + label
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        self.limits()  # too small a budget must not cost an experience's training
+        self.limits()  # reports a budget that is too small before training
         seed = derive(self.context.seeds.memory, "draw", self.experience.current_experience)
         self._generator = torch.Generator().manual_seed(seed)
         super()._before_training_exp(**kwargs)
@@ -63,14 +63,14 @@ class Rehearsal(ReconstructionStrategy):
     # What is kept ----------------------------------------------------------------------------------
 
     def limits(self) -> dict[int, int | None]:
-        """Images that each object seen so far may have, those of this experience included."""
+        """Maximum number of images of each object seen so far, including those of this experience."""
         new = self.experience.resident.objects.unique().tolist()
         old = self.memory["objects"].unique().tolist() if self.memory else []
         objects = sorted({*old, *new})
         return shares(objects, self.capacity, self.options.memory.per_object)
 
     def remember(self) -> None:
-        """Shrink the old objects' shares to the new limits and add the new objects' images."""
+        """Reduce the old objects to the new limits and add images of the new objects."""
         limits, data = self.limits(), self.experience.resident
         order = self.preference()
         chosen = order[first_of_each(data.objects[order], limits)]
@@ -78,13 +78,13 @@ class Rehearsal(ReconstructionStrategy):
         self.memory = selected(memory, first_of_each(memory["objects"], limits))
 
     def preference(self) -> Tensor:
-        """The experience's images [N], those to keep first at the front; here in random order."""
+        """Indices [N] of the experience's images in order of preference; here in random order."""
         seed = derive(self.context.seeds.memory, "keep", self.experience.current_experience)
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(len(self.experience.resident), generator=generator)
 
     def columns(self, chosen: Tensor) -> Memory:
-        """What is stored of the images with indices ``chosen`` [n]."""
+        """The memory columns of the images with indices ``chosen`` [n]."""
         data = self.experience.resident
         if self.options.memory.store == "images":
             stored = {"images": data.guide[chosen]}
@@ -94,7 +94,7 @@ class Rehearsal(ReconstructionStrategy):
 
     @torch.no_grad()
     def outputs(self, chosen: Tensor) -> list[Reconstruction]:
-        """The network's outputs for images of this experience, in evaluation mode, batch by batch."""
+        """The network's outputs for images of this experience in evaluation mode, one per batch."""
         self.model.eval()
         batches = [self.experience.resident.batch(part) for part in chosen.split(self.eval_mb_size)]
         found = [self.model(batch.to(self.device).x) for batch in batches]
@@ -109,12 +109,12 @@ class Rehearsal(ReconstructionStrategy):
             self.mbatch.old = self.shown_again()
 
     def shown_again(self) -> Memory:
-        """What is shown beside the new images of the current mini-batch."""
+        """The old images replayed with the new images of the current mini-batch."""
         return self.draw(len(self.mbatch))
 
     @property
     def draws(self) -> Tensor:
-        """The state of the generator that old images are drawn with, for checkpoints."""
+        """The state of the generator that draws old images, for checkpoints."""
         return self._generator.get_state()
 
     @draws.setter
@@ -122,9 +122,11 @@ class Rehearsal(ReconstructionStrategy):
         self._generator.set_state(state.cpu())
 
     def draw(self, new_images: int) -> Memory:
-        """Random different rows for one iteration with ``new_images`` new ones, float32 on the device.
+        """Draw rows without replacement for one iteration with ``new_images`` new images.
 
-        They have ``features`` whatever is stored.
+        Returns:
+            The rows, floating-point columns as float32, on the device. They have ``features`` even if images
+            are stored.
         """
         count = self.options.memory.batch or new_images
         index = torch.randperm(rows(self.memory), generator=self._generator)[:count]
@@ -136,7 +138,7 @@ class Rehearsal(ReconstructionStrategy):
 
 
 class JointRehearsal(Rehearsal):
-    """Appends old images to every mini-batch of new ones; the mean loss is over both."""
+    """Appends old images to every mini-batch of new ones; the loss is averaged over both."""
 
     def forward(self) -> Reconstruction:
         x, old = self.mbatch.x, self.mbatch.old

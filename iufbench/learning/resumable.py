@@ -1,4 +1,4 @@
-"""What lets a learner stop after any epoch and be resumed to the same numbers: it names its state."""
+"""Resumable training: a learner declares its state and can be resumed exactly after any epoch."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from iufbench.support.seeding import random_states, set_random_states
 
 
 class Resumable(SupervisedTemplate):
-    """Names hold tensors, numbers, text, and lists and dicts of them, as attributes or as properties that can
-    be set. A class names its own; those of its bases are added."""
+    """A strategy whose state can be saved and restored. Each name in ``carried`` and ``within`` refers to an
+    attribute or settable property that holds tensors, numbers, text, or nested lists and dicts of them. A
+    class lists its own names; those of its base classes are added."""
 
-    # What goes from one experience to the next beside the network.
+    # State besides the network that is carried from one experience to the next.
     carried: ClassVar[tuple[str, ...]] = ()
-    # What changes while an experience is trained. What ``_before_training_exp`` sets and nothing changes
-    # afterwards needs no name: it is set again before the rest of the experience is trained. Nor does what
-    # ``_before_training_epoch`` sets: there is state to resume from at the end of epochs only.
+    # State that changes within an experience. Not needed for attributes that only ``_before_training_exp``
+    # sets, because it runs again before the experience is resumed, nor for those that
+    # ``_before_training_epoch`` sets, because state is saved at the end of epochs only.
     within: ClassVar[tuple[str, ...]] = ()
 
     scheduler: Any = None
@@ -29,9 +30,9 @@ class Resumable(SupervisedTemplate):
     # Between experiences ----------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        """All that the next experience depends on: the network, the clock, the ``carried`` attributes.
+        """Everything the next experience depends on: the network, the clock, the ``carried`` attributes.
 
-        These are the live tensors: save or copy them before training goes on.
+        The tensors are not copies: save or copy them before training continues.
         """
         return {
             "network": self.model.state_dict(),
@@ -40,7 +41,7 @@ class Resumable(SupervisedTemplate):
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go back to what ``state`` returned; the network must already have the same shape."""
+        """Restore what ``state`` returned; the network must already have the same structure."""
         self.model.load_state_dict(state["network"])
         self._set("carried", state["memory"])
         self.clock.__dict__.update(state["clock"])
@@ -57,20 +58,22 @@ class Resumable(SupervisedTemplate):
             setattr(self, name, values[name])
 
     def _clock(self) -> dict[str, int]:
-        """Avalanche's counters of training; ``total_iterations`` also counts those of evaluations."""
+        """Avalanche's training counters; ``total_iterations`` also counts evaluation iterations."""
         return {name: n for name, n in vars(self.clock).items() if name.startswith("train")}
 
     # Within an experience ---------------------------------------------------------------------------
 
     def train_by_epoch(self, experience: Any, state: dict[str, Any] | None = None) -> Iterator[None]:
-        """``train(experience)`` that pauses after every epoch, when ``state_within`` may be asked for.
+        """Train on an experience as ``train`` does, but yield after every epoch.
+
+        ``state_within`` may be called whenever the generator is suspended.
 
         Args:
-            experience: what to train on; there is no evaluation.
-            state: what ``state_within`` returned in an earlier training on the same experience, which is
-                resumed from there. The learner must be as it was before that experience.
+            experience: The experience to train on; there is no evaluation.
+            state: The result of ``state_within`` in an earlier training on the same experience, to resume
+                from. The learner must be in the state it had before that experience.
         """
-        # Avalanche's ``train`` and ``_train_exp``, but for where they begin and that they pause.
+        # Avalanche's ``train`` and ``_train_exp``, except that they can start later and yield.
         self.is_training, self._stop_training, self._eval_streams = True, False, []
         self.model.train()
         self.model.to(self.device)
@@ -93,8 +96,8 @@ class Resumable(SupervisedTemplate):
         self._train_cleanup()
 
     def state_within(self) -> dict[str, Any]:
-        """At the end of an epoch, all that the rest of the experience depends on beside ``state()`` of the
-        one before. These are the live tensors, too."""
+        """Everything the rest of the experience depends on at the end of an epoch, besides ``state()`` of the
+        previous experience. The tensors are not copies."""
         return {
             "network": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),

@@ -1,4 +1,4 @@
-"""AdamW whose step shrinks where a gradient is larger than its history lets expect.
+"""AdamW with update clipping: steps shrink where a gradient is much larger than its history.
 
 Wortsman et al., "Stable and low-precision training for large-scale vision-language models", NeurIPS 2023.
 """

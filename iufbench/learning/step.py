@@ -1,14 +1,14 @@
 """One training iteration: eager, or captured once as CUDA graphs and replayed with static inputs.
 
 On a GPU an iteration is hundreds of small kernels, and launching them from Python takes longer than running
-them. A captured iteration is launched as one. A strategy says what its iteration is made of (``forward``,
-``losses``, Avalanche's callbacks around the update) and never meets a graph; what cannot be captured because
-it waits for the device it puts into ``losses_apart``, which is computed between two graphs.
+them. A captured iteration is a single launch. A strategy defines the parts of its iteration (``forward``,
+``losses``, Avalanche's callbacks around the update) and is unaware of graphs; computations that synchronise
+with the device cannot be captured and go into ``losses_apart``, which is computed between two graphs.
 
-Replaying repeats the same operations on the same memory. So inputs are copied into static tensors, the
-learning rate is a tensor, every state that the iteration changes is changed in place, and what the warm-up
-changed is put back before training begins. Batches of another size than the captured one, such as the last
-one of an epoch, and whatever has a reason not to be captured are carried out eagerly.
+A replay repeats the same operations on the same memory. Inputs are therefore copied into static tensors, the
+learning rate is a tensor, all state is updated in place, and changes made by the warm-up are undone before
+training begins. Batches of a different size, such as the last one of an epoch, and iterations that cannot be
+captured run eagerly.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ CALLBACKS = ("forward", "backward", "update")  # whose before_ and after_ callba
 
 
 class Capture(Protocol):
-    """Turns functions into ones that repeat what they did on the same memory."""
+    """Turns a function into one that repeats its operations on the same memory."""
 
     def warm_up(self, function: Callable[[], None]) -> None:
-        """Run a function where it will be captured."""
+        """Run a function in the environment in which it will be captured."""
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
-        """Capture a function, and return what replays it."""
+        """Capture a function and return a function that replays it."""
 
 
 def eager(strategy: Any) -> None:
-    """Avalanche's iteration on ``strategy.mbatch``, between the iteration's own callbacks."""
+    """Run Avalanche's training iteration on ``strategy.mbatch``, without its outermost callbacks."""
     _begin(strategy)
     strategy.loss += strategy.criterion()
     strategy._before_backward()
@@ -54,7 +54,7 @@ def eager(strategy: Any) -> None:
 
 
 def why_eager(strategy: Any) -> str | None:
-    """Why a strategy's iteration cannot be captured, None where it can, as far as can be known before."""
+    """Why a strategy's iteration cannot be captured, as far as is known in advance; None if it can."""
     network = strategy.recipe.network
     if strategy.not_captured is not None:
         return strategy.not_captured
@@ -66,21 +66,21 @@ def why_eager(strategy: Any) -> str | None:
         for listener in (plugin, *getattr(plugin, "metrics", ())):
             for name in CALLBACKS:
                 if _listens(listener, f"before_{name}") or _listens(listener, f"after_{name}"):
-                    return f"the plugin {type(listener).__name__} acts inside of iterations"
+                    return f"the plugin {type(listener).__name__} acts inside an iteration"
     return None
 
 
 class Step:
-    """Carries out the iterations of one experience.
+    """Runs the iterations of one experience.
 
-    Iterations of a long experience are compiled before they are captured, where that earns its time back.
+    The iterations of a long experience are compiled before they are captured, if that saves time overall.
 
     Args:
-        strategy: whose iterations; ``context.step`` says auto, eager or graph.
-        capture: turns a function into one that replays what it did; None: CUDA graphs on a CUDA device,
-            nothing elsewhere.
+        strategy: The strategy; ``context.step`` is auto, eager or graph.
+        capture: Turns a function into one that replays it; None for CUDA graphs on a CUDA device and no
+            capture elsewhere.
 
-    ``reason``: why iterations are eager on a device that could replay them, None where they are not.
+    ``reason``: why iterations run eagerly on a device that supports capture; None if they do not.
     """
 
     def __init__(self, strategy: Any, capture: Capture | None = None) -> None:
@@ -101,7 +101,7 @@ class Step:
         self._graphs: Graphs | None = None
 
     def __call__(self) -> None:
-        """One iteration on ``strategy.mbatch``."""
+        """Run one iteration on ``strategy.mbatch``."""
         strategy = self._strategy
         if self._capture is None:
             eager(strategy)
@@ -124,7 +124,7 @@ class Step:
         with Restored(strategy):
             try:
                 graphs = Graphs(strategy, capture)
-            except RuntimeError as error:  # it waits for the device, and the strategy did not say so
+            except RuntimeError as error:  # an undeclared synchronisation with the device
                 if strategy.context.step == "graph":
                     raise RunError(f"--step graph: the iteration cannot be captured: {error}") from error
                 self.reason, self._capture = f"capturing failed ({str(error).splitlines()[0]})", None
@@ -153,7 +153,7 @@ class Graphs:
         return _shapes(batch) == _shapes(self._batch)
 
     def replay(self, batch: Any) -> None:
-        """The iteration on another batch."""
+        """Run the iteration on another batch."""
         given, strategy = _inputs(batch), self._strategy
         for name, tensor in _inputs(self._batch).items():
             tensor.copy_(given[name], non_blocking=True)
@@ -170,7 +170,7 @@ class Graphs:
         self._apart = strategy.apart()
 
     def _between(self) -> None:
-        """What waits for the device, eagerly: its value and its gradient go into static tensors."""
+        """Run ``losses_apart`` eagerly and store its value and gradients in static tensors."""
         if not self._apart:
             return
         leaves = [tensor.detach().requires_grad_() for tensor in self._apart]
@@ -200,7 +200,7 @@ class CudaGraphs:
         self._stream, self._pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
 
     def warm_up(self, function: Callable[[], None]) -> None:
-        """Run it once on the stream that it will be captured on."""
+        """Run a function once on the stream on which it will be captured."""
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             function()
@@ -214,7 +214,7 @@ class CudaGraphs:
 
 
 class Restored:
-    """While open, iterations may be tried out: afterwards all that they change is what it was, in place."""
+    """Context manager for trial iterations: on exit, everything they changed is restored in place."""
 
     def __init__(self, strategy: Any) -> None:
         self._strategy = strategy
@@ -272,7 +272,7 @@ def _shapes(batch: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _static(batch: Any) -> Any:
-    """A copy of a batch in tensors of its own."""
+    """A copy of a batch with its own tensors."""
 
     def copied(value: Any) -> Any:
         if isinstance(value, dict):
@@ -283,7 +283,7 @@ def _static(batch: Any) -> Any:
 
 
 def _prepare_optimizer(strategy: Any) -> None:
-    """Rates as tensors, which schedules write into, and steps that need no number from the device."""
+    """Make learning rates tensors, which schedules update in place, and avoid steps that synchronise."""
     for group in strategy.optimizer.param_groups:
         group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=strategy.device)
         group["fused"], group["foreach"] = True, None
@@ -292,6 +292,6 @@ def _prepare_optimizer(strategy: Any) -> None:
 
 
 def _listens(plugin: Any, callback: str) -> bool:
-    """Whether a plugin does anything in a callback: Avalanche's bases have all of them, and do nothing."""
+    """Whether a plugin implements a callback: Avalanche's base classes define all of them as no-ops."""
     method = getattr(type(plugin), callback, None)
     return method is not None and method.__module__ not in _SILENT

@@ -1,7 +1,7 @@
-"""Which of Avalanche's own plugins work on a strategy here, and what to use in the place of the others.
+"""Which of Avalanche's stock plugins work with the strategies here, and what to use instead of the others.
 
-Most of them are written for classification: they want a cross-entropy, logits, labels or a class mean of the
-network, whose output here is a reconstruction. Measured with avalanche-lib 0.6.0.
+Most of them are written for classification: they need a cross-entropy, logits, labels or class means, whereas
+the network's output here is a reconstruction. Tested with avalanche-lib 0.6.0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from iufbench.support.errors import InputError
 
 @dataclass(frozen=True)
 class Stock:
-    """``works``, or ``instead``: strategies here that do the same on reconstructions; ``why``: in words."""
+    """Whether a plugin ``works``, equivalent strategies (``instead``), and the reason (``why``)."""
 
     works: bool
     instead: tuple[str, ...] = ()
@@ -65,9 +65,13 @@ STOCK: dict[str, Stock] = {
 
 
 def check_plugins(strategy: Any) -> None:
-    """Raise InputError for an attached stock plugin that cannot work, naming what to use instead.
+    """Reject attached stock plugins that do not work; classes derived from stock plugins are not checked.
 
-    Classes derived from stock plugins are the user's own.
+    Args:
+        strategy: The strategy whose ``plugins`` are checked.
+
+    Raises:
+        InputError: A plugin does not work; the message says what to use instead.
     """
     for plugin in strategy.plugins:
         kind = type(plugin)
@@ -85,7 +89,7 @@ def check_plugins(strategy: Any) -> None:
 
 
 def schedules(strategy: Any) -> list[Any]:
-    """The learning rate schedulers that are attached. Raises InputError for one of another optimiser."""
+    """The attached learning rate schedulers. Raises InputError for one with a different optimiser."""
     found = [plugin.scheduler for plugin in strategy.plugins if isinstance(plugin, LRSchedulerPlugin)]
     for scheduler in found:
         if scheduler.optimizer is not strategy.optimizer:

@@ -1,7 +1,7 @@
-"""What the linear maps of a network have been shown: subspaces of their inputs, and steps that avoid them.
+"""Input subspaces of a network's linear maps, and projection of updates onto their orthogonal complement.
 
-A site is one linear map: a weight [out, in] and its bias, or those rows of a stacked weight that one map uses
-(an attention's query, key or value). Inputs are completed by a 1, which makes the bias one more column.
+A site is one linear map: a weight [out, in] and its bias, or the rows of a stacked weight that belong to one
+map (query, key or value of an attention). A 1 is appended to inputs, so that the bias is one more column.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Site:
 
 
 def linear_sites(model: nn.Module) -> dict[str, Site]:
-    """Every linear map of the network by name; attention has one each for query, key and value."""
+    """All linear maps of the network by name; attention has one each for query, key and value."""
     found = {}
     for name, part in model.named_modules():
         if isinstance(part, nn.Linear):
@@ -43,9 +43,13 @@ def linear_sites(model: nn.Module) -> dict[str, Site]:
 
 @contextmanager
 def watched_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, every forward pass adds x^T x of each site's inputs (completed by a 1) to what is yielded.
+    """Context manager that accumulates second moments of the inputs of each site over forward passes.
 
-    site -> [in + 1, in + 1] float64, in which any number of images takes the same space.
+    Args:
+        model: The network.
+
+    Yields:
+        Site -> x^T x, float64 [in + 1, in + 1], of the inputs with a 1 appended.
     """
     moments: dict[str, Tensor] = {}
 
@@ -80,15 +84,23 @@ def watched_inputs(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def completed(x: Tensor) -> Tensor:
-    """[N, d] to [N, d + 1]: a column of ones for the bias."""
+    """Append a column of ones for the bias: [N, d] to [N, d + 1]."""
     return torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
 
 def grown_basis(basis: Tensor | None, moment: Tensor, energy: float) -> Tensor:
-    """An orthonormal basis [d, k] that captures the fraction ``energy`` of inputs with moment matrix [d, d].
+    """Extend an orthonormal basis until it captures a fraction of the energy of inputs.
 
-    The old basis stays; the strongest directions of what it does not yet capture are added until
-    ||captured||^2 >= energy * ||inputs||^2 (Saha et al., ICLR 2021, equations 8 and 9). Float32.
+    The strongest directions of the residual are added until ||captured||^2 >= energy * ||inputs||^2
+    (Saha et al., ICLR 2021, equations 8 and 9).
+
+    Args:
+        basis: The old basis [d, k], which is kept; None if there is none.
+        moment: x^T x of the inputs, [d, d].
+        energy: Fraction in [0, 1].
+
+    Returns:
+        The extended basis [d, k'], float32.
     """
     size = len(moment)
     old = moment.new_zeros(size, 0) if basis is None else basis.to(moment)
@@ -98,7 +110,7 @@ def grown_basis(basis: Tensor | None, moment: Tensor, energy: float) -> Tensor:
     values, vectors = torch.linalg.eigh((left + left.T) / 2)
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
     captured = total - left.trace() + torch.cat([values.new_zeros(1), values.cumsum(0)])
-    # Rounding: an energy of 1 must not add directions in which nothing ever came in.
+    # Tolerance for rounding: an energy of 1 must not add directions without any input.
     missing = captured < energy * total - 1e-9 * total
     added = vectors[:, : int(missing.sum())]
     both = torch.linalg.qr(torch.cat([old, added], dim=1)).Q if added.shape[1] else old
@@ -107,9 +119,14 @@ def grown_basis(basis: Tensor | None, moment: Tensor, energy: float) -> Tensor:
 
 @torch.no_grad()
 def project_(tensors: Mapping[str, Tensor], sites: Mapping[str, Site], bases: Mapping[str, Tensor]) -> None:
-    """Remove from gradients or steps, in place, what would change an output for inputs in the subspaces.
+    """Remove, in place, the part of gradients or updates that changes outputs for inputs in the subspaces.
 
-    ``tensors``: by parameter name; [W | b] <- [W | b] - [W | b] M M^T at every site with a basis M.
+    At every site with a basis M: [W | b] <- [W | b] - [W | b] M M^T.
+
+    Args:
+        tensors: Gradients or updates, by parameter name.
+        sites: Linear maps, by site name.
+        bases: Orthonormal bases M [in + 1, k], by site name.
     """
     for name, basis in bases.items():
         site = sites[name]
