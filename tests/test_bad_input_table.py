@@ -168,7 +168,7 @@ CARDS = {
     ),
     "endless number": (f"extends: uniad\nversion: {DIGITS}\n", "a number cannot be read (Exceeds the limit"),
     "endless brackets": ("title: " + "[" * 5000, "is nested too deeply"),
-    "two megabytes": ("# " + "x" * 2_000_000, "a card has at most"),
+    "two megabytes": ("# " + "x" * 2_000_000, "the limit for a card is"),
     "UTF-16": ("title: a\n".encode("utf-16"), "is not UTF-8 text"),
     "Latin-1": ("title: \u00fc\n".encode("latin-1"), "is not UTF-8 text (byte 7)"),
     "null bytes": (b"title: a\0b\n", "mine.yaml"),

@@ -112,14 +112,14 @@ def test_an_installed_strategy_runs_by_its_name(site, data, tmp_path):
 
 def test_a_name_that_is_taken_is_an_error(site):
     install(site, "acme", "uniad = acme.cards", {"uniad": ACME})
-    with pytest.raises(InputError, match="'uniad' is given by the installed package 'acme' and by iufbench"):
+    with pytest.raises(InputError, match="'uniad' is provided by the installed package 'acme' and iufbench"):
         registry.card_paths("strategy")
 
 
 def test_a_name_that_two_packages_give_is_an_error(site):
     install(site, "acme", "net = acme.cards", {"net": ACME})
     install(site, "acme2", "net = acme2.cards", {"net": ACME})
-    with pytest.raises(InputError, match=r"'net' is given by .*'acme2?' and by .*'acme2?': uninstall one"):
+    with pytest.raises(InputError, match=r"'net' is provided by .*'acme2?' and .*'acme2?': uninstall one"):
         registry.find_card("strategy", "uniad")
 
 

@@ -236,7 +236,7 @@ def test_a_data_set_cannot_be_mixed_with_itself(tmp_path):
     message = error_of(lambda: requested_data(request, requested_protocol(request)))
     assert "a data set cannot be mixed with itself" in message
     card = mixed_card(tmp_path / "mix.yaml", ["mvtec3d.bagel"], ["mvtec3d.bagel"])
-    assert "an object stands in several experiences" in error_of(lambda: find_protocol(str(card)))
+    assert "an object is in several experiences" in error_of(lambda: find_protocol(str(card)))
 
 
 # What is refused

@@ -1,4 +1,4 @@
-"""Data set cards: what is known about a data set before its images are seen."""
+"""Data set cards: what is known about a data set before its images are read."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class DataSetCard:
     """What is known about a data set: its layout, objects in order, counts and licence.
 
     ``layout`` names the reader (``iufbench.data.layouts``) and ``options`` are its keyword arguments.
-    ``preset`` is the training preset that runs on it use unless told otherwise. ``counts_are`` says whether
-    ``counts`` come from a list of files or were only collected from papers and recollection: a difference
-    from the latter is a warning, not an error. ``orders`` are published orders of objects, by name.
+    ``preset`` is the default training preset for runs on it. ``counts_are`` says whether ``counts`` come from
+    an official list of files or are unverified (from papers and recollection); a mismatch with unverified
+    counts is a warning, not an error. ``orders`` are published object orders, by name.
 
-    ``masks``: whether defects are annotated in pixels. ``without`` names metrics that mean something else on
-    this data set and are not computed; ``kinds`` maps a name to the defect types whose image AUROC is given
-    apart, as ``auroc_<name>``. ``good``: names of folders beside good and ok that hold normal images;
-    ``exif: ignore`` leaves images as stored where their EXIF orientation says otherwise.
+    ``masks``: whether defects are annotated at pixel level. ``without`` lists metrics that have a different
+    meaning on this data set and are not computed; ``kinds`` maps a name to the defect types whose image AUROC
+    is reported separately as ``auroc_<name>``. ``good``: further folder names (besides good and ok) that hold
+    normal images; ``exif: ignore`` ignores the EXIF orientation of images.
     """
 
     name: str
@@ -54,12 +54,12 @@ class DataSetCard:
 
 
 def dataset_cards() -> dict[str, DataSetCard]:
-    """Every data set that has a card, by name."""
+    """The cards of all data sets, by name."""
     return {name: _read(path, name) for name, path in card_paths("dataset").items()}
 
 
 def dataset_content(path: Path) -> dict[str, Any]:
-    """The card's keys over those of the card that it ``extends``, which may not extend another one."""
+    """The keys of a card merged over those of the card it ``extends``, which may not extend another one."""
     content = read_yaml(path)
     parent = content.pop("extends", None)
     if parent is None:
@@ -71,9 +71,17 @@ def dataset_content(path: Path) -> dict[str, Any]:
 
 
 def dataset_card(name: str, file: Path | None = None) -> DataSetCard | None:
-    """The card of a data set: ``file`` when given, else the one that ships or the user's own; None without.
+    """Find and read the card of a data set.
 
-    Raises InputError for a faulty card, one of another data set, and a name that two cards have.
+    Args:
+        name: Name of the data set.
+        file: The user's own card; None looks for a card by name.
+
+    Returns:
+        The card, None if there is none.
+
+    Raises:
+        InputError: The card is invalid or belongs to another data set, or two cards have this name.
     """
     own = own_card(name, file)
     if own is not None:
@@ -85,13 +93,13 @@ def dataset_card(name: str, file: Path | None = None) -> DataSetCard | None:
 def own_card(name: str, file: Path | None = None) -> Path | None:
     """The user's own card of a data set: ``file``, or one in the folders of ``local_cards``; else None.
 
-    Raises InputError when the name is that of a card that ships, or two cards have it.
+    Raises InputError if a card that comes with iufbench has the same name, or if two cards have it.
     """
     found = [path for path in local_cards("dataset") if path.stem == name] if file is None else [file]
     if name in shipped_cards("dataset") and found:
         raise InputError(
-            f"data set card {found[0]}: '{name}' is the name of a card that comes with iufbench; give yours "
-            "another name"
+            f"data set card {found[0]}: '{name}' is the name of a card that comes with iufbench; rename "
+            "your card"
         )
     if len(found) > 1:
         raise InputError(f"data set '{name}' has two cards, {found[0]} and {found[1]}: remove one")

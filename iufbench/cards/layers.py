@@ -1,4 +1,4 @@
-"""Cards in layers: what a card says over what it extends, and where each value came from."""
+"""Layered cards: merging a card over the card it extends, and tracking the source of each value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECTIONS = ("presets", "per_dataset", "per_protocol")
 
 
 def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
-    """``top`` over ``base``, mapping by mapping; lists and values are replaced whole.
+    """Merge ``top`` over ``base`` recursively; lists and other values are replaced as a whole.
 
     >>> merge({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
     {'a': {'b': 1, 'c': 3}}
@@ -26,7 +26,7 @@ def merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(content: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Every value that is not a mapping, with the keys that lead to it.
+    """Every value that is not a mapping, with its path of keys.
 
     >>> list(leaves({"a": {"b": 1}, "c": [2]}))
     [(('a', 'b'), 1), (('c',), [2])]
@@ -39,10 +39,10 @@ def leaves(content: Mapping[str, Any], above: Path = ()) -> Iterator[tuple[Path,
 
 
 def extended(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A card's own content over what it extends.
+    """Merge a card's own content over the content it extends.
 
-    What the card itself says at the top level wins over a preset (or an override for a data set or a
-    protocol) that it only inherits; its own presets win over both.
+    Top-level keys of the card take precedence over inherited presets and inherited overrides for a data set
+    or protocol; the card's own presets take precedence over both.
 
     >>> extended({"lr": 1, "presets": {"quick": {"lr": 2, "epochs": 3}}}, {"lr": 4})
     {'lr': 4, 'presets': {'quick': {'epochs': 3}}}
@@ -56,7 +56,7 @@ def extended(inherited: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, 
 
 
 def _without(block: Any, paths: Sequence[Path]) -> Any:
-    """The block without the values at ``paths``, and without mappings that this leaves empty."""
+    """The block without the values at ``paths`` and without mappings that become empty."""
     for path in paths:
         if not isinstance(block, Mapping) or path[0] not in block:
             continue
@@ -67,7 +67,7 @@ def _without(block: Any, paths: Sequence[Path]) -> Any:
 
 
 def annotated(content: Mapping[str, Any], sources: Mapping[Path, str], above: Path = ()) -> Iterator[str]:
-    """The content as lines of YAML, each value with the card that it came from as a comment."""
+    """The content as lines of YAML, each value with its source card as a comment."""
     import yaml
 
     for key, value in content.items():

@@ -1,10 +1,10 @@
 """Protocols: which objects arrive in which experience.
 
 Id grammar: ``<dataset>_<X>_<Y>[x<N>]``: X base objects, then N (default 1) experiences of Y objects
-each, in the data set's order. ``<dataset>_<N>x<M>``, as papers write it, is another name of M experiences of
-N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published protocols have cards with their objects
-written out; any other id that fits the grammar works without one. ``<protocol>@<stream>`` says what else
-happens to the images (``iufbench.cards.streams``). A ``.yaml`` file is a protocol card of one's own.
+each, in the data set's order. ``<dataset>_<N>x<M>``, the notation of some papers, means M experiences of
+N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published protocols have cards that list their
+objects; any other id that matches the grammar works without a card. ``<protocol>@<stream>`` adds a stream
+that modifies the images (``iufbench.cards.streams``). A ``.yaml`` file is the user's own protocol card.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from iufbench.support.errors import InputError
 from iufbench.support.fields import build, suggest
 from iufbench.support.names import problem_with_name
 
-# One way to write a number, so that one protocol has one id; no data set has ten thousand objects.
+# Canonical numbers only, so that each protocol has a single id; no data set has ten thousand objects.
 _N = r"0|[1-9][0-9]{0,3}"
-_DATASET = r"(?P<dataset>[^\W_][\w.-]*?)"  # letters and digits of any script first
+_DATASET = r"(?P<dataset>[^\W_][\w.-]*?)"  # starts with a letter or digit of any script
 _EQUAL = re.compile(rf"{_DATASET}_(?P<step>{_N})x(?P<count>{_N})")
 _GRAMMAR = re.compile(rf"{_DATASET}_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{_N}))?")
 
@@ -35,11 +35,11 @@ _GRAMMAR = re.compile(rf"{_DATASET}_(?P<base>{_N})_(?P<step>{_N})(?:x(?P<count>{
 class Protocol:
     """``experiences[t]`` are the objects that experience t trains on; experience 0 is the base.
 
-    With a ``stream`` an object may be in several experiences; those of a drift are an object's images at a
-    level (``bottle@2``).
+    With a ``stream`` an object may be in several experiences; the objects of a drift are one object's images
+    at each level (``bottle@2``).
 
-    ``order`` says where the order comes from: ``dataset`` (its own, alphabetical for MVTec AD and
-    VisA), ``published:<name>``, ``seed:<k>`` or ``given``.
+    ``order`` is the origin of the object order: ``dataset`` (the data set's own, alphabetical for MVTec AD
+    and VisA), ``published:<name>``, ``seed:<k>`` or ``given``.
     """
 
     id: str
@@ -54,7 +54,7 @@ class Protocol:
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The test sets, in the order in which experiences first train on them."""
+        """The objects, in the order in which experiences first train on them; each has one test set."""
         return tuple(dict.fromkeys(o for experience in self.experiences for o in experience))
 
     @property
@@ -80,7 +80,7 @@ class Protocol:
 
 
 def protocol_cards() -> dict[str, Protocol]:
-    """Every protocol that has a card, by id."""
+    """All protocols with a card, by id."""
     cards = {}
     for name, path in card_paths("protocol").items():
         protocol = build(Protocol, read_yaml(path), str(path))
@@ -91,9 +91,9 @@ def protocol_cards() -> dict[str, Protocol]:
 
 
 def find_protocol(name: str) -> tuple[str, Protocol | None]:
-    """(data set name, card or None) for an id, an alias or any other name that fits the grammar.
+    """(data set name, card or None) for an id, an alias or any other name that matches the grammar.
 
-    Raises InputError with suggestions when the name is none of these.
+    Raises InputError with suggestions if the name is none of these.
     """
     if _is_file(name):
         own = _own_card(Path(name))
@@ -127,22 +127,22 @@ def _is_file(name: str) -> bool:
 
 
 def _own_card(path: Path) -> Protocol:
-    """A protocol card of the user's. Raises InputError when it claims the id of another protocol."""
+    """The user's own protocol card. Raises InputError if its id belongs to another protocol."""
     protocol = build(Protocol, read_yaml(path), str(path))
     if protocol.id in protocol_cards() or _GRAMMAR.fullmatch(protocol.id):
-        raise InputError(f"{path}: the id '{protocol.id}' already means another protocol: choose your own")
+        raise InputError(f"{path}: the id '{protocol.id}' belongs to another protocol: choose another id")
     if len(protocol.objects) < sum(map(len, protocol.experiences)):
-        raise InputError(f"{path}: an object stands in several experiences (objects that return: @recurring)")
+        raise InputError(f"{path}: an object is in several experiences (recurring objects: @recurring)")
     return protocol
 
 
 def _plain(name: str) -> str:
-    """A name as it is compared: papers write "14-1 with 1 Step" and "14-1 with 1 step"."""
+    """Normalise a name for comparison: papers write "14-1 with 1 Step" and "14-1 with 1 step"."""
     return " ".join(name.lower().split())
 
 
 def _one_way(name: str) -> str:
-    """``<dataset>_<N>x<M>`` in the words of the other grammar; any other name as it is.
+    """Rewrite ``<dataset>_<N>x<M>`` in the other grammar; any other name is returned unchanged.
 
     >>> _one_way("mvtec_1x15"), _one_way("visa_6x2"), _one_way("visa_8_1x4")
     ('mvtec_1_1x14', 'visa_6_6', 'visa_8_1x4')
@@ -166,12 +166,22 @@ def resolve_protocol(
     order_seed: int | None = None,
     orders: Mapping[str, Sequence[str]] | None = None,
 ) -> Protocol:
-    """The protocol on a data set whose own object order is ``objects``.
+    """Resolve a protocol on a data set.
 
-    ``order`` gives another order of objects, or the name of one of the published ``orders``;
-    ``order_seed`` shuffles them reproducibly. Both become part of the id, so results of different orders
-    are never mixed. Raises InputError when the data set has too few objects, or the order names unknown or
-    repeated ones.
+    ``order`` and ``order_seed`` become part of the id, so results of different orders are never mixed.
+
+    Args:
+        name: Id, alias, or path of a protocol card.
+        objects: The objects of the data set, in its own order.
+        order: A different order of objects, or the name of one of ``orders``.
+        order_seed: Shuffle the objects reproducibly.
+        orders: Published orders of objects, by name.
+
+    Returns:
+        The protocol.
+
+    Raises:
+        InputError: The data set has too few objects, or the order names unknown or repeated ones.
     """
     protocol_name, _, stream_name = (name, "", "") if _is_file(name) else name.partition(SEPARATOR)
     if stream_name:
@@ -184,7 +194,7 @@ def resolve_protocol(
         protocol_id = card.id
     else:
         match = _GRAMMAR.fullmatch(name)
-        assert match is not None  # find_protocol has seen to it
+        assert match is not None  # checked by find_protocol
         base, step, count = int(match["base"]), int(match["step"]), int(match["count"] or 1)
         if base == 0 or (count > 0 and step == 0):
             raise InputError(f"protocol '{name}': an experience needs at least one object")
@@ -216,8 +226,8 @@ def resolve_protocol(
     elif order is not None:
         sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
         joined = "-".join(sequence)
-        # A folder name has room for two objects, not for fifteen; run.json has the order in full.
-        dashes = any("-" in name for name in sequence)  # a-b and c would be read as a and b-c
+        # A folder name has room for two objects, not for fifteen; run.json has the complete order.
+        dashes = any("-" in name for name in sequence)  # a-b and c would be confused with a and b-c
         text = "\0".join(sequence) if dashes else joined
         short = len(joined) <= 40 and not dashes
         protocol_id += "+" + (joined if short else hashlib.sha256(text.encode()).hexdigest()[:8])
@@ -249,7 +259,7 @@ def _with_stream(
     order_seed: int | None,
     orders: Mapping[str, Sequence[str]] | None,
 ) -> Protocol:
-    """A protocol, or one object of a data set, with what a stream does to it."""
+    """Apply a stream to a protocol or to one object of a data set."""
     if stream.kind not in ONE_OBJECT:
         plain = resolve_protocol(base, objects, order, order_seed, orders)
         core, plus, suffix = plain.id.partition("+")

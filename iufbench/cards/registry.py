@@ -1,7 +1,7 @@
-"""Names to cards and classes, lazily: listing names imports neither torch nor Avalanche.
+"""Lazy registry of cards and classes by name: listing names imports neither torch nor Avalanche.
 
-Installed packages add strategies by the entry point group ``iufbench.strategies``: an entry point
-``name = package`` stands for the card ``name.yaml`` inside ``package``, which is found without importing it.
+Installed packages add strategies through the entry point group ``iufbench.strategies``: an entry point
+``name = package`` refers to the card ``name.yaml`` in ``package``, which is located without importing it.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _PLURALS = {"strategy": "strategies", "protocol": "protocols", "dataset": "datas
 
 ENTRY_POINTS = "iufbench.strategies"
 
-# Learners that moved: the name that older cards give -> the name of today.
+# Learners that were moved: name in older cards -> current name.
 MOVED = {"iufbench.strategies.base:ReconstructionStrategy": "iufbench.strategies.uniad:UniAD"}
 
 
 def card_paths(kind: str) -> dict[str, Path]:
-    """name -> card file of every card of a kind (strategy, protocol, dataset): those that ship, the user's
-    own (``local_cards``) and those of installed packages.
+    """Map names to card files for all cards of a kind (strategy, protocol, dataset, stream).
 
-    Files whose name starts with an underscore are shared parts for ``extends:``, not cards. Raises
-    InputError when an installed package gives a name that is taken, or a card that is not there.
+    Includes the cards that come with iufbench, the user's own (``local_cards``) and those of installed
+    packages. Files whose name starts with an underscore are shared parts for ``extends:``, not cards. Raises
+    InputError if an installed package registers a name that is taken or a card that does not exist.
     """
     own = {path.stem: path for path in local_cards(kind)}
     added = {name: _card_of(entry) for name, entry in _plug_ins(kind).items()}
@@ -53,8 +53,8 @@ def shipped_cards(kind: str) -> dict[str, Path]:
 
 
 def local_cards(kind: str) -> list[Path]:
-    """The user's own data set cards: those in ``./benchmarks/datasets`` and in the folders of
-    ``$IUFBENCH_CARDS``; none of another kind, which are given by path."""
+    """The user's own data set cards, in ``./benchmarks/datasets`` and the folders of ``$IUFBENCH_CARDS``;
+    cards of other kinds are specified by path, so the list is empty for them."""
     if kind != "dataset":
         return []
     variable = os.environ.get("IUFBENCH_CARDS", "")
@@ -65,7 +65,7 @@ def local_cards(kind: str) -> list[Path]:
 
 
 def shipped_grids() -> dict[str, Path]:
-    """name -> file of the grids that come with the package (``iufbench sweep paper``)."""
+    """name -> file of the grids that come with iufbench (``iufbench sweep paper``)."""
     root = Path(str(resources.files("iufbench.benchmarks"))) / "grids"
     return {p.stem: p for p in sorted(root.glob("*.yaml"))}
 
@@ -79,7 +79,7 @@ def _own_cards(kind: str) -> dict[str, Path]:
 
 @cache
 def _plug_ins(kind: str) -> dict[str, Any]:
-    """name -> entry point of what other installed packages add. Raises InputError for a name given twice."""
+    """name -> entry point of the cards of installed packages. Raises InputError for a duplicate name."""
     if kind != "strategy":
         return {}
     from importlib.metadata import entry_points  # reads the metadata of every package: only when needed
@@ -89,7 +89,7 @@ def _plug_ins(kind: str) -> dict[str, Any]:
         if entry.name in _own_cards(kind) or entry.name in found:
             other = _giver(found[entry.name]) if entry.name in found else "iufbench itself"
             raise InputError(
-                f"strategy '{entry.name}' is given by {_giver(entry)} and by {other}: uninstall one of them"
+                f"strategy '{entry.name}' is provided by {_giver(entry)} and {other}: uninstall one of them"
             )
         found[entry.name] = entry
     return found
@@ -100,7 +100,7 @@ def _giver(entry: Any) -> str:
 
 
 def _card_of(entry: Any) -> Path:
-    """The card that an entry point stands for; imports nothing of its package."""
+    """The card that an entry point refers to, located without importing its package."""
     package, *inner = entry.module.split(".")
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -113,9 +113,9 @@ def _card_of(entry: Any) -> Path:
 
 
 def find_card(kind: str, name: str) -> Path:
-    """The card file of a name, or of a path to the user's own ``.yaml`` file.
+    """Find a card file by name, or by the path of the user's own ``.yaml`` file.
 
-    Raises InputError with the closest name and the list when there is no such card.
+    Raises InputError with the closest name and all known names if there is no such card.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -124,7 +124,7 @@ def find_card(kind: str, name: str) -> Path:
         return path
     own, plug_ins = _own_cards(kind), _plug_ins(kind)
     if name in own:
-        return own[name]  # a damaged package of somebody else is no reason to stop here
+        return own[name]  # returns before a broken third-party package can raise
     if name in plug_ins:
         return _card_of(plug_ins[name])
     local = {path.stem: path for path in local_cards(kind)}
@@ -138,9 +138,9 @@ def find_card(kind: str, name: str) -> Path:
 
 
 def load_class(target: str, where: Path) -> Any:
-    """Import ``module:attribute``; modules beside the card ``where`` are found too (a user's own learner).
+    """Import ``module:attribute``, also from modules in the folder of the card ``where`` (a user's learner).
 
-    Raises InputError that shows the import's own error and where it happened, and the path of the card.
+    Raises InputError with the path of the card, the original import error and its location.
     """
     module_name, _, attribute = MOVED.get(target, target).partition(":")
     if not attribute:
@@ -152,7 +152,7 @@ def load_class(target: str, where: Path) -> Any:
     import_avalanche()  # every learner derives from it
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a user's module raises is theirs to see
+    except Exception as error:  # a user's module may raise anything
         raise InputError(
             f"{where}: cannot import learner module '{module_name}': "
             f"{type(error).__name__}: {error}{_place(error)}"
@@ -165,14 +165,14 @@ def load_class(target: str, where: Path) -> Any:
 
 
 def _place(error: Exception) -> str:
-    """The line of the module being imported at which it failed, as text; empty before its first line."""
+    """File and line at which the imported module failed; empty if it failed before its first line."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
     return f" ({own[0].filename}, line {own[0].lineno})" if own else ""
 
 
 def find_room(card: Path) -> str | None:
-    """The kind whose installed folder holds this card, or None for anybody else's file."""
+    """The kind of a card that comes with iufbench; None for any other file."""
     for kind in _ROOMS:
         if card.resolve() in {p.resolve() for p in _own_cards(kind).values()}:
             return kind

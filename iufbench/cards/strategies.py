@@ -1,4 +1,4 @@
-"""Strategy cards: a YAML file with everything that defines a recipe, resolved into typed values.
+"""Strategy cards: YAML files that define a recipe completely, resolved into typed values.
 
 Order of precedence, later wins: what the card ``extends`` (presets included), the card itself, its own
 ``per_dataset`` and ``per_protocol`` overrides, its own preset, ``--set``. The resolved card is written into
@@ -23,7 +23,7 @@ from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 
 PRESETS = ("paper", "quick", "dinov2_small", "dinov2_base", "wide_resnet50")
-CARD_BYTES = 1 << 20  # a card is a page or two; YAML of megabytes takes minutes to read
+CARD_BYTES = 1 << 20  # cards are a page or two; megabytes of YAML take minutes to parse
 FAMILIES = {
     "bounds": "bounds",
     "networks": "networks",
@@ -44,10 +44,10 @@ class Backbone:
 
     ``weights``: ``package`` (from an installed Python package), ``pretrained`` (timm's own download),
     ``random`` (labelled as such in every result) or a file. ``padding``: ``timm``, or ``released`` for
-    the one layer in which the released IUF/UniAD code pads differently at 224. ``precision``: what the
-    features are rounded to before any learner sees them. ``groups``: blocks of layers, each one block of
-    channels (the mean where channels are equal), instead of all layers stacked. ``norm``: a transformer's
-    final normalisation is applied. ``vector``: what is given of an image as a whole, beside the map.
+    the one layer in which the released IUF/UniAD code pads differently at 224. ``precision``: precision to
+    which features are rounded before any learner receives them. ``groups``: layers combined into one block of
+    channels each (the mean if their channels are equal), instead of stacking all layers. ``norm``: apply the
+    final normalisation of a transformer. ``vector``: per-image feature vector in addition to the map.
     """
 
     name: str
@@ -69,8 +69,8 @@ _LATER_NETWORK: dict[str, Any] = {"position": "learned", "mask_switches": [True,
 class Network:
     """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values.
 
-    ``position``: the code of a token's place, ``learned`` or ``sine``. ``mask_switches``: where the neighbour
-    mask acts: encoder, decoder's look at the encoder's output, decoder's look at its own earlier output.
+    ``position``: position embedding, ``learned`` or ``sine``. ``mask_switches``: whether the neighbour mask
+    is applied in the encoder, the decoder's attention to the encoder, and its attention to the previous layer.
     """
 
     hidden: int = number(256, at_least=4, at_most=16384)
@@ -95,8 +95,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Training:
-    """How one experience is trained. ``epochs`` may list one number per increment. ``final_factor``: what of
-    ``lr`` a cosine schedule ends at."""
+    """How one experience is trained. ``epochs`` may list one number per increment. ``final_factor``: fraction
+    of ``lr`` at the end of a cosine schedule."""
 
     epochs: int | list[int] = number(at_least=1, at_most=1_000_000)
     batch_size: int = number(at_least=1, at_most=1_000_000)
@@ -111,7 +111,7 @@ class Training:
     final_factor: float = number(0.0, at_least=0, at_most=1)
 
     def epochs_of(self, increment: int) -> int:
-        """Epochs of the base (0) or of the n-th increment (1, 2, ...); a list's last value repeats."""
+        """Epochs of the base (0) or the n-th increment (1, 2, ...); the last value of a list is repeated."""
         if isinstance(self.epochs, int):
             return self.epochs
         return self.epochs[min(max(increment - 1, 0), len(self.epochs) - 1)]
@@ -119,9 +119,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a run asks of a cluster: logical CPUs, GPUs, MiB; no score depends on it. None: what is usual.
+    """Resources that a run requests from a cluster: logical CPUs, GPUs, MiB. They do not affect scores.
 
-    The options of ``iufbench sweep`` go over what a card says, and the memory that finished runs took too.
+    None means the default. Options of ``iufbench sweep`` and the measured memory of finished runs take
+    precedence over the card.
     """
 
     cpus: float | None = number(None, above=0)
@@ -158,15 +159,15 @@ class Recipe:
         return self.base if experience == 0 else self.increment
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, as plain JSON-able values."""
+        """All values, in JSON-serialisable types."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     def fingerprint(self) -> str:
-        """8 hex digits over all that can change a score (not words, not resources)."""
+        """8 hex digits of a hash over everything that can change a score (not texts, not resources)."""
         content = self.as_dict()
         for words in ("title", "description", "family", "provenance", "evaluation_batch_size", "resources"):
             content.pop(words)
-        # Keys that came later leave the identity of older runs alone where they say what was the case then.
+        # Keys added later are left out if their value means the earlier behaviour: identities do not change.
         for block, later in (
             (content, {"score": "pooled_max"}),
             (content["backbone"], _LATER_BACKBONE),
@@ -177,7 +178,7 @@ class Recipe:
             for key, usual in later.items():
                 if block[key] == usual:
                     del block[key]
-        # A learner that moved keeps the identity of the runs it made under its first name.
+        # A learner that was moved keeps the identity of runs made under its first name.
         first_names = {new: old for old, new in MOVED.items()}
         content["learner"] = first_names.get(self.learner, self.learner)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
@@ -187,7 +188,7 @@ class Recipe:
 class StrategyCard:
     """A strategy card as written, with what it extends merged in, before presets and overrides.
 
-    ``sources``: the keys that lead to a value -> the name of the card that says it.
+    ``sources``: path of keys -> name of the card that the value comes from.
     """
 
     name: str
@@ -204,7 +205,7 @@ _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only: every key once, no dates (2024-10-01 stays text), no other tags."""
+    """Plain values only: no duplicate keys, no dates (2024-10-01 stays text), no other tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
         first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
@@ -215,7 +216,7 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
-        return super().construct_object(node, deep=True)  # so that an alias of what it is part of is an error
+        return super().construct_object(node, deep=True)  # makes a recursive alias an error
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -228,7 +229,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value that YAML text stands for. Raises InputError with ``where`` and the line."""
+    """Parse YAML text. Raises InputError with ``where`` and the line."""
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
@@ -236,18 +237,18 @@ def parse_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "is not valid YAML"
         raise InputError(f"{where}{line}: {problem}") from error
-    except ValueError as error:  # an integer of thousands of digits, a text tagged as a number
+    except ValueError as error:  # an integer with thousands of digits, or text tagged as a number
         raise InputError(f"{where}: a number cannot be read ({error})") from error
     except RecursionError as error:
         raise InputError(f"{where}: is nested too deeply") from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping from a file. Raises InputError with file and line."""
+    """Read a YAML mapping from a file. Raises InputError with file and line."""
     try:
         size = path.stat().st_size
         if size > CARD_BYTES:
-            raise InputError(f"{path}: has {size} bytes; a card has at most {CARD_BYTES}")
+            raise InputError(f"{path}: has {size} bytes; the limit for a card is {CARD_BYTES}")
         content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -262,14 +263,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def load_strategy(name: str) -> StrategyCard:
-    """The card of a strategy by name, or from a path to a ``.yaml`` file."""
+    """Load the card of a strategy by name, or from the path of a ``.yaml`` file."""
     path = find_card("strategy", name)
     content, sources = _extended(path, ())
     return StrategyCard(name=path.stem, path=path, content=content, sources=sources)
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:
-    """A card's content over what it extends, and for every value the name of the card that says it."""
+    """A card's content merged over what it extends, and the source card of every value."""
     if path.resolve() in seen:
         raise InputError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
     own = read_yaml(path)
@@ -298,10 +299,21 @@ def resolve(
     settings: Sequence[str] = (),
     overrides: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """The recipe of a card on a data set and protocol.
+    """Resolve a card into a recipe.
 
-    ``settings`` are ``key=value`` texts as given to ``--set``; ``overrides`` is a mapping that other
-    options stand for (``--backbone``). Raises InputError naming the file or ``--set`` and the key.
+    Args:
+        card: The strategy card.
+        dataset: Name of the data set, selects ``per_dataset`` overrides.
+        protocol: Id of the protocol, selects ``per_protocol`` overrides.
+        preset: Name of the preset.
+        settings: ``key=value`` texts as given to ``--set``.
+        overrides: Card content that other options (``--backbone``) translate to.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: The card or a setting is invalid; the message names the file or ``--set`` and the key.
     """
     content = {k: v for k, v in card.content.items() if k not in SECTIONS}
     for section, key in (("per_dataset", dataset), ("per_protocol", protocol), ("presets", preset)):
@@ -314,7 +326,7 @@ def resolve(
         if not isinstance(part, Mapping):
             raise InputError(f"{card.path}: {section}.{key} must be a mapping of keys, not {part!r}")
         content = merge(content, part)
-    _build(content, str(card.path))  # the card alone is checked first, so that errors name the right source
+    _build(content, str(card.path))  # check the card alone first, so that errors name the right source
     if overrides:
         content = merge(content, overrides)
     for text in settings:
@@ -355,7 +367,7 @@ def _setting(text: str, content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def options_of(recipe: Recipe, learner: Any, where: str) -> Any:
-    """The learner's own card blocks as its ``Options`` dataclass; unknown keys are errors."""
+    """The card blocks of a learner as its ``Options``. Raises InputError for unknown keys."""
     known_blocks = [f.name for f in dataclasses.fields(learner.Options)]
     for name in recipe.options:
         if name not in known_blocks:

@@ -1,6 +1,6 @@
-"""Streams: what happens to the images of a protocol besides that objects arrive.
+"""Streams: modifications of a protocol's images, in addition to the arrival of new objects.
 
-A run names one as ``<protocol>@<stream>`` or, where a single object is enough, ``<dataset>@<stream>``:
+A run selects one as ``<protocol>@<stream>`` or, for streams of a single object, ``<dataset>@<stream>``:
 
     mvtec_10_1x5@few_shot_4        new objects come with 4 images each
     mvtec_10_1x5@contaminated_10   10 % of the training images of every object are defective
@@ -8,8 +8,8 @@ A run names one as ``<protocol>@<stream>`` or, where a single object is enough, 
     mvtec@bottle_50_50x4           50 images of bottle, then four times 50 more (``growing``)
     mvtec@drift_blur               the images of one object change step by step
 
-A stream is a card (``benchmarks/streams``, or a file of one's own). A number after its name replaces the
-value of the key that the card calls its ``parameter``.
+A stream is a card (``benchmarks/streams``, or the user's own file). A number after its name replaces the
+value of the key that the card declares as its ``parameter``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GROWING = re.compile(r"(?P<object>.+)_(?P<base>[1-9]\d*)_(?P<step>[1-9]\d*)x(?P<
 ONE_OBJECT = ("growing", "drift")
 SEPARATOR = "@"
 
-# transform -> (names of a level's values, lowest, highest) as a level on a drift card is written.
+# transform -> (name, minimum, maximum) of each value of a level, in the order of the drift card.
 LEVELS: dict[str, tuple[tuple[str, float, float], ...]] = {
     "color": (("from", 0.0, 0.5), ("to", 0.0, 0.5)),
     "blur": (("kernel", 1, 31), ("sigma", 0.1, 10.0)),
@@ -41,14 +41,15 @@ LEVELS: dict[str, tuple[tuple[str, float, float], ...]] = {
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream card. Which keys count depends on ``kind``:
+    """A stream card. ``kind`` determines which keys are used:
 
-    ``growing``: ``base`` images of one object, then ``steps`` times ``step`` more (the last: what is left).
-    ``few_shot``: objects after the base experience come with ``images`` training images each.
-    ``contaminated``: ``percent`` of every object's training images are defective ones from its test set.
-    ``recurring``: at the end, the first ``returns`` experiences come again; an object's images are divided
+    ``growing``: ``base`` images of one object, then ``step`` more in each of ``steps`` steps (at most what is
+    left in the last).
+    ``few_shot``: objects after the base experience have ``images`` training images each.
+    ``contaminated``: ``percent`` of every object's training images are defective images from its test set.
+    ``recurring``: the first ``returns`` experiences are repeated at the end; an object's images are divided
     among its visits.
-    ``drift``: one object; after a step without a change, one step for each of ``levels`` of ``transform``.
+    ``drift``: one object; an unchanged step, then one step for each of the ``levels`` of ``transform``.
     """
 
     id: str
@@ -69,20 +70,20 @@ class Stream:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides about images, for records and fingerprints: all but words."""
+        """The keys that affect images (all except texts), for records and fingerprints."""
         words = ("title", "source", "parameter")
         return {key: value for key, value in asdict(self).items() if key not in words}
 
 
 def stream_cards() -> dict[str, Path]:
-    """Every stream that has a card, by id."""
+    """The card files of all streams, by id."""
     return card_paths("stream")
 
 
 def find_stream(name: str) -> Stream:
-    """The stream of a card's id, of an id and a number, of ``<object>_<X>_<Y>x<N>``, or of a file.
+    """Find a stream by card id, by id and number, by ``<object>_<X>_<Y>x<N>``, or by file.
 
-    Raises InputError, with suggestions, for a name that is none of these, and for a bad card.
+    Raises InputError, with suggestions, if the name is none of these or the card is invalid.
     """
     if name.endswith((".yaml", ".yml")):
         return _read(Path(name))
@@ -93,7 +94,7 @@ def find_stream(name: str) -> Stream:
     if stem in cards and re.fullmatch(r"\d+(\.\d+)?", value):
         card = _read(cards[stem])
         if not card.parameter:
-            raise InputError(f"stream '{name}': {stem} has no parameter that a number could be")
+            raise InputError(f"stream '{name}': {stem} has no parameter that a number could set")
         content = {**read_yaml(cards[stem]), "id": name, card.parameter: _number(value)}
         return _checked(build(Stream, content, f"stream '{name}'"), f"stream '{name}'")
     match = GROWING.fullmatch(name)

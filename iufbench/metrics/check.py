@@ -1,4 +1,4 @@
-"""Scores that are no numbers end the evaluation: ranking them would give a plausible, wrong value."""
+"""Rejects NaN and infinite scores: ranking them would give plausible but wrong metrics."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from iufbench.support.errors import RunError
 
 
 def require_finite(scores: np.ndarray, names: Sequence[str] | None, object: str, start: int = 0) -> None:
-    """Raise RunError naming ``object`` and the first image whose scores are NaN or infinite.
+    """Check that all scores are finite.
 
-    scores: [n] or [n, H, W], of the images ``start``, ``start + 1``, ...; names: of all images, or None.
+    Args:
+        scores: [n] or [n, H, W], for the images ``start``, ``start + 1``, ...
+        names: Names of all images, or None.
+        object: Name of the object, for the message.
+        start: Index of the first image.
+
+    Raises:
+        RunError: A score is NaN or infinite; the message names the object and the first such image.
     """
     finite = np.isfinite(scores)
     if finite.all():
@@ -22,5 +29,5 @@ def require_finite(scores: np.ndarray, names: Sequence[str] | None, object: str,
     kind = "NaN" if np.isnan(scores[index]).any() else "infinite"
     raise RunError(
         f"{object}: the anomaly scores of {image} are {kind}, so nothing can be ranked; "
-        "see whether the loss in train_log.csv diverged"
+        "check whether the loss in train_log.csv diverged"
     )

@@ -1,12 +1,12 @@
-"""What a matrix of results says about learning and forgetting: each definition under its own name.
+"""Measures of learning and forgetting from a result matrix, each definition under its own name.
 
 R is float64 [T, O]: R[t, o] is a metric on object o after experience t, NaN where it was not evaluated or is
 undefined. ``introduced`` [O] is the experience i(o) in which each object was first trained; T-1 is the last.
-A definition that needs a missing entry is NaN: it is never a mean over what happens to be there.
+A measure that needs a missing entry is NaN: it is never averaged over the available entries only.
 With one experience every measure of forgetting is NaN.
 
-An object is a task here. ``fm_final_tasks``, ``avalanche_*`` and ``pyclad_*`` take an experience as a task,
-as Chaudhry 2018 and those libraries do (``by_experience``); with one object an experience both are the same.
+A task is an object here. In ``fm_final_tasks``, ``avalanche_*`` and ``pyclad_*`` a task is an experience, as
+in Chaudhry 2018 and those libraries (``by_experience``); with one object per experience both are the same.
 """
 
 from __future__ import annotations

@@ -11,14 +11,15 @@ import numpy.typing as npt
 class Curve:
     """Counts of positives and normals at every threshold where a positive is found; ties are exact.
 
-    Only the scores of positives matter as thresholds: between two of them recall, and every region's hit
-    share, stand still. So the positives are sorted once and the normals, in chunks of any size and order,
-    only counted against them. Counts are integers: how the normals were cut into chunks changes nothing.
+    Only the scores of positives matter as thresholds: between two of them, recall and per-region overlap are
+    constant. The positives are therefore sorted once, and the normals, in chunks of any size and order, are
+    only counted against them. Counts are integers, so the result does not depend on the chunking.
 
-    positives: [P] finite floats, higher is more anomalous. regions: [P] the number of the ground-truth
-    region each positive belongs to, 0..R-1 without gaps; needed by ``aupro`` only.
+    Undefined values are NaN (no positives; no normals for AUROC and AUPRO), never 0 and never an error.
 
-    An undefined value is NaN (no positives; no normals for AUROC and AUPRO), never 0 and never an error.
+    Args:
+        positives: Scores [P], finite floats, higher is more anomalous.
+        regions: Ground-truth region of each positive [P], 0..R-1 without gaps; only needed by ``aupro``.
     """
 
     def __init__(self, positives: npt.ArrayLike, regions: npt.ArrayLike | None = None) -> None:
@@ -26,7 +27,7 @@ class Curve:
         weights = None if regions is None else _region_weights(np.asarray(regions))
         if weights is None:
             scores = np.sort(scores)
-        else:  # equal scores in the order of their weights: sums do not depend on the order of the images
+        else:  # ties sorted by weight: sums do not depend on the order of the images
             order = np.lexsort((weights, scores))
             scores, weights = scores[order], weights[order]
         first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]]) if scores.size else np.empty(0, int)
@@ -41,7 +42,7 @@ class Curve:
         self._covered = None if weights is None else weights[::-1].cumsum()[::-1][first]
 
     def add_normals(self, values: np.ndarray) -> None:
-        """Count a chunk of normal scores, [n] finite floats. Sorts ``values`` in place."""
+        """Count a chunk of normal scores [n], finite floats. Sorts ``values`` in place."""
         values.sort()
         self.n_normals += values.size
         if self.n_positives:
@@ -49,7 +50,7 @@ class Curve:
             self._at_or_above += values.size - np.searchsorted(values, self.thresholds, side="left")
 
     def auroc(self) -> float:
-        """Share of (positive, normal) pairs in the right order, ties counting half. No flip below 0.5.
+        """Fraction of correctly ordered (positive, normal) pairs, ties counting half. No flip below 0.5.
 
         (1 / PN) * sum over pairs of [s+ > s-] + [s+ = s-] / 2, counted in integers; equal to the trapezoid
         over all distinct thresholds (scikit-learn ``roc_auc_score``).
@@ -75,7 +76,7 @@ class Curve:
         return float(self._f1().max()) if self.n_positives else float("nan")
 
     def f1_max_threshold(self) -> float:
-        """The highest threshold that reaches ``f1_max``: scores at or above it are called anomalous."""
+        """The highest threshold that attains ``f1_max``: scores at or above it count as anomalous."""
         if not self.n_positives:
             return float("nan")
         f1 = self._f1()
@@ -84,10 +85,19 @@ class Curve:
     def aupro(self, limit: float) -> float:
         """Area under PRO(FPR) from FPR 0 to ``limit`` (0 < limit <= 1), divided by ``limit``; in [0, 1].
 
-        PRO is the mean over all regions of the share of the region at or above the threshold, FPR the share
-        of all normals; every distinct threshold, ties merged, the curve runs from (0, 0) to (1, 1) and is
-        interpolated linearly at the limit (Bergmann et al., IJCV 2021; MVTec AD 2).
+        PRO is the mean over all regions of the fraction of the region at or above the threshold, FPR the
+        fraction of all normals. The curve uses every distinct threshold (ties merged), runs from (0, 0) to
+        (1, 1) and is interpolated linearly at the limit (Bergmann et al., IJCV 2021; MVTec AD 2).
         A constant map therefore gets limit / 2, not 0.
+
+        Args:
+            limit: Upper FPR limit.
+
+        Returns:
+            AUPRO, NaN without positives or normals.
+
+        Raises:
+            ValueError: The limit is out of range, or the curve was built without ``regions``.
         """
         if self._covered is None:
             raise ValueError("AUPRO needs the region of every positive")
@@ -95,8 +105,8 @@ class Curve:
             raise ValueError(f"the FPR limit of AUPRO must be in (0, 1], not {limit}")
         if not (self.n_positives and self.n_normals):
             return float("nan")
-        # From high to low, each threshold adds two corners: the normals above it move the curve to the
-        # right, then the pixels that share the score move it up and right in one straight line.
+        # In descending order, each threshold adds two points: the normals above it move the curve to the
+        # right, then the pixels with the same score move it up and right in a straight line.
         pro = np.minimum(self._covered[::-1] / self._covered[0], 1.0)
         rate = np.empty(2 * pro.size + 2)
         rate[0], rate[-1] = 0.0, 1.0
@@ -118,7 +128,7 @@ class Curve:
 
 
 def score_curve(labels: Sequence[bool] | np.ndarray, scores: np.ndarray) -> Curve:
-    """The curve of one score per image. labels, scores: [N]; scores finite."""
+    """Build the curve of one score per image; labels and scores are [N], scores finite."""
     positive = np.asarray(labels, dtype=bool)
     curve = Curve(scores[positive])
     curve.add_normals(scores[~positive])
@@ -126,7 +136,7 @@ def score_curve(labels: Sequence[bool] | np.ndarray, scores: np.ndarray) -> Curv
 
 
 def _region_weights(regions: np.ndarray) -> np.ndarray:
-    """1 / (pixels in the region) for each pixel, so that a whole region weighs one."""
+    """1 / (pixels in the region) for each pixel, so that every region has total weight 1."""
     return 1.0 / np.bincount(regions)[regions] if regions.size else np.empty(0)
 
 

@@ -1,4 +1,4 @@
-"""What a name in a table means: title, formula, who uses it, which way is better."""
+"""Metric definitions: title, formula, users, and whether higher is better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Definition:
-    """One named quantity. ``formula`` is one line without a full stop; ``needs`` names further arguments."""
+    """One named metric. ``formula`` is one line without a full stop; ``needs`` lists further arguments."""
 
     name: str
     title: str

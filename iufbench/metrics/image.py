@@ -17,17 +17,23 @@ RULES = ("pooled_max", "max", "top1pct")
 
 
 def image_score(maps: np.ndarray, rule: str = "pooled_max") -> np.ndarray:
-    """The scores float64 [N] of images by their anomaly maps, float [N, H, W].
+    """Compute image scores from anomaly maps.
 
-    ``rule``: ``pooled_max``, the maximum of the 16x16 average-pooled map (stride 1, no padding), as UniAD and
-    IUF; ``max``, the highest pixel, as DINOSaur; ``top1pct``, the mean of the highest hundredth of the pixels
-    (rounded down, at least one), as Dinomaly and GCR.
+    Sums are float64 over the values of the window only (four doublings per axis), so a score depends on its
+    own image alone; it differs from float32 pooling by rounding (relative error of about 1e-6 at most).
 
-    Sums are float64 and made of the window's own values only
-    (four doublings an axis), so a score depends on nothing outside its image; it differs from a float32
-    pooling by that pooling's rounding (about 1e-6 of the value at most). A map with NaN gets the score NaN.
-    Raises InputError when the maps are smaller than the window of ``pooled_max``, ValueError for another
-    rule.
+    Args:
+        maps: Anomaly maps, float [N, H, W].
+        rule: ``pooled_max``, the maximum of the 16x16 average-pooled map (stride 1, no padding), as in UniAD
+            and IUF; ``max``, the highest pixel, as in DINOSaur; ``top1pct``, the mean of the highest 1 % of
+            the pixels (rounded down, at least one), as in Dinomaly and GCR.
+
+    Returns:
+        Scores, float64 [N]; NaN for a map with NaN.
+
+    Raises:
+        InputError: The maps are smaller than the pooling window.
+        ValueError: The rule is unknown.
     """
     if rule not in RULES:
         raise ValueError(f"score rule {rule!r} is unknown; known are {', '.join(RULES)}")
@@ -50,11 +56,22 @@ def image_metrics(
     names: Sequence[str] | None = None,
     object: str = "object",
 ) -> dict[str, float]:
-    """auroc, ap and f1_max of one object, each in [0, 1], NaN where undefined.
+    """Compute the image-level metrics of one object.
 
-    labels: [N], true is defective (from the file list, not from a resized mask); scores: float [N].
-    AUROC needs a defective and a normal image; AP and F1-max need a defective one. Values below 0.5 are
-    reported as they are. Raises RunError naming object and image (``names`` [N]) for a NaN or infinite score.
+    AUROC needs a defective and a normal image; AP and F1-max need a defective one. AUROC below 0.5 is not
+    flipped.
+
+    Args:
+        labels: [N], true is defective (from the file list, not from a resized mask).
+        scores: Image scores, float [N].
+        names: Image names [N] for messages, or None.
+        object: Name of the object, for messages.
+
+    Returns:
+        ``auroc``, ``ap`` and ``f1_max``, each in [0, 1], NaN where undefined.
+
+    Raises:
+        RunError: A score is NaN or infinite; the message names object and image.
     """
     scores = np.asarray(scores)
     if np.shape(labels) != scores.shape:
@@ -65,11 +82,17 @@ def image_metrics(
 
 
 def sample_auroc(labels: Sequence[bool] | np.ndarray, scores: np.ndarray, parts: Sequence[str]) -> float:
-    """AUROC over physical parts that several images show: a part's score is the highest of its images', and
-    it is defective if any image of it is (Real-IAD's sample-level AUROC over five views).
+    """Compute AUROC over physical parts that are shown in several images (Real-IAD's sample-level AUROC).
 
-    labels: [N], true is defective; scores: float [N]; parts: [N] names of the parts. NaN when all parts
-    are of one kind.
+    The score of a part is the maximum over its images; a part is defective if any of its images is.
+
+    Args:
+        labels: [N], true is defective.
+        scores: Image scores, float [N].
+        parts: Part of each image [N].
+
+    Returns:
+        AUROC in [0, 1], NaN if all parts are normal or all are defective.
     """
     defective: dict[str, bool] = {}
     highest: dict[str, float] = {}
@@ -80,7 +103,7 @@ def sample_auroc(labels: Sequence[bool] | np.ndarray, scores: np.ndarray, parts:
 
 
 def kind_auroc(labels: Sequence[bool] | np.ndarray, scores: np.ndarray, of_kind: np.ndarray) -> float:
-    """AUROC of the defective images of one kind, bool ``of_kind`` [N], against all normal ones."""
+    """AUROC of the defective images of one kind (bool ``of_kind`` [N]) against all normal images."""
     labels = np.asarray(labels, dtype=bool)
     shown = of_kind | ~labels
     return score_curve(labels[shown], np.asarray(scores)[shown]).auroc()

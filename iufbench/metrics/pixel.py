@@ -11,7 +11,7 @@ from iufbench.metrics.check import require_finite
 from iufbench.metrics.curve import Curve
 
 CHUNK_PIXELS = 1 << 21
-"""Pixels copied and sorted at once: bounds the memory beyond the maps, does not change a value."""
+"""Pixels copied and sorted at once: limits the memory used besides the maps and does not affect values."""
 
 EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 
@@ -24,12 +24,25 @@ def pixel_metrics(
     object: str = "object",
     aupimo: bool = False,
 ) -> dict[str, float]:
-    """auroc, ap, f1_max and one aupro_NN per limit (0.3 -> aupro_30), each in [0, 1], NaN where undefined.
+    """Compute the pixel-level metrics of one object.
 
-    masks: bool [N, H, W], true is defective; maps: float [N, H, W], higher is more anomalous, compared
-    exactly in their own precision. Normal images take part with all their pixels. Regions are the 8-connected
-    components of each image's mask at this resolution. ``aupimo`` adds ``aupimo``.
-    Raises RunError naming object and image (``names`` [N]) for a NaN or infinite value in a map.
+    All pixels of normal images are included. Regions are the 8-connected components of each mask at the
+    resolution of the maps.
+
+    Args:
+        masks: bool [N, H, W], true is defective.
+        maps: float [N, H, W], higher is more anomalous; compared exactly in their own precision.
+        aupro_limits: Upper FPR limits of AUPRO, in (0, 1].
+        names: Image names [N] for messages, or None.
+        object: Name of the object, for messages.
+        aupimo: Also compute ``aupimo``.
+
+    Returns:
+        ``auroc``, ``ap``, ``f1_max`` and one ``aupro_NN`` per limit (0.3 -> ``aupro_30``), each in [0, 1],
+        NaN where undefined.
+
+    Raises:
+        RunError: A map has a NaN or infinite value; the message names object and image.
     """
     _check(masks, maps)
     for start, part in _chunks(maps):
@@ -43,7 +56,7 @@ def pixel_metrics(
 
 
 def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
-    """The curve over all pixels of one object, with regions. Shapes as ``pixel_metrics``; maps finite."""
+    """Build the curve over all pixels of one object, with regions; arguments as in ``pixel_metrics``."""
     scores, regions, n_regions = [], [], 0
     for mask, image in zip(masks, maps):
         if mask.any():
@@ -60,12 +73,20 @@ def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
 def aupimo_per_image(
     masks: np.ndarray, maps: np.ndarray, bounds: tuple[float, float] = (1e-5, 1e-4)
 ) -> np.ndarray:
-    """AUPIMO of every image with a defect, float64 [number of such images] (Bertoldo et al., BMVC 2024).
+    """Compute AUPIMO of every image with a defect (Bertoldo et al., BMVC 2024).
 
-    Mean true-positive rate of the image over ln(FPR) between ``bounds`` = (L, U), with the FPR taken over
-    the pixels of images without any defect. In closed form, with F(s) the share of those pixels >= s:
+    AUPIMO is the mean true-positive rate of an image over ln(FPR) between L and U, where the FPR is computed
+    over the pixels of images without defects. In closed form, with F(s) the fraction of those pixels >= s:
     mean over the defective pixels of clip((ln U - ln max(L, F(s))) / ln(U / L), 0, 1).
-    NaN without normal images. Coarse when L times the number of normal pixels is below about 30.
+    The value is coarse if L times the number of normal pixels is below about 30.
+
+    Args:
+        masks: bool [N, H, W], true is defective.
+        maps: float [N, H, W], higher is more anomalous.
+        bounds: FPR bounds (L, U).
+
+    Returns:
+        float64 [number of images with a defect], in [0, 1]; NaN without normal images.
     """
     _check(masks, maps)
     lower, upper = bounds
@@ -85,7 +106,7 @@ def _check(masks: np.ndarray, maps: np.ndarray) -> None:
     if masks.dtype != bool or maps.dtype.kind != "f":
         raise TypeError(f"masks must be bool and maps float, not {masks.dtype} and {maps.dtype}")
     if masks.shape != maps.shape or maps.ndim != 3:
-        raise ValueError(f"masks {masks.shape} and maps {maps.shape} must have one shape [N, H, W]")
+        raise ValueError(f"masks {masks.shape} and maps {maps.shape} must have the same shape [N, H, W]")
 
 
 def _chunks(maps: np.ndarray) -> Iterator[tuple[int, slice]]:

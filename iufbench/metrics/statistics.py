@@ -1,7 +1,7 @@
-"""Several seeds: mean, spread and a bootstrap interval; two strategies compared over common seeds.
+"""Statistics over seeds: mean, spread, bootstrap interval, and paired comparison of two strategies.
 
-Pure functions; random numbers come from a fixed seed and values are sorted first, so the same values give
-the same interval in any order. A missing value (NaN) makes the result NaN.
+Pure functions. Random numbers come from a fixed seed and values are sorted first, so the interval does not
+depend on the order of the values. A missing value (NaN) makes the result NaN.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ RESAMPLES = 9_999
 
 @dataclass(frozen=True)
 class Spread:
-    """What n values say: ``std`` has ddof 1, ``low``..``high`` is the interval of the mean.
+    """Summary of n values: ``std`` has ddof 1, ``low``..``high`` is the confidence interval of the mean.
 
-    NaN where undefined: ``std``, ``low`` and ``high`` need two values, ``mean`` one.
+    NaN where undefined: ``std``, ``low`` and ``high`` need two values, ``mean`` needs one.
     """
 
     n: int
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def spread(values: Sequence[float], confidence: float = 0.95) -> Spread:
-    """Mean, standard deviation, n and bootstrap interval of one value per seed."""
+    """Compute n, mean, standard deviation (ddof 1) and bootstrap interval of one value per seed."""
     x = np.asarray(values, dtype=np.float64)
     mean = float(x.mean()) if x.size else NAN
     std = float(x.std(ddof=1)) if x.size > 1 else NAN
@@ -56,9 +56,17 @@ def spread(values: Sequence[float], confidence: float = 0.95) -> Spread:
 def bootstrap_interval(
     values: Sequence[float], confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean (Efron 1979). NaN with fewer than two values.
+    """Compute the percentile bootstrap interval of the mean (Efron 1979).
 
-    With the usual three to five seeds it is narrow and rough (it never leaves the range of the values).
+    With the usual three to five seeds it is narrow and approximate (it never leaves the range of the values).
+
+    Args:
+        values: One value per seed.
+        confidence: Confidence level in (0, 1).
+        seed: Seed of the resampling.
+
+    Returns:
+        Lower and upper bound, NaN with fewer than two values.
     """
     x = np.sort(np.asarray(values, dtype=np.float64))
     if x.size < 2 or np.isnan(x).any():
@@ -75,7 +83,7 @@ def bootstrap_interval(
 
 
 def compare(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Comparison:
-    """Compare two strategies, seed -> value each, over the seeds both have; none: n = 0 and NaN."""
+    """Compare two strategies (seed -> value) over their common seeds; if there are none, n = 0 and NaN."""
     seeds = tuple(sorted(a.keys() & b.keys()))
     differences = tuple(float(a[seed]) - float(b[seed]) for seed in seeds)
     return Comparison(
@@ -88,7 +96,7 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 
 
 
 def effect_size(differences: Sequence[float]) -> float:
-    """Cohen's d_z: mean of the paired differences over their standard deviation (ddof 1), NaN if 0."""
+    """Cohen's d_z: mean of paired differences divided by their standard deviation (ddof 1), NaN if that is 0."""
     x = np.asarray(differences, dtype=np.float64)
     if x.size < 2 or np.ptp(x) == 0:
         return NAN
@@ -98,10 +106,16 @@ def effect_size(differences: Sequence[float]) -> float:
 def sign_flip_p(
     differences: Sequence[float], alternative: Literal["two-sided", "greater", "less"] = "two-sided"
 ) -> float:
-    """P-value of the paired sign-flip permutation test that the mean difference is zero.
+    """Compute the p-value of the paired sign-flip permutation test for a mean difference of zero.
 
-    Up to 13 pairs all 2**n sign patterns are counted, beyond that 9,999 random ones from a fixed seed.
-    NaN with fewer than two pairs, which can tell nothing.
+    All 2**n sign patterns are enumerated for up to 13 pairs, beyond that 9,999 random ones from a fixed seed.
+
+    Args:
+        differences: Paired differences.
+        alternative: Alternative hypothesis about the mean difference.
+
+    Returns:
+        The p-value in [0, 1], NaN with fewer than two pairs.
     """
     x = np.asarray(differences, dtype=np.float64)
     if x.size < 2 or np.isnan(x).any():

@@ -1,4 +1,4 @@
-"""Definitions of the values in a matrix: what ``auroc`` or ``aupro_30`` in ``metrics.csv`` is."""
+"""Definitions of the metrics in ``metrics.csv``, such as ``auroc`` or ``aupro_30``."""
 
 from __future__ import annotations
 
