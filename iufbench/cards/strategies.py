@@ -70,7 +70,7 @@ class Network:
     """The reconstruction transformer (UniAD, NeurIPS 2022); defaults are the published values.
 
     ``position``: position embedding, ``learned`` or ``sine``. ``mask_switches``: whether the neighbour mask
-    is applied in the encoder, the decoder's attention to the encoder, and its attention to the previous layer.
+    is applied in the encoder, in the decoder's attention to the encoder, and to the previous layer.
     """
 
     hidden: int = number(256, at_least=4, at_most=16384)
