@@ -377,7 +377,7 @@ FILES = {
     "mask of 0 bytes": (MASKED, lambda p: p.write_bytes(b""), 1, "is empty (0 bytes)"),
     "mask that is missing": (MASKED, lambda p: p.unlink(), 1, "has no mask"),
     "mask as JPEG": (MASKED, lambda p: put(p, MASK, format="JPEG"), 1, "is a JPEG"),
-    "mask in CMYK": (MASKED, lambda p: Image.new("CMYK", (10, 8)).save(p, "TIFF"), 1, "colours of the kind CMYK"),
+    "mask in CMYK": (MASKED, lambda p: Image.new("CMYK", (10, 8)).save(p, "TIFF"), 1, "colour mode CMYK"),
     "mask in RGB": (MASKED, lambda p: put(p, MASK, mode="RGB"), 0, "0 errors"),
     "mask that marks everything": (MASKED, lambda p: put(p, MASK * 0 + 255), 0, "1 of 2 masks, such as 000_mask.png, mark the larger"),
     "mask that is inverted": (MASKED, lambda p: put(p, 255 - MASK), 0, ("are they inverted?", "0 errors, 1 warnings")),

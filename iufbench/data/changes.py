@@ -1,4 +1,4 @@
-"""Data sets that a stream changes: defective images moved into training, images that drift."""
+"""Data sets modified by a stream: defective images moved into training, and drifting images."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.folders import cache_folder
 
-VERSION = 1  # rises when a drift gives other pixels
+VERSION = 1  # incremented when a drift produces different pixels
 STRETCH = 224  # translations on a card are pixels of an image of this size
 
 
 def contaminated(dataset: DataSet, stream: Stream) -> DataSet:
-    """Defective images of every object moved from its test set into training, where they count as normal.
+    """Move defective images of every object from its test set into training, where they count as normal.
 
-    As many as make up ``stream.percent`` of the object's training images; which, a hash of their names
-    decides, alike for all seeds, so that the test set is the same. Defective images that the data set itself
-    has in training are taken first, and the others of them are left out.
+    They make up ``stream.percent`` of the object's training images. A hash of the file names selects them
+    independently of the seed, so that the test set is the same for all runs. Defective training images of the
+    data set itself are used first; those not needed are left out.
 
-    Raises InputError when an object has too few defective images: at least one must stay in the test set.
+    Raises InputError if an object has too few defective images: at least one must stay in the test set.
     """
     moved: dict[Path, Sample] = {}
     unused: set[Path] = set()
@@ -70,12 +70,12 @@ def column(name: str, level: int) -> str:
 
 
 def drifted(dataset: DataSet, name: str, stream: Stream) -> DataSet:
-    """Object ``name`` at every level of a drift, each level as an object of its own, written to the cache.
+    """Object ``name`` at every level of a drift, each level as a separate object, written to the cache.
 
-    Level 0 has the images as they are. Every image is changed alone, by a generator of its own; where a
-    change moves pixels, its mask moves with it. Images are PNG files below the cache folder, written once.
+    Level 0 has the unchanged images. Every image is transformed independently with its own generator; a
+    geometric transform also applies to the mask. Images are PNG files in the cache folder, written once.
 
-    Raises InputError as ``read_image`` and ``read_mask``, RunError when the disk refuses.
+    Raises InputError as ``read_image`` and ``read_mask`` do, RunError if writing fails.
     """
     identity = json.dumps([VERSION, dataset.fingerprint(), name, stream.settings], sort_keys=True)
     root = cache_folder() / "streams" / hashlib.sha256(identity.encode()).hexdigest()[:16]
@@ -108,7 +108,7 @@ def _place(sample: Sample, dataset: DataSet, level: int, kind: str = "image") ->
 
 
 def _write(source: Sequence[Sample], dataset: DataSet, root: Path, stream: Stream) -> None:
-    """All levels of all images, below a temporary folder that is renamed to ``root`` when complete."""
+    """Write all levels of all images to a temporary folder that is renamed to ``root`` when complete."""
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".making-"))
@@ -130,7 +130,7 @@ def _write(source: Sequence[Sample], dataset: DataSet, root: Path, stream: Strea
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
-        if not root.is_dir():  # another run may have made the same one meanwhile
+        if not root.is_dir():  # another run may have created it in the meantime
             raise RunError(f"cannot write {root}: {error.strerror or error}") from error
 
 
@@ -142,10 +142,19 @@ def _save(pixels: NDArray[np.uint8], path: Path) -> None:
 def change(
     pixels: NDArray[np.uint8], mask: NDArray[np.uint8] | None, stream: Stream, level: int, seed: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
-    """An image uint8 [H, W, 3] and its mask [H, W] at a level of a drift; level 0 returns them as they are.
+    """Transform an image and its mask to a level of a drift.
 
-    ``seed`` is any text: it draws what a level leaves open (a factor within its window, a direction). An
-    image whose defect a geometric change would move out of sight stays as it is.
+    An image whose defect a geometric transform would move out of the frame is returned unchanged.
+
+    Args:
+        pixels: uint8 [H, W, 3].
+        mask: uint8 [H, W], or None.
+        stream: The drift.
+        level: 0 returns image and mask unchanged.
+        seed: Any text; seeds the random choices within a level (a factor in its range, a direction).
+
+    Returns:
+        The transformed image and mask.
     """
     if level == 0:
         return pixels, mask
@@ -210,7 +219,7 @@ _TRANSFORMS: dict[str, Callable[[Any, Sequence[float], np.random.Generator], Any
 def _move(
     values: Sequence[float], previous: Sequence[float], draw: np.random.Generator, side: int
 ) -> Callable[[Any, bool], Any]:
-    """An affine map whose amounts are drawn between the previous level's and this one's, in any direction."""
+    """An affine map with magnitudes between those of the previous level and this one, in any direction."""
     from torchvision.transforms.v2 import InterpolationMode
     from torchvision.transforms.v2 import functional as F
 

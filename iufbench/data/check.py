@@ -1,4 +1,4 @@
-"""Complete verification of a data set: every file is opened, every mask compared, nothing is changed."""
+"""Complete verification of a data set: every file is read and every mask checked; nothing is modified."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from iufbench.support.processes import in_processes
 CHUNK = 16
 Result = tuple[bytes, list[str], MaskFacts | None]
 KINDS = ("train", "test_good", "test_defective")
-MORE_KINDS = ("train_defective", "validation")  # shown where a data set has them
-# What a card's counts are: in the last line of a report, and before a number that differs.
+MORE_KINDS = ("train_defective", "validation")  # shown for data sets that have them
+# How a card's counts are described: in the last line of a report, and before a count that differs.
 COUNTS_ARE = {
     "official": ("the official ones", "officially"),
     "unverified": ("the collected ones", "according to papers and recollection"),
@@ -37,9 +37,9 @@ COUNTS_ARE = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong (``error``), likely wrong (``warning``) or good to know (``note``).
+    """One finding: a fault (``error``), a likely fault (``warning``) or information (``note``).
 
-    ``path`` is the file concerned, relative to the data root with forward slashes; "" where none is.
+    ``path`` is the affected file, relative to the data root with forward slashes; "" if there is none.
     """
 
     severity: Literal["error", "warning", "note"]
@@ -50,10 +50,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What ``check_folder`` found: ``counts`` of images per object and split, and as they should be.
+    """The result of ``check_folder``: image ``counts`` per object and split, ``expected`` counts, findings.
 
-    ``counts_are``: where the latter come from (``COUNTS_ARE``); ``known``: the number of objects on the data
-    set's card, None without one.
+    ``counts_are``: origin of the expected counts (``COUNTS_ARE``); ``known``: number of objects on the data
+    set's card, None without a card.
     """
 
     dataset: str
@@ -69,7 +69,7 @@ class Report:
         return sum(f.severity == "error" for f in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """The report as JSON-serialisable values."""
         findings = [{**vars(f), "path": f.path or None} for f in self.findings]
         counts = {"counts": self.counts, "official": self.expected, "counts_are": self.counts_are}
         return {
@@ -82,7 +82,7 @@ class Report:
         }
 
     def as_text(self) -> str:
-        """The counts beside those of the card, every finding, and the sum."""
+        """The report as text: counts compared with the card, all findings, and a summary line."""
         lines = []
         if self.counts:
             width = max(len("object"), *map(len, self.counts))
@@ -119,12 +119,28 @@ def check_folder(
     max_pixels: int | None = None,
     accept_masks: bool = False,
 ) -> Report:
-    """Everything that is wrong with a folder that should be the data set ``name``.
+    """Check a folder that should contain the data set ``name``.
 
-    With ``objects`` the folder may be a part of it: only these are looked at, and counts that differ from
-    the card's are warnings, not errors. ``card_file``, ``good`` and ``max_pixels`` as in ``open_dataset``.
-    What cannot be read as one at all is a finding, too; then objects are looked at one by one, so that a
-    fault in one hides none in another. Raises InputError for a mistyped name, RunError as ``check_dataset``.
+    If the folder cannot be read as this data set, that is a finding as well; objects are then checked one by
+    one, so that a fault in one object does not hide faults in others.
+
+    Args:
+        root: The folder.
+        name: Name of the data set.
+        workers: Processes, None for one per available core; the result does not depend on it.
+        progress: Show a bar on a terminal.
+        objects: Check only these; counts that differ from the card's are then warnings, not errors.
+        card_file: The user's own card, as in ``open_dataset``.
+        good: Further names of folders with normal images, as in ``open_dataset``.
+        max_pixels: Size limit of images, as in ``open_dataset``.
+        accept_masks: Do not report doubtful masks.
+
+    Returns:
+        The report.
+
+    Raises:
+        InputError: The name is misspelt.
+        RunError: A worker process died.
     """
     card = dataset_card(name, card_file)
     if card is None and name.lower() in card_paths("dataset"):
@@ -170,19 +186,28 @@ def check_dataset(
     accept_masks: bool = False,
     partial: bool = False,
 ) -> list[Finding]:
-    """Everything that is wrong with a data set; an empty list when nothing is.
+    """Check a data set.
 
-    ``expected``: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set
-    card, which are what ``counts_are`` says; None skips the counts. A difference is a warning only where
-    they are not certain, or the data are known to be ``partial``. Checked: counts, that both kinds of test
-    images are there (a warning), that every image can be decoded, that every mask fits its image and marks
-    something, what is likely wrong with the masks (a warning per object and fault, as ``iufbench run`` gives
-    it; none with ``accept_masks``), and equal pictures: an error where one is listed as normal and as
-    defective, a warning where a test image is also a training image. What is decoded in an unusual way is
-    a note.
+    Checks the counts, that both normal and defective test images exist (a warning), that every image can be
+    decoded, that every mask matches the size of its image and is not empty, likely faults of masks (one
+    warning per object and fault, as in ``iufbench run``), and duplicate images: an error if listed both as
+    normal and as defective, a warning if a test image is also a training image. Unusual decoding is a note.
 
-    ``workers``: processes, None for one per available core; the result does not depend on it. A bar
-    is shown on a terminal when ``progress``. Raises RunError if a worker process dies.
+    Args:
+        dataset: The data set.
+        expected: ``{object: {"train": n, "test_good": n, "test_defective": n}}`` as on a data set card; None
+            skips the counts.
+        workers: Processes, None for one per available core; the result does not depend on it.
+        progress: Show a bar on a terminal.
+        counts_are: Origin of ``expected`` (``COUNTS_ARE``); differences from unverified counts are warnings.
+        accept_masks: Do not report doubtful masks.
+        partial: The data are an incomplete copy: differences from ``expected`` are warnings.
+
+    Returns:
+        The findings, empty if there are none.
+
+    Raises:
+        RunError: A worker process died.
     """
     dataset = surveyed(dataset)
     findings = [Finding("note", "", "", note) for note in dataset.notes] + _one_kind_findings(dataset)
@@ -244,7 +269,7 @@ def _one_kind_findings(dataset: DataSet) -> list[Finding]:
 
 
 def _inspect(sample: Sample, how: Decoding) -> Result:
-    """(hash of the decoded picture, b"" if it cannot be decoded; problems; what its mask looks like)."""
+    """(hash of the decoded image, b"" if it cannot be decoded; problems; properties of its mask)."""
     problems: list[str] = []
     facts: MaskFacts | None = None
     picture = b""
@@ -268,7 +293,7 @@ def _inspect_chunk(chunk: Sequence[Sample], how: Decoding) -> list[Result]:
 
 
 def _inspect_all(dataset: DataSet, workers: int | None) -> Iterator[tuple[Sample, Result]]:
-    """Samples with their results, in the data set's order."""
+    """All samples with their results, in the data set's order."""
     samples = dataset.samples
     chunks = [samples[k : k + CHUNK] for k in range(0, len(samples), CHUNK)]
     inspect = partial(_inspect_chunk, how=dataset.decoding)

@@ -1,4 +1,4 @@
-"""From a data set's name and a folder to samples: layouts, lists, synthetic stand-ins."""
+"""Opening data sets by name and folder: layouts, lists, synthetic stand-ins."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Lists = tuple[Path, ...] | None
 
 
 def data_folder() -> Path | None:
-    """``$IUFBENCH_DATA``, the folder above the data sets, when it is set."""
+    """``$IUFBENCH_DATA``, the folder that contains the data sets; None if it is not set."""
     base = os.environ.get("IUFBENCH_DATA")
     return Path(base) if base else None
 
 
 def default_root(name: str) -> Path | None:
-    """``$IUFBENCH_DATA/<name>`` when the variable is set, else None."""
+    """``$IUFBENCH_DATA/<name>`` if the variable is set, else None."""
     base = data_folder()
     return base / name if base else None
 
@@ -47,12 +47,12 @@ def known_objects(
     card_file: Path | None = None,
     good: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """The objects of a data set: from its card, or for a custom one those that ``open_dataset`` finds.
+    """The objects of a data set: from its card, or for a custom data set those that ``open_dataset`` finds.
 
-    With ``order`` only the objects that it names are looked for: others need not be readable.
+    With ``order`` only the objects in it are read: others need not be readable.
 
-    Raises InputError when it is neither known nor given, and for a known name in the wrong case: results
-    on MVTec AD must not be filed as those of a custom data set "MVTec".
+    Raises InputError if the data set is unknown and no folder is given, or if a known name is in the wrong
+    case: results on MVTec AD must not be recorded as those of a custom data set "MVTec".
     """
     card = dataset_card(name, card_file)
     if card is not None:
@@ -75,7 +75,7 @@ def known_objects(
 def known_orders(
     name: str, root: Path | None, lists: Lists = None, card_file: Path | None = None
 ) -> dict[str, tuple[str, ...]]:
-    """The published orders of a data set's objects, by name: of its card, or of the manifest in ``lists``."""
+    """The published orders of a data set's objects, by name, from its card and the manifest in ``lists``."""
     card = dataset_card(name, card_file)
     orders = card.named_orders if card else {}
     if lists is not None and len(lists) == 1:
@@ -92,13 +92,26 @@ def open_dataset(
     good: Sequence[str] = (),
     max_pixels: int | None = None,
 ) -> DataSet:
-    """Read a data set. ``lists``: a manifest (``.json`` or ``.csv``), or IUF/UniAD JSON-lines files for train
-    and test, which name files below ``root``. ``card_file`` is the user's own card, ``good`` names of folders
-    with normal images beside the card's, ``max_pixels`` the size from which images are refused (None: the
-    usual one).
+    """Read a data set.
 
-    A folder with a ``SYNTHETIC.json`` is synthetic and gets ``-synthetic`` on its name, whatever it
-    was called on the command line. Raises InputError when the folder is missing or not as it should be.
+    A folder with a ``SYNTHETIC.json`` is synthetic: ``-synthetic`` is appended to its name, whatever name was
+    given on the command line.
+
+    Args:
+        name: Name of the data set.
+        objects: Objects to read, in this order; None for all.
+        root: The folder; None for ``default_root``.
+        lists: A manifest (``.json`` or ``.csv``), or IUF/UniAD JSON-lines lists of training and test images;
+            paths in them are relative to ``root``.
+        card_file: The user's own card.
+        good: Names of folders with normal images, in addition to the card's.
+        max_pixels: Larger images are rejected; None for the default limit.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InputError: The folder is missing or invalid.
     """
     card = dataset_card(name, card_file)
     dataset = _read(name, card, objects, root, lists, (*good, *(card.good if card else ())))
@@ -107,7 +120,7 @@ def open_dataset(
 
 
 def open_requested(request: Request, name: str, objects: Sequence[str], root: Path | None) -> DataSet:
-    """The data set of a run, below ``root``. Raises InputError as ``open_dataset``."""
+    """The data set of a run, below ``root``. Raises InputError as ``open_dataset`` does."""
     good, limit = request.good_names, request.max_pixels
     return open_dataset(name, objects, root, request.lists, request.card, good, limit)
 
@@ -132,7 +145,7 @@ def _read(
         if lists is not None:
             raise InputError(f"--train-list, --test-list, --manifest: {name} has its own fixed split")
         if root is None and usual is not None and usual.is_dir():
-            root = usual  # otherwise from the installed package, wherever other data sets lie
+            root = usual  # otherwise from the installed package
         return read_elpv(root, name=name, objects=objects)
     root = root or usual
     if root is None or not root.is_dir():
@@ -154,8 +167,8 @@ def _read(
 def _open_mixed(objects: Sequence[str], root: Path | None, lists: Lists) -> DataSet:
     """Objects of several data sets, each named ``<dataset>.<object>`` and read from ``<root>/<dataset>``.
 
-    Raises InputError for an object of no known data set, for two names of the same images, and as
-    ``open_dataset`` of each data set.
+    Raises InputError for an object of an unknown data set, for the same images under two names, and as
+    ``open_dataset`` does for each data set.
     """
     if lists is not None:
         raise InputError(f"--manifest, --train-list, --test-list: '{MIXED}' reads each data set as it is")
@@ -168,7 +181,7 @@ def _open_mixed(objects: Sequence[str], root: Path | None, lists: Lists) -> Data
         source, _, own = name.partition(".")
         if not own or source not in card_paths("dataset"):
             known = suggest(source, card_paths("dataset"))
-            raise InputError(f"{MIXED}: '{name}' is no <dataset>.<object> of a data set with a card{known}")
+            raise InputError(f"{MIXED}: '{name}' is not <dataset>.<object> of a data set with a card{known}")
         chosen.setdefault(source, []).append(own)
     parts = {source: open_dataset(source, own, root / source) for source, own in chosen.items()}
     first: dict[Path, str] = {}
@@ -177,7 +190,7 @@ def _open_mixed(objects: Sequence[str], root: Path | None, lists: Lists) -> Data
             other = first.setdefault(sample.image.resolve(), source)
             if other != source:
                 raise InputError(
-                    f"{MIXED}: {source} and {other} are the same images ({sample.image}): "
+                    f"{MIXED}: {source} and {other} contain the same images ({sample.image}): "
                     "a data set cannot be mixed with itself"
                 )
     samples = [
@@ -220,9 +233,9 @@ def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:
 
 
 def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
-    """The synthetic stand-in of a data set, made on first use in the cache folder.
+    """The synthetic stand-in of a data set, generated in the cache folder on first use.
 
-    Raises InputError when there is none for this data set.
+    Raises InputError if there is none for this data set.
     """
     from iufbench.data.synthetic import DATASETS, GENERATOR_VERSION, make
 
@@ -233,7 +246,7 @@ def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
         try:
             make(root, dataset=name, seed=seed, progress=progress)
         except InputError:
-            # Two runs may start at once: the images are the same whoever made them first.
+            # Two runs may start at once: the images are identical, whichever run generated them first.
             if not (root / SYNTHETIC_MARKER).is_file():
                 raise
     return root

@@ -1,4 +1,4 @@
-"""How the files of a data set become pixels: what its card says and what a look at its images found."""
+"""How the image files of a data set are decoded, according to its card and a survey of its images."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MAX_PIXELS = 100_000_000  # an image of 300 MB in memory; the largest official o
 
 @dataclass(frozen=True)
 class Decoding:
-    """``upright``: images and masks are turned as their EXIF orientation says. ``bits``: depth of the 16-bit
-    images, 8 to 16: the value ``2**bits - 1`` becomes 255. ``max_pixels``: larger images are refused.
+    """``upright``: apply the EXIF orientation to images and masks. ``bits``: bit depth of 16-bit images, 8 to
+    16: the value ``2**bits - 1`` becomes 255. ``max_pixels``: larger images are rejected.
     """
 
     upright: bool = True
@@ -23,9 +23,9 @@ class Decoding:
 
     @property
     def pixels(self) -> str:
-        """What of it changes pixels, for the identity of a cache entry."""
+        """The settings that affect pixels, for the identity of a cache entry."""
         return f"{'upright' if self.upright else 'as stored'}, {self.bits} bits"
 
 
 AS_SHOWN = Decoding()
-"""What a viewer shows; 16-bit images by all their bits."""
+"""Decoding as image viewers do it; 16-bit images use their full range."""

@@ -1,12 +1,12 @@
-"""Image files in, arrays out: decoding and the preprocessing of IUF (ECCV 2024).
+"""Image decoding and the preprocessing of IUF (ECCV 2024).
 
-Images: 8-bit RGB, resized to a square with PIL's antialiased bilinear filter, the aspect ratio not
-kept, no augmentation. They are turned as their EXIF orientation says, unless the data set's card has
-``exif: ignore`` (TIFF files are always turned, by PIL). Grey and palette images become RGB, an alpha
-channel is dropped, 16-bit grey is scaled by the data set's own depth (``Decoding.bits``), of 16-bit RGB
-PIL keeps the high bytes, CMYK is converted without colour profile, of several frames the first counts.
-What a file is its content says, not its name: PNG, JPEG, BMP or TIFF, of at most ``Decoding.max_pixels``.
-(PIL would open many more kinds, some with the help of other programs.) Masks are in ``masks.py``.
+Images are 8-bit RGB, resized to a square with PIL's antialiased bilinear filter without keeping the aspect
+ratio; there is no augmentation. The EXIF orientation is applied unless the data set's card has
+``exif: ignore`` (PIL always applies it to TIFF files). Grey and palette images become RGB, an alpha channel
+is dropped, 16-bit grey is scaled by the data set's bit depth (``Decoding.bits``), PIL keeps the high bytes
+of 16-bit RGB, CMYK is converted without a colour profile, and only the first of several frames is used.
+The format (PNG, JPEG, BMP or TIFF) is detected from the content; the limit is ``Decoding.max_pixels``.
+(PIL supports many more formats, some through external programs.) Masks are in ``masks.py``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# What PIL's decoders raise for damaged files, by format and kind of damage.
+# Exceptions that PIL's decoders raise for damaged files, depending on format and damage.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -55,13 +55,13 @@ _DAMAGE = (
 
 
 def load_image(path: Path, size: int, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
-    """An image as uint8 [size, size, 3] RGB, 0..255. InputError naming the file if it cannot be read."""
+    """Load an image as uint8 [size, size, 3] RGB. Raises InputError naming the file if it cannot be read."""
     image = Image.fromarray(read_image(path, how))
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def read_image(path: Path, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
-    """An image at its own size, uint8 [height, width, 3] RGB. InputError naming the file."""
+    """Read an image at its original size, uint8 [height, width, 3] RGB. Raises InputError naming the file."""
     image = decode(path, how)
     if image.mode.startswith("I"):
         return _from_16_bit(np.asarray(image), path, how.bits)
@@ -69,14 +69,14 @@ def read_image(path: Path, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
         raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of transparency in palettes, which is dropped on purpose
+            warnings.simplefilter("ignore")  # about transparency in palettes, which is dropped on purpose
             return np.asarray(image.convert("RGB"))
     except ValueError as error:
-        raise InputError(f"{path} has colours of the kind {image.mode}: convert it to RGB") from error
+        raise InputError(f"{path} has colour mode {image.mode}: convert it to RGB") from error
 
 
 class Header(NamedTuple):
-    """What the head of an image file says; ``size`` (width, height) is that of the pixels as stored."""
+    """The header of an image file; ``size`` is (width, height) of the pixels as stored."""
 
     size: tuple[int, int]
     orientation: int
@@ -84,12 +84,12 @@ class Header(NamedTuple):
     frames: int
 
     def shown_size(self, how: Decoding) -> tuple[int, int]:
-        """Width and height of what ``read_image`` gives."""
+        """Width and height of the image that ``read_image`` returns."""
         return self.size[::-1] if how.upright and self.orientation >= 5 else self.size
 
 
 def read_header(path: Path) -> Header:
-    """The head of an image file; its pixels are not decoded. InputError naming the file."""
+    """Read the header of an image file without decoding pixels. Raises InputError naming the file."""
     try:
         with _opened(path) as image:
             frames = int(getattr(image, "n_frames", 1))
@@ -99,12 +99,12 @@ def read_header(path: Path) -> Header:
 
 
 def decode(path: Path, how: Decoding) -> Image.Image:
-    """An image file as PIL's image of whatever mode, upright unless ``how`` says otherwise."""
+    """Decode an image file to a PIL image of any mode, upright unless ``how`` specifies otherwise."""
     try:
         with _opened(path) as image:
             if image.width * image.height > how.max_pixels:
                 raise InputError(
-                    f"{path} has {image.width}x{image.height} pixels, at most {how.max_pixels:,} are read: "
+                    f"{path} has {image.width}x{image.height} pixels, the limit is {how.max_pixels:,}: "
                     f"cut it into tiles, scale it down, or raise the limit with --max-pixels "
                     f"{image.width * image.height}"
                 )
@@ -122,18 +122,18 @@ def decode(path: Path, how: Decoding) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8 as EXIF numbers them; 1 (as stored) where nothing or nonsense is said.
+    """The EXIF orientation, 1 to 8; 1 (as stored) if it is missing or invalid.
 
-    Of an image that is not decoded yet: PIL would decode a whole PNG to look for an EXIF block behind its
+    For an image that is not decoded yet: PIL would decode a whole PNG to search for an EXIF block after its
     pixels, where no writer puts one.
     """
     if image.format == "TIFF":
-        return 1  # PIL turns these itself, whatever is asked for
+        return 1  # PIL always applies it
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
         return 1
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except _DAMAGE:  # a damaged EXIF block is no reason to refuse the pixels
+    except _DAMAGE:  # a damaged EXIF block is no reason to reject the image
         return 1
     return value if value in range(1, 9) else 1
 
@@ -145,8 +145,8 @@ _BOMB = threading.Lock()
 def _opened(path: Path) -> Iterator[Image.Image]:
     """An image of which only the header has been read."""
     with _BOMB, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd headers
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # sizes are judged here
+        warnings.simplefilter("ignore")  # about unusual headers
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # sizes are checked here
         try:
             image = Image.open(path, formats=FORMATS)
         finally:
@@ -163,7 +163,7 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
     if path.is_file() and path.stat().st_size == 0:
         return InputError(f"{path} is empty (0 bytes): get the file again")
     unknown = isinstance(error, Image.UnidentifiedImageError)
-    reason = "not an image of a kind that is understood" if unknown else " ".join(str(error).split())
+    reason = "not an image in a supported format" if unknown else " ".join(str(error).split())
     return InputError(f"{path} cannot be read as an image ({reason}): get the file again")
 
 
@@ -177,8 +177,8 @@ def _from_16_bit(values: NDArray[np.generic], path: Path, bits: int) -> NDArray[
 
 
 def require_16_bit(values: NDArray[np.generic], path: Path) -> int:
-    """The largest of an image's values; InputError when one is outside of 16 bits."""
+    """The largest pixel value of an image. Raises InputError if a value is outside the 16-bit range."""
     smallest, largest = int(values.min()), int(values.max())
     if smallest < 0 or largest > 65535:
-        raise InputError(f"{path} has pixel values outside of 16 bits: convert it to 8 or 16 bits")
+        raise InputError(f"{path} has pixel values outside the 16-bit range: convert it to 8 or 16 bits")
     return largest

@@ -1,7 +1,7 @@
-"""The table of layouts: the name on a data set card -> the reader of such folders.
+"""The table of layouts: name on a data set card -> reader.
 
-A reader takes ``(root, name, objects, synthetic, **options)`` and returns a ``DataSet``; ``options`` are the
-card's. A new data set is a card, and a reader only where no layout here fits.
+A reader takes ``(root, name, objects, synthetic, **options)`` and returns a ``DataSet``; ``options`` are
+those of the card. A new data set needs a card, and a new reader only if none of these layouts matches.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iufbench.data.samples import DataSet
 def _visa(
     root: Path, name: str, objects: Sequence[str] | None, synthetic: bool, good: Sequence[str] = ()
 ) -> DataSet:
-    """VisA as it is published, or prepared as its one-class MVTec layout."""
+    """VisA in its published layout, or prepared in the one-class MVTec layout."""
     if (root / "split_csv").exists():
         return read_visa(root, name=name, objects=objects, synthetic=synthetic)
     return read_mvtec(root, name=name, objects=objects, synthetic=synthetic, good=good)

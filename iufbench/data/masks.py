@@ -1,13 +1,13 @@
-"""Defect masks: read as an annotator meant them, and looked at for signs that they were not.
+"""Defect masks: decoding as intended by the annotator, and detection of likely faults.
 
-A pixel is defect where the mask is not zero: MVTec AD writes 255, VisA the defect's class 1..k. In colour,
-where any channel is not zero. Of a palette the index counts where index 0 is black or all colours are (VisA),
-the colour where black is another index (quantising tools write white first). An alpha channel that varies is
-part of the mask: where the colours are all the same it is the mask, otherwise what is coloured and opaque
-is. The union of several files is one mask (MVTec LOCO). Resized with nearest neighbour.
+A pixel is defective if the mask is not zero: MVTec AD writes 255, VisA the defect's class 1..k. In colour
+masks, if any channel is not zero. In palette masks, the index is used if index 0 is black or all colours are
+(VisA), and the colour if black has another index (quantising tools write white first). A varying alpha
+channel is part of the mask: if all colours are equal, it is the mask; otherwise the mask is what is coloured
+and opaque. Several files are combined by union (MVTec LOCO). Masks are resized with nearest neighbour.
 
-What is certainly wrong is an InputError: a size other than that of its image, a mask that marks nothing, a
-JPEG. What is likely wrong are ``doubts``: inverted, smoothed or compressed masks, palettes without black.
+Definite faults raise InputError: a size different from the image, a mask that marks nothing, a JPEG. Likely
+faults are reported as ``doubts``: inverted, smoothed or compressed masks, palettes without black.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ Values = NDArray[Any]
 
 @dataclass(frozen=True)
 class MaskFacts:
-    """What a look at a mask shows. ``share`` of its pixels and of its ``border`` that it marks; ``between``:
-    the share of values that are neither its smallest nor its largest; ``smoothed``: these look like the
-    work of resizing, blurring or JPEG, not like classes; ``odd``: why its reading is a guess, "" if none.
+    """Properties of a mask. ``share``: fraction of marked pixels; ``border``: the same on the image border;
+    ``between``: fraction of values between the smallest and the largest; ``smoothed``: these look like the
+    result of resizing, blurring or JPEG, not like classes; ``odd``: why its decoding is a guess, "" if not.
     """
 
     share: float
@@ -48,7 +48,7 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class Doubt:
-    """What is likely wrong with the masks of an object; ``sample`` is the first one concerned."""
+    """A likely fault of the masks of an object; ``sample`` is the first one affected."""
 
     object: str
     sample: Sample
@@ -56,26 +56,26 @@ class Doubt:
 
 
 def read_mask(sample: Sample, how: Decoding = AS_SHOWN) -> Pixels:
-    """The mask of a defective sample at its own size, bool [height, width]: the union of its files.
+    """Read the mask of a defective sample at its original size, bool [height, width]: the union of its files.
 
-    Raises InputError for a sample without mask, a mask that cannot be read, has another size than its image,
-    marks no pixel, or is a JPEG (whose compression smears values above 0 everywhere).
+    Raises InputError for a sample without a mask, or a mask that cannot be read, differs in size from its
+    image, marks no pixel, or is a JPEG (compression artefacts are above 0 everywhere).
     """
     return inspect_mask(sample, how)[0]
 
 
 def load_mask(sample: Sample, size: int, how: Decoding = AS_SHOWN) -> Pixels:
-    """A sample's defect mask, bool [size, size]; all False for a normal image and where no defect shows.
+    """Load a sample's mask, bool [size, size]; all False for a normal image or if no defect is visible.
 
-    Small defects can vanish when resized, so an empty result for a defective image is allowed; an
-    empty mask file is not (InputError, as for everything that ``read_mask`` refuses).
+    Small defects can vanish in resizing, so an empty result for a defective image is allowed; an empty mask
+    file is not. Raises InputError as ``read_mask`` does.
     """
     return load_masks([sample], size, how)[0][0]
 
 
 @dataclass(frozen=True)
 class PackedMasks:
-    """Masks [N, S, S] in one bit a pixel: those of all test images are kept for the whole run.
+    """Masks [N, S, S] with one bit per pixel: those of all test images are kept for the whole run.
 
     ``bits`` uint8 [N, ceil(S * S / 8)]; ``side``: S.
     """
@@ -85,18 +85,18 @@ class PackedMasks:
 
     @classmethod
     def of(cls, masks: np.ndarray) -> PackedMasks:
-        """From bool [N, S, S]."""
+        """Pack bool [N, S, S]."""
         side = masks.shape[-1]
         return cls(np.packbits(masks.reshape(len(masks), side * side), axis=1), side)
 
     def unpacked(self) -> np.ndarray:
-        """bool [N, S, S]."""
+        """Unpack to bool [N, S, S]."""
         flat = np.unpackbits(self.bits, axis=1, count=self.side**2)
         return flat.view(bool).reshape(len(self.bits), self.side, self.side)
 
 
 def load_masks(samples: Sequence[Sample], size: int, how: Decoding = AS_SHOWN) -> tuple[Pixels, list[Doubt]]:
-    """The masks of samples as ``load_mask`` gives them, bool [N, size, size], and what is doubtful."""
+    """Load the masks of samples as ``load_mask`` does, bool [N, size, size], with their likely faults."""
     masks, facts = np.zeros((len(samples), size, size), dtype=bool), []
     for k, sample in enumerate(samples):
         if sample.label == 1 and not sample.unseen:
@@ -108,7 +108,7 @@ def load_masks(samples: Sequence[Sample], size: int, how: Decoding = AS_SHOWN) -
 
 
 def inspect_mask(sample: Sample, how: Decoding = AS_SHOWN) -> tuple[Pixels, MaskFacts]:
-    """``read_mask``, and the facts by which a wrong mask is known. Raises InputError as ``read_mask``."""
+    """``read_mask``, and the properties that reveal a wrong mask. Raises InputError as ``read_mask`` does."""
     if sample.mask is None:
         raise InputError(f"defective image {sample.image} has no mask")
     header = read_header(sample.image)
@@ -126,22 +126,22 @@ def inspect_mask(sample: Sample, how: Decoding = AS_SHOWN) -> tuple[Pixels, Mask
 
 
 def _turned(header: Header, how: Decoding) -> str:
-    """Whether the mask could have been drawn on the pixels as stored just as well."""
+    """A description if the mask might have been drawn on the pixels as stored; else ""."""
     if not how.upright or header.orientation == 1 or header.shown_size(how) != header.size:
         return ""
     return (
-        "belong to images that their EXIF orientation turns, and are taken as drawn on the turned picture; "
-        "their size fits both ways"
+        "belong to images with an EXIF orientation, and are assumed to be drawn on the rotated image; "
+        "their size matches either way"
     )
 
 
 def _read(sample: Sample, file: Path, image: Header, how: Decoding) -> tuple[Pixels, float, bool, str]:
-    """(marked pixels, share of values between the extremes, smoothed, what is odd) of one file."""
+    """(marked pixels, fraction of values between the extremes, smoothed, oddities) of one file."""
     mask = decode(file, how)
     if mask.format == "JPEG":
         raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
     if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
-        raise InputError(f"mask {file} has colours of the kind {mask.mode}: convert it to grey")
+        raise InputError(f"mask {file} has colour mode {mask.mode}: convert it to grey")
     if mask.size != image.shown_size(how):
         raise InputError(_wrong_size(sample, file, mask.size, image, how))
     values, odd = _values(mask)
@@ -159,14 +159,14 @@ def _wrong_size(sample: Sample, file: Path, size: tuple[int, int], image: Header
         return f"{text}: draw it at the image's size"
     if image.size == size:  # the EXIF orientation makes the difference
         return (
-            f"{text} as its EXIF orientation turns it, and {size[0]}x{size[1]} as stored: turn the mask "
-            f"with it, or write 'exif: ignore' on the data set's card"
+            f"{text} after applying its EXIF orientation, and {size[0]}x{size[1]} as stored: rotate the mask "
+            f"accordingly, or write 'exif: ignore' on the data set's card"
         )
-    return f"{text}: is one of them turned by 90 degrees?"
+    return f"{text}: is one of them rotated by 90 degrees?"
 
 
 def _values(mask: Image.Image) -> tuple[Values, str]:
-    """Values [height, width], above zero where the mask marks, and what is odd about the reading."""
+    """Values [height, width], above zero where the mask marks, and oddities of the decoding."""
     if mask.mode == "P" and "transparency" not in mask.info:
         return _of_palette(mask)
     if mask.mode == "P":
@@ -188,7 +188,7 @@ def _of_palette(mask: Image.Image) -> tuple[Values, str]:
         return index, ""
     if len(used) == 1 or (shade[used] == 0).any():
         return shade[index], ""
-    return index, "have a palette without black, of which index 0 is taken for the sound pixels"
+    return index, "have a palette without black, of which index 0 is assumed to mean normal pixels"
 
 
 def _with_alpha(rgba: NDArray[np.uint8]) -> tuple[Values, str]:
@@ -198,18 +198,18 @@ def _with_alpha(rgba: NDArray[np.uint8]) -> tuple[Values, str]:
     if (rgba[..., :3] == rgba[0, 0, :3]).all():
         return alpha, ""
     both = np.minimum(colour, alpha)
-    if not both.any():  # drawn in black on a transparent ground
-        return alpha, "are black where they are opaque, and taken to mark what is opaque"
+    if not both.any():  # drawn in black on a transparent background
+        return alpha, "are black where they are opaque, and assumed to mark the opaque pixels"
     if np.array_equal(both > 0, alpha > 0) or np.array_equal(both > 0, colour > 0):
         return both, ""
     return both, "have colours and an alpha channel that differ: what is coloured and opaque is marked"
 
 
 def _levels(values: Values) -> tuple[float, bool]:
-    """(share of values that are neither the smallest nor the largest, whether they look like smoothing).
+    """(fraction of values between the smallest and the largest, whether they look like smoothing).
 
-    Classes of defects fill areas, and are few small numbers; what resizing, blurring and compression leave
-    are many values, or thin lines of values between 0 and white.
+    Defect classes fill areas and are few small numbers; resizing, blurring and compression produce many
+    values, or thin lines of values between 0 and white.
     """
     if values.dtype == np.bool_:
         return 0.0, False
@@ -233,21 +233,21 @@ def _levels(values: Values) -> tuple[float, bool]:
 
 
 def doubts(facts: Iterable[tuple[Sample, MaskFacts]]) -> list[Doubt]:
-    """What is likely wrong, one line per object and kind of fault."""
+    """Likely faults of masks, one per object and kind of fault."""
     by_object: dict[str, list[tuple[Sample, MaskFacts]]] = defaultdict(list)
     for sample, found in facts:
         by_object[sample.object].append((sample, found))
     result = []
     for name, own in by_object.items():
         large = [pair for pair in own if pair[1].share > 0.5]
-        if 2 * len(large) <= len(own):  # a large defect now and then is none that fills the border, too
+        if 2 * len(large) <= len(own):  # an occasional large defect does not fill the border as well
             large = [pair for pair in large if pair[1].border >= 0.75]
         smoothed = [pair for pair in own if pair[1].smoothed]
         groups: dict[str, list[tuple[Sample, MaskFacts]]] = {
-            "mark the larger part of their image: are they inverted?": large,
-            f"hold values between, as if smoothed or compressed "
+            "mark most of their image: are they inverted?": large,
+            f"hold intermediate values, as if smoothed or compressed "
             f"({100 * float(np.mean([f.between for _, f in smoothed] or [0])):.2g} % of their pixels): "
-            "each above 0 counts as defect": smoothed,
+            "each value above 0 counts as defective": smoothed,
         }
         for pair in own:
             if pair[1].odd:

@@ -1,4 +1,4 @@
-"""The protocol and the data that a run's request stands for."""
+"""The protocol and the data that a run's request specifies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iufbench.data.samples import DataSet
 
 
 def requested_protocol(request: Request) -> Protocol:
-    """The protocol with its objects in the order asked for. Raises InputError for every mistake in it."""
+    """The protocol with its objects in the requested order. Raises InputError if it is invalid."""
     name, card = find_protocol(request.protocol)
     if card is not None and name == MIXED:
         return resolve_protocol(request.protocol, card.objects, request.order, request.order_seed)
@@ -22,10 +22,10 @@ def requested_protocol(request: Request) -> Protocol:
 
 
 def requested_data(request: Request, protocol: Protocol, progress: bool = True) -> DataSet:
-    """The data set with the protocol's objects, changed as its stream says.
+    """The data set with the protocol's objects, modified by its stream.
 
-    Makes synthetic images and those of a drift in the cache folder on first use. Raises InputError for data
-    that are missing or not as they should be.
+    Synthetic images and those of a drift are generated in the cache folder on first use. Raises InputError if
+    data are missing or invalid.
     """
     root, stream = request.data_root, protocol.stream
     if request.synthetic:

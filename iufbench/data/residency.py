@@ -1,4 +1,4 @@
-"""Where the inputs of a run lie: on the GPU when they fit, else in memory, else in a file."""
+"""Where the inputs of a run are stored: on the GPU if they fit, else in memory, else in a file."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Kind = Literal["device", "pinned", "memory", "mapped"]
 
 
 def choose(needed: int, host_free: int, device_free: int | None = None) -> Kind:
-    """Where ``needed`` bytes go, given the free bytes of memory and of the GPU (None without one).
+    """Choose where to store ``needed`` bytes, given the free bytes of host and GPU memory (None without GPU).
 
-    ``device`` when they take at most ``DEVICE_SHARE`` of the GPU's; ``pinned`` (host memory from which a GPU
-    copies while it computes; ``memory`` where there is no GPU) when they take at most ``HOST_SHARE`` of the
-    host's; else ``mapped``: a file whose pages come and go.
+    ``device`` if they take at most ``DEVICE_SHARE`` of the free GPU memory; ``pinned`` (page-locked host
+    memory for asynchronous copies; ``memory`` without a GPU) if they take at most ``HOST_SHARE`` of the free
+    host memory; else ``mapped``: a memory-mapped file.
     """
     if device_free is not None and needed <= DEVICE_SHARE * device_free:
         return "device"
@@ -44,7 +44,7 @@ class Home:
     folder: Path | None = None
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with room for ``shape``. Raises RunError when a file for it does not fit on the disk."""
+        """An uninitialised tensor. Raises RunError if a file for it does not fit on the disk."""
         if self.kind == "mapped":
             assert self.folder is not None
             return _mapped(shape, dtype, self.folder)
@@ -53,13 +53,13 @@ class Home:
 
 
 def home_for(needed: int, device: torch.device, folder: Path) -> Home:
-    """The home of ``needed`` bytes on this machine as it is now; files would lie in ``folder``."""
+    """Choose the home of ``needed`` bytes on this machine; a file would be created in ``folder``."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
     return Home(choose(needed, free_memory(), free), device, folder)
 
 
 def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
-    """A tensor in a file that has no name any more: it goes with the last process that uses it."""
+    """A tensor in an unlinked file, which is removed when the last process that uses it ends."""
     size = math.prod(shape)
     needed = size * dtype.itemsize
     try:
@@ -70,6 +70,6 @@ def _mapped(shape: tuple[int, ...], dtype: torch.dtype, folder: Path) -> Tensor:
             return torch.from_file(file.name, shared=True, size=size, dtype=dtype).view(shape)
     except OSError as error:
         raise RunError(
-            f"inputs of {readable(needed)} are too large for the memory, and a file for them cannot be made "
-            f"in {folder} ({error.strerror}); set IUFBENCH_CACHE to a folder with room"
+            f"inputs of {readable(needed)} do not fit into memory, and a file for them cannot be created "
+            f"in {folder} ({error.strerror}); set IUFBENCH_CACHE to a folder with enough space"
         ) from error

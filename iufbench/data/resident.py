@@ -1,4 +1,4 @@
-"""Frozen inputs in memory: images are decoded and sent through the backbone once, then only indexed."""
+"""Frozen inputs in memory: images are decoded and encoded by the backbone once, then only indexed."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import RunError
 from iufbench.support.progress import Progress
 
-UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare to use it
+UNKNOWN_OBJECT = -1  # the object id of test images for learners that do not declare its use
 
 
 @dataclass
 class Batch:
     """A mini-batch that Avalanche's plugins can index and unpack as ``(x, y, task)``; its length is B.
 
-    ``x`` [B, C, h, w] float32 frozen features; ``y`` [B] int64 object ids, numbered in the order in
-    which experiences introduce them (``UNKNOWN_OBJECT`` where they are hidden); ``task`` [B] int64 zeros;
-    ``guide`` [B, 3, g, g] uint8 images for learners that look at pixels, or None; ``vector`` [B, V] float32
-    what the backbone says of an image as a whole, or None. ``old``: columns of remembered images that a
-    rehearsal learner shows beside these.
+    Attributes:
+        x: Frozen features, float32 [B, C, h, w].
+        y: Object ids, int64 [B], in order of introduction; ``UNKNOWN_OBJECT`` where they are hidden.
+        task: Zeros, int64 [B].
+        guide: Images for learners that use pixels, uint8 [B, 3, g, g], or None.
+        vector: Per-image feature vectors of the backbone, float32 [B, V], or None.
+        old: Columns of stored images that a rehearsal learner replays with these.
     """
 
     x: Tensor
@@ -58,10 +60,10 @@ class Batch:
 
     @property
     def objects(self) -> Tensor:
-        """``y``, for a learner that needs it: RunError when the object ids are hidden."""
+        """``y``, for learners that need object ids. Raises RunError if they are hidden."""
         if bool((self.y == UNKNOWN_OBJECT).any()):
             raise RunError(
-                "this strategy needs object ids, and the stream has none: "
+                "this strategy needs object ids, but the stream hides them: "
                 "a learner that uses them at test must declare uses.object_id_at_test"
             )
         return self.y
@@ -78,7 +80,7 @@ class Batch:
 
     @staticmethod
     def concatenate(batches: Sequence[Batch]) -> Batch:
-        """One batch out of several, in order."""
+        """Concatenate batches in order."""
         guides = [b.guide for b in batches if b.guide is not None]
         vectors = [b.vector for b in batches if b.vector is not None]
         return Batch(
@@ -91,7 +93,7 @@ class Batch:
 
 
 def as_batch(batch: Any) -> Batch:
-    """A mini-batch of any loader over ``ResidentData``: lists ``[x, y, guide, vector, task]`` become one."""
+    """Convert a mini-batch ``[x, y, guide, vector, task]`` of any loader over ``ResidentData`` to a Batch."""
     if isinstance(batch, Batch):
         return batch
     x, y, guide, vector, task = batch
@@ -103,13 +105,13 @@ def _unless_empty(tensor: Tensor) -> Tensor | None:
 
 
 class ResidentData(Dataset):
-    """The inputs of one experience as tensors. Carries no labels of normal or defective, no paths.
+    """The inputs of one experience as tensors, without normal/defective labels and without paths.
 
-    ``features`` [N, C, h, w] and ``vectors`` [N, V], where the backbone gives any, stay in the precision in
-    which they are stored; batches are float32. They and ``guide`` [N, 3, g, g] may lie on a GPU;
+    ``features`` [N, C, h, w] and ``vectors`` [N, V] (if the backbone provides any) keep the precision in
+    which they are stored; batches are float32. They and ``guide`` [N, 3, g, g] may be on a GPU;
     ``objects`` [N] are on the CPU, where indices are drawn.
-    ``ahead``: gathering a batch takes time (pages of a file, copies to a GPU), so the next one is gathered
-    while one is used.
+    ``ahead``: prefetch the next batch while one is used, because gathering takes time (pages of a file,
+    copies to a GPU).
     """
 
     def __init__(
@@ -127,9 +129,9 @@ class ResidentData(Dataset):
         return len(self.features)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor, Tensor]:
-        """Features, object id, guide and vector of one image; empty tensors where there is none.
+        """Features, object id, guide and vector of one image; missing ones are empty tensors.
 
-        Avalanche's loaders put the task label behind them.
+        Avalanche's loaders append the task label.
         """
         guide, vector = self.guide, self.vectors
         return (
@@ -140,7 +142,7 @@ class ResidentData(Dataset):
         )
 
     def batch(self, index: Tensor) -> Batch:
-        """The samples of an index tensor [B] in its order, where the features lie; pinned if they are."""
+        """Select samples by index [B], in its order, on the device of the features; pinned if they are."""
         objects = self.objects[index]
         guide = None if self.guide is None else self.guide[index]
         vector = None if self.vectors is None else self.vectors[index].float()
@@ -154,7 +156,7 @@ class ResidentData(Dataset):
 
     @staticmethod
     def concatenate(parts: Sequence[ResidentData]) -> ResidentData:
-        """All samples of several, in order, where the first ones lie."""
+        """Concatenate several in order, on the device of the first."""
         device = parts[0].features.device
         guides = [p.guide.to(device) for p in parts if p.guide is not None]
         vectors = [p.vectors.to(device) for p in parts if p.vectors is not None]
@@ -167,10 +169,9 @@ class ResidentData(Dataset):
 
 
 class Batches:
-    """Mini-batches by index-select; a new order every epoch when a generator is given.
+    """Mini-batches by index-select; reshuffled every epoch if a generator is given.
 
-    The last, smaller batch is kept: dropping it would silently train nothing on objects with fewer
-    images than one batch.
+    The last, smaller batch is kept: dropping it would silently skip objects with fewer images than one batch.
     """
 
     def __init__(self, data: ResidentData, batch_size: int, generator: torch.Generator | None = None) -> None:
@@ -195,23 +196,23 @@ class Batches:
 
 
 class Inputs(Protocol):
-    """Whatever turns the samples of an experience into the inputs that a strategy is given.
+    """Turns the samples of an experience into the inputs of a strategy.
 
-    ``from_files``: whether the samples are files that can be read.
+    ``from_files``: whether the samples are readable files.
     """
 
     from_files: bool
 
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
-        """The inputs of the samples, with their object ids; ``advance`` is called for every image."""
+        """Load the samples with their object ids; ``advance`` is called with the number of loaded images."""
 
 
 class FrozenInputs:
-    """Decodes images and runs the frozen backbone over them, or takes what caches hold of both.
+    """Decodes images and encodes them with the frozen backbone, or reads both from caches.
 
-    ``guide_size``: side of the small images kept for learners that look at pixels, or None.
-    ``precision``: what features are rounded to and stored as; it can change scores, so it is the card's.
-    ``decoding``: how files become pixels. ``home`` is where what is loaded lies.
+    ``guide_size``: side of the small images kept for learners that use pixels, or None.
+    ``precision``: precision to which features are rounded for storage; it affects scores and belongs to the
+    card. ``decoding``: how image files are decoded. ``home``: where loaded inputs are stored.
     """
 
     from_files = True
@@ -234,16 +235,16 @@ class FrozenInputs:
 
     @property
     def image_bytes(self) -> int:
-        """Bytes that one loaded image takes."""
+        """Size of one loaded image in bytes."""
         guide = 0 if self.guide_size is None else 3 * self.guide_size**2
         return self.shape.numbers * self.precision.itemsize + guide
 
     def use_cache(self, folder: Path, dataset: DataSet, progress: Progress, compare: bool = False) -> None:
-        """Take the images of ``dataset`` and their features from the caches in ``folder``, made on first use.
+        """Use the caches in ``folder`` for images and features of ``dataset``; build them if needed.
 
-        ``compare``: a sample is computed afresh and compared before they are used. What a cache cannot hold
-        is said, and ``load`` does the work itself, with the same result. Raises InputError naming an image
-        that cannot be decoded, RunError as ``encode``.
+        ``compare``: recompute a sample and compare it before the caches are used. If a cache is unusable,
+        this is reported and ``load`` computes the inputs itself, with the same result. Raises InputError
+        naming an image that cannot be decoded, RunError as ``encode`` does.
         """
         files, size = Files(dataset), self.image_size
         said: set[str] = set()
@@ -253,7 +254,7 @@ class FrozenInputs:
                 return cached(folder, files, size, *arguments, progress, compare)
             except CacheUnusable as error:
                 if str(error) not in said:
-                    progress.say(f"{error}: going on in memory")
+                    progress.say(f"{error}: continuing in memory")
                 said.add(str(error))
                 return None
 
@@ -267,10 +268,10 @@ class FrozenInputs:
             self._guides = attempt(cached_guides, self.guide_size, pixels)
 
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
-        """Features of ``samples``, whose object ids are ``objects``; ``advance(n)`` reports progress.
+        """Load the features of ``samples`` with object ids ``objects``; ``advance(n)`` reports progress.
 
-        Raises InputError naming the file when an image cannot be decoded, RunError when a feature is too
-        large for ``precision``.
+        Raises InputError naming the file if an image cannot be decoded, RunError if a feature overflows
+        ``precision``.
         """
         paths = [s.image for s in samples]
         rows: Tensor | None = None
@@ -283,7 +284,7 @@ class FrozenInputs:
             done += len(part)
             if advance is not None:
                 advance(len(part))
-        assert rows is not None  # readers refuse an object without images
+        assert rows is not None  # readers reject objects without images
         ahead = self.home.kind in ("pinned", "mapped")
         features, vectors = self.shape.unpack(rows)
         return ResidentData(features, torch.tensor(objects, dtype=torch.int64), guides, ahead, vectors)
@@ -294,7 +295,7 @@ class FrozenInputs:
         return load_image(path, self.image_size, self.decoding)
 
     def _guide(self, path: Path, pixels: np.ndarray | None = None) -> Tensor | None:
-        """[1, 3, g, g] of an image, from its ``pixels`` where those are at hand."""
+        """The guide [1, 3, g, g] of an image, from its ``pixels`` if they are available."""
         if self.guide_size is None:
             return None
         if self._guides is not None:
@@ -314,7 +315,7 @@ class FrozenInputs:
             yield torch.from_numpy(self._features.of(part)), torch.cat(guides) if guides else None
 
     def _put(self, whole: Tensor | None, part: Tensor, start: int, total: int) -> Tensor:
-        """``part`` into its place of [total, ...], made at the first part: no second copy at the end."""
+        """Write ``part`` into [total, ...], which is allocated at the first part to avoid a second copy."""
         if whole is None:
             whole = self.home.empty((total, *part.shape[1:]), part.dtype)
         whole[start : start + len(part)] = part

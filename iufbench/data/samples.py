@@ -1,4 +1,4 @@
-"""A data set is a list of samples; every reader returns one."""
+"""Data sets as lists of samples; every reader returns one."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Sample:
 
     ``label`` is 0 for a normal and 1 for a defective image; it comes from the file list, never from
     the mask. ``defect`` is ``"good"`` for normal images. ``mask`` is None for normal images and for
-    objects without pixel annotation; ``more_masks`` are the further files where several together are
-    the mask (MVTec LOCO: one file per region).
+    objects without pixel annotation; ``more_masks`` are further files if the mask is the union of several
+    (MVTec LOCO: one file per region).
 
-    ``unseen``: the part is defective, but this image of it does not show the defect: its mask is empty.
-    ``part`` names the physical part where several images show one (Real-IAD's five views), ``condition``
-    how the image was taken where the data set says so (lighting, camera); "" otherwise.
+    ``unseen``: the part is defective, but the defect is not visible in this image: its mask is empty.
+    ``part`` is the physical part if several images show the same one (Real-IAD's five views), ``condition``
+    the recording condition if the data set specifies it (lighting, camera); "" otherwise.
     """
 
     image: Path
@@ -41,7 +41,7 @@ class Sample:
 
     @property
     def mask_files(self) -> tuple[Path, ...]:
-        """Every file of the mask, which is their union; empty without one."""
+        """The files whose union is the mask; empty without a mask."""
         return () if self.mask is None else (self.mask, *self.more_masks)
 
 
@@ -49,10 +49,10 @@ class Sample:
 class DataSet:
     """All samples below one root folder.
 
-    ``name`` is what results are filed under (``visa``, ``visa-synthetic``); ``objects`` is the data
-    set's own order, in which protocols introduce them. ``has_masks``: some object has masks
-    (``is_masked`` tells which). ``notes`` are what the reader came across and a user should hear of once;
-    ``decoding``: how files become pixels.
+    ``name`` is the name under which results are stored (``visa``, ``visa-synthetic``); ``objects`` are in the
+    data set's own order, in which protocols introduce them. ``has_masks``: some objects have masks (see
+    ``is_masked``). ``notes`` are observations of the reader that are shown to the user once; ``decoding``:
+    how image files are decoded.
     """
 
     name: str
@@ -69,23 +69,23 @@ class DataSet:
     made_from: Path | None = None
 
     def is_masked(self, name: str) -> bool:
-        """Whether the object has pixel annotation: every defective test image of it has a mask."""
+        """Whether the object has pixel annotation: all its defective test images have masks."""
         defective = [s for s in self.select("test", (name,)) if s.label == 1 and not s.unseen]
         return self.has_masks and all(s.mask for s in defective)
 
     def training(self, objects: Iterable[str] | None = None) -> list[Sample]:
-        """The images that training sees: normal ones, and all of them with ``noisy_training``."""
+        """The images to train on: the normal ones, or all with ``noisy_training``."""
         return [s for s in self.select("train", objects) if self.noisy_training or s.label == 0]
 
     def select(self, split: str, objects: Iterable[str] | None = None) -> list[Sample]:
-        """The samples of one split, of the named objects (all when None), in the data set's order."""
+        """The samples of one split and the given objects (all if None), in the data set's order."""
         wanted = set(self.objects if objects is None else objects)
         return [s for s in self.samples if s.split == split and s.object in wanted]
 
     def counts(self) -> dict[str, dict[str, int]]:
         """Images per object: ``{object: {"train": n, "test_good": n, "test_defective": n}}``.
 
-        ``train`` are normal images. Where a data set has them: ``train_defective``, ``validation``.
+        ``train`` counts normal images. ``train_defective`` and ``validation`` are only added if non-zero.
         """
         table = {name: {"train": 0, "test_good": 0, "test_defective": 0} for name in self.objects}
         names = {("train", 0): "train", ("train", 1): "train_defective", ("test", 0): "test_good"}
@@ -96,10 +96,10 @@ class DataSet:
         return table
 
     def fingerprint(self) -> str:
-        """sha256 over the sorted file list with sizes: names, splits, labels and byte counts.
+        """SHA-256 over the sorted file list: names, splits, labels and file sizes.
 
-        Modification times stay out on purpose: the same data copied elsewhere is the same data. Of a data set
-        that was made from another one (``made_from``), over its ``identity``: what it was made from, and how.
+        Modification times are excluded on purpose: a copy is the same data. For a data set derived from
+        another one (``made_from``), the hash of its ``identity`` (source and derivation).
         """
         if self.identity:
             return hashlib.sha256(self.identity.encode("utf-8", "surrogateescape")).hexdigest()

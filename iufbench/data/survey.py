@@ -1,4 +1,4 @@
-"""A look at the head of every image of a data set: what is unusual, and how deep its 16-bit images are."""
+"""Survey of the image headers of a data set: unusual properties and the bit depth of 16-bit images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from iufbench.data.images import Header, decode, read_header, require_16_bit
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 
-DEPTHS = (8, 10, 12, 14, 16)  # bits of the cameras that there are
+DEPTHS = (8, 10, 12, 14, 16)  # bit depths of common cameras
 
 
 def surveyed(dataset: DataSet) -> DataSet:
-    """The data set with the depth of its 16-bit images found, and notes on what is decoded in unusual ways.
+    """The data set with the bit depth of its 16-bit images and notes on unusual decoding.
 
-    About 0.1 ms an image; 16-bit ones are decoded until one shows that all bits are used. What cannot be
-    read is left to those who read it.
+    Takes about 0.1 ms per image; 16-bit images are decoded until one uses the full range. Unreadable files
+    are skipped here and reported when they are decoded.
     """
     headers: dict[Path, Header] = {}
     for sample in dataset.samples:
@@ -34,7 +34,7 @@ def surveyed(dataset: DataSet) -> DataSet:
     notes = [
         *_note(turned, dataset, f"EXIF orientation, which is {action}"),
         *_note(_mode(headers, "CMYK"), dataset, "CMYK colours, converted without colour profile"),
-        *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames, the first counts"),
+        *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames; the first is used"),
     ]
     bits = 16
     if wide:
@@ -57,7 +57,7 @@ def _note(paths: Sequence[Path], dataset: DataSet, text: str) -> list[str]:
 
 
 def _depth(paths: Sequence[Path], how: Decoding) -> tuple[int, int]:
-    """(bits, largest value seen) of 16-bit images: the smallest depth of a camera that holds all values."""
+    """(bits, largest value) of 16-bit images: the smallest camera bit depth that covers all values."""
     largest = 0
     for path in paths:
         try:

@@ -148,7 +148,7 @@ def test_without_a_usable_cache_it_goes_on_in_memory(dataset, folder, monkeypatc
     trouble(folder, monkeypatch)
     given, notes = inputs(), Notes()
     given.use_cache(folder, dataset, notes)
-    assert reason in notes.text and notes.text.count("going on in memory") == said
+    assert reason in notes.text and notes.text.count("continuing in memory") == said
     assert equal(loaded(dataset, given), loaded(dataset, inputs()))
     assert not [p for p in folder.rglob("*") if p.is_file()]
 
@@ -158,7 +158,7 @@ def test_what_fits_is_cached_and_the_rest_is_not(dataset, folder, monkeypatch):
     monkeypatch.setattr(array_store, "free_space", lambda folder: 10_000)
     given, notes = inputs(), Notes()
     given.use_cache(folder, dataset, notes)
-    assert kinds(folder) == ["features", "guides"] and notes.text.count("going on in memory") == 1
+    assert kinds(folder) == ["features", "guides"] and notes.text.count("continuing in memory") == 1
     assert "needs 119.81 kB" in notes.text
     assert equal(loaded(dataset, given), loaded(dataset, inputs()))
 

@@ -94,14 +94,14 @@ def from_jpeg(k: int) -> np.ndarray:
 
 
 DOUBTFUL = {
-    "inverted": (inverted, "4 of 4 masks, such as 0_mask.png, mark the larger part of their image"),
+    "inverted": (inverted, "4 of 4 masks, such as 0_mask.png, mark most of their image"),
     "inverted palette": (
         lambda k: palette(~DENT, BLACK, PURE),
         "4 of 4 masks, such as 0_mask.png, mark the larger part",
     ),
-    "inverted alpha": (lambda k: rgba(np.zeros(3), 255 - WHITE), "mark the larger part"),
-    "all white": (lambda k: np.full_like(WHITE, 255), "mark the larger part"),
-    "blurred": (blurred, "hold values between, as if smoothed or compressed"),
+    "inverted alpha": (lambda k: rgba(np.zeros(3), 255 - WHITE), "mark most of"),
+    "all white": (lambda k: np.full_like(WHITE, 255), "mark most of"),
+    "blurred": (blurred, "hold intermediate values, as if smoothed or compressed"),
     "antialiased": (antialiased, "as if smoothed or compressed (5.7 % of their pixels)"),
     "JPEG saved as PNG": (from_jpeg, "as if smoothed or compressed"),
     "palette without black": (lambda k: palette(DENT, GREY, RED), "have a palette without black"),
@@ -165,13 +165,13 @@ def test_a_mask_fits_the_image_as_a_viewer_shows_it(tmp_path):
     assert load_masks([sample], 8)[1] == []  # its size tells that it was drawn on the turned picture
     Image.fromarray(WHITE.T.copy()).save(tmp_path / "mask.png")
     with pytest.raises(
-        InputError, match=r"mask.png is 24x32 pixels, .* is 32x24 as its EXIF .* 'exif: ignore'"
+        InputError, match=r"mask.png is 24x32 pixels, .* is 32x24 after applying its EXIF .* 'exif: ignore'"
     ):
         read_mask(sample)
     rotated(image, 3, (32, 24))
     Image.fromarray(WHITE).save(tmp_path / "mask.png")
     (doubt,) = load_masks([sample], 8)[1]
-    assert "EXIF orientation turns" in doubt.message
+    assert "with an EXIF orientation" in doubt.message
 
 
 def test_a_mask_turned_by_its_own_exif_is_turned(tmp_path):
@@ -183,7 +183,9 @@ def test_a_mask_turned_by_its_own_exif_is_turned(tmp_path):
     np.testing.assert_array_equal(read_mask(sample), DENT)
 
 
-@pytest.mark.parametrize(("shape", "words"), [((32, 24), "turned by 90 degrees"), ((24, 31), "image's size")])
+@pytest.mark.parametrize(
+    ("shape", "words"), [((32, 24), "rotated by 90 degrees"), ((24, 31), "image's size")]
+)
 def test_masks_of_another_size_are_refused(sample, shape, words):
     with pytest.raises(InputError, match=words):
         read_mask(sample(np.full(shape, 255, np.uint8)))

@@ -75,7 +75,7 @@ def test_what_is_unusual_is_noted_once(tmp_path):
     assert found.notes == (
         "1 of 4 images, such as b.jpg, have EXIF orientation, which is applied",
         "1 of 4 images, such as c.jpg, have CMYK colours, converted without colour profile",
-        "1 of 4 images, such as d.tif, have several frames, the first counts",
+        "1 of 4 images, such as d.tif, have several frames; the first is used",
     )
     assert found.decoding == Decoding()
     as_stored = surveyed(replace(found, notes=(), decoding=Decoding(upright=False)))
