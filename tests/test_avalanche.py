@@ -128,10 +128,10 @@ def test_wrong_use_is_an_input_error_with_a_suggestion(wrong, message, shared, d
 def test_a_strategy_from_a_benchmark_of_another_size_is_refused(shared, data):
     larger = iufbench.make_benchmark("visa_2_1", data_root=data, preset="quick", image_size=96, device="cpu")
     strategy = strategy_on(shared)
-    with pytest.raises(InputError, match=r"made for features of shape .*make_strategy with the benchmark"):
+    with pytest.raises(InputError, match=r"created for features of shape .*make_strategy with the benchmark"):
         strategy.train(larger.train_stream[0])
     strategy.train(shared.train_stream[0])
-    with pytest.raises(InputError, match="made for features of shape"):
+    with pytest.raises(InputError, match="created for features of shape"):
         strategy.eval(larger.test_stream)
 
 

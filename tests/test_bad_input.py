@@ -155,8 +155,8 @@ def test_a_run_with_own_weights_is_evaluated_from_anywhere(data, tmp_path, monke
 
 @pytest.mark.parametrize("names", ["", ",", " , "])
 def test_a_list_of_no_names_is_an_error(data, tmp_path, names):
-    refused(run(data, tmp_path / "r", "--order", names), "names nothing")
-    refused(invoke("data", "make", tmp_path / "d", "--objects", names, "-q"), "names nothing")
+    refused(run(data, tmp_path / "r", "--order", names), "contains no names")
+    refused(invoke("data", "make", tmp_path / "d", "--objects", names, "-q"), "contains no names")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path,
     assert outcome(again)["scores.csv.gz"] != outcome(run)["scores.csv.gz"]
     notes = Notes()
     assert evaluate_run(run, notes) == []
-    assert "is not what the data give: continuing in memory" in notes.text
+    assert "does not match the data: continuing in memory" in notes.text
     assert evaluate_run(again, Notes()) != []
 
 

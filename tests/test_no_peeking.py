@@ -214,7 +214,7 @@ def test_looking_further_is_one_clear_line(peek, moment, data, tmp_path):
 def test_learning_from_test_images_ends_the_run(learn, part, data, tmp_path):
     done = hostile(data, tmp_path, in_evaluation=learn)
     assert done.exit_code == 1 and done.stderr.count("\n") == 1
-    assert f"the strategy learnt while it was evaluated: {part}" in done.stderr
+    assert f"the strategy's state changed during evaluation: {part}" in done.stderr
 
 
 def test_scores_are_no_feedback(data, tmp_path):

@@ -101,7 +101,7 @@ def test_what_cannot_be_verified_is_said(copied, tmp_path):
     info = read_json(copied / "run.json")
     write_json(copied / "run.json", {**info, "backbone": {**info["backbone"], "weights_sha256": "0"}})
     (copied / "checkpoints/experience1.pt").write_bytes((copied / "checkpoints/experience0.pt").read_bytes())
-    assert "other backbone weights" in invoke("verify", copied, "-q").stderr
+    assert "different backbone weights" in invoke("verify", copied, "-q").stderr
     info["recipe"]["base"]["lr"] = 0.5
     write_json(
         copied / "run.json",
@@ -125,7 +125,7 @@ def test_data_that_moved_are_named_and_data_that_changed_are_refused(copied, dat
     with next(moved.rglob("*.JPG")).open("ab") as file:
         file.write(b"x")
     done = invoke("verify", copied, "-q", "--data-root", moved)
-    assert done.exit_code == 1 and "other data" in done.stderr
+    assert done.exit_code == 1 and "different data" in done.stderr
 
 
 def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):

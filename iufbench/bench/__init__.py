@@ -1,3 +1,3 @@
-"""How fast the stages of a run are here: ``iufbench bench``."""
+"""Measures the speed of the stages of a run: ``iufbench bench``."""
 
 STAGES = ("decode", "backbone", "step", "evaluate", "metrics")

@@ -1,4 +1,4 @@
-"""A strategy on random features: what a run would train, without images, a backbone or a download."""
+"""A strategy on random features: trains as a run would, without images, a backbone or downloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NOWHERE = Path("/random")
 
 
 class RandomInputs:
-    """Stands in for images and backbone: normal features in the recipe's precision, uniform small images."""
+    """Replaces images and backbone: normal features in the recipe's precision, uniform guides."""
 
     from_files = False
 
@@ -41,7 +41,7 @@ class RandomInputs:
     def load(self, samples: Sequence[Sample], objects: Sequence[int], advance: Any = None) -> ResidentData:
         n, g = len(samples), self.guide_size
         rows = torch.empty((n, *self.shape.row), dtype=self.precision)
-        for part in rows.split(256):  # random numbers are made in single precision
+        for part in rows.split(256):  # random numbers are generated in single precision
             part.copy_(torch.randn(part.shape, generator=self.generator))
         guide = None
         if g is not None:
@@ -60,10 +60,10 @@ class Learner:
     evaluation: ObjectEvaluation
 
     def stepper(self, experience: int) -> Callable[[], object]:
-        """One call trains one mini-batch of ``experience``; its images must be one batch.
+        """Each call trains on one mini-batch of ``experience``; its images must form exactly one batch.
 
-        The experiences before it are gone through first, an epoch each, so that whatever a strategy
-        carries from one to the next is there.
+        Earlier experiences are trained first, for one epoch each, so that the state a strategy carries from
+        one to the next exists.
         """
         for earlier in self.streams.train[:experience]:
             self.strategy.train(earlier, eval_streams=[])
@@ -80,7 +80,7 @@ class Learner:
         return strategy.training_epoch
 
     def evaluator(self) -> Callable[[], object]:
-        """One call evaluates every object: forward passes, maps, all metrics."""
+        """Each call evaluates every object: forward passes, maps, all metrics."""
 
         def evaluate() -> object:
             self.evaluation.start(0, len(self.streams.test))
@@ -161,7 +161,7 @@ def _object_test(name: str, images: int) -> ObjectTest:
 
 
 def random_masks(images: int, size: int) -> np.ndarray:
-    """bool [images, size, size]: a rectangle on every second one, about one pixel in a hundred in all."""
+    """bool [images, size, size]: a rectangle in every second mask, about 1 % of all pixels."""
     draw = np.random.default_rng(0)
     masks = np.zeros((images, size, size), dtype=bool)
     for mask in masks[1::2]:

@@ -1,4 +1,4 @@
-"""The stages of a run as calls to be timed, each on made-up input of the size that the preset has."""
+"""The stages of a run as calls to be timed, each on synthetic input of the preset's size."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from iufbench.support.errors import InputError
 
 TEST_IMAGES = 50  # of an object, in the evaluation stage
 METRIC_IMAGES = 150
-_PHOTO = (1284, 1168)  # about what a VisA photograph measures
+_PHOTO = (1284, 1168)  # about the size of a VisA photograph
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which everything is measured; ``batch`` None is the card's own batch size."""
+    """Measurement conditions; ``batch`` None means the card's batch size."""
 
     preset: str = "quick"
     strategies: tuple[str, ...] = ("uniad", "iuf")
@@ -47,7 +47,7 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Row:
-    """One stage of one thing: seconds per call, and how many images a call handles."""
+    """The timing of one stage: seconds per call, and images per call."""
 
     stage: str
     item: str
@@ -68,7 +68,7 @@ class _Work:
 
 
 def measure(conditions: Conditions) -> Iterator[Row]:
-    """A row as soon as it is measured. Raises InputError for unknown stages, strategies and devices."""
+    """Yield each row once it is measured. Raises InputError for unknown stages, strategies and devices."""
     device = choose_device(conditions.device)
     cuda = device.type == "cuda"
     for stage in conditions.stages:
@@ -106,7 +106,7 @@ def _decode(conditions: Conditions) -> Iterator[_Work]:
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
-    """``count`` JPEG files with as much detail as a photograph has."""
+    """Create ``count`` JPEG files with as much detail as photographs."""
     draw = np.random.default_rng(0)
     paths = []
     for i in range(count):
@@ -128,7 +128,7 @@ def _backbone(conditions: Conditions) -> Iterator[_Work]:
 
 
 def _batch(name: str, conditions: Conditions) -> tuple[int, list[str]]:
-    """The batch size, and the settings that make one epoch of it."""
+    """The batch size, and the settings for an epoch of a single batch."""
     recipe = resolve(load_strategy(name), "visa", "", conditions.preset, conditions.settings)
     batch = conditions.batch or recipe.base.batch_size
     parts = (f"{part}.{key}" for part in ("base", "increment") for key in (f"batch_size={batch}", "epochs=1"))
@@ -186,7 +186,7 @@ def _metrics(conditions: Conditions) -> Iterator[_Work]:
 
 
 def smooth_maps(images: int, size: int = MAP_SIZE) -> tuple[np.ndarray, np.ndarray]:
-    """Masks and anomaly maps [images, size, size], as smooth and about as telling as real ones."""
+    """Masks and anomaly maps [images, size, size], about as smooth and discriminative as real ones."""
     masks = random_masks(images, size)
     coarse = torch.rand(images, 1, 14, 14, generator=torch.Generator().manual_seed(0))
     fine = torch.nn.functional.interpolate(coarse, size=(size, size), mode="bilinear", align_corners=True)
@@ -194,7 +194,7 @@ def smooth_maps(images: int, size: int = MAP_SIZE) -> tuple[np.ndarray, np.ndarr
 
 
 def as_dict(rows: Sequence[Row]) -> list[dict[str, object]]:
-    """Plain values: seconds per call as median, smallest, largest and number of measurements."""
+    """A row as plain values: median, minimum, maximum of seconds per call, and number of measurements."""
     return [
         {
             "stage": row.stage,

@@ -1,4 +1,4 @@
-"""Seconds of calls that take turns, so that whatever else the machine does falls on all of them alike."""
+"""Interleaved timing of several calls, so that other load on the machine affects all of them alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, smallest and largest of several measurements."""
+    """Median, minimum and maximum of several measurements."""
 
     median: float
     low: float
@@ -24,7 +24,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Timing:
-    """One entry per call: ``cpu`` seconds of this process over all its threads, and ``wall`` seconds."""
+    """One entry per call: ``cpu`` seconds of all threads of this process, and ``wall`` seconds."""
 
     cpu: list[float]
     wall: list[float]
@@ -36,9 +36,9 @@ def take_turns(
     synchronise: Callable[[], None] | None = None,
     warm_up: int = 1,
 ) -> dict[str, Timing]:
-    """Call each in turn, ``repeats`` times round, after ``warm_up`` rounds that are not counted.
+    """Call each function in turn for ``repeats`` rounds, after ``warm_up`` rounds that are not counted.
 
-    ``synchronise`` waits for a device that works on its own; it is called before each reading of a clock.
+    ``synchronise`` waits for an asynchronous device; it is called before each reading of the clock.
     """
     timings = {name: Timing([], []) for name in calls}
     for turn in range(warm_up + repeats):
@@ -56,5 +56,5 @@ def take_turns(
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> Spread:
-    """How many times longer ``slow`` took, turn by turn."""
+    """How many times longer ``slow`` took, round by round."""
     return Spread.of([a / b for a, b in zip(slow, fast, strict=True)])

@@ -1,4 +1,4 @@
-"""Runs and lists for Python programs: what ``iufbench run``, ``list`` and ``explain`` call, too."""
+"""The Python API for runs and lists, also used by ``iufbench run``, ``list`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(
 ) -> Run:
     """Train and evaluate one strategy on one protocol: ``iufbench run`` with the same options.
 
-    The same call again resumes a run that was stopped, and returns a finished one at once.
+    Repeating the call resumes an interrupted run and returns a finished one immediately.
 
     Args:
         protocol: Id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
@@ -132,7 +132,7 @@ def run(
 
 
 def request_of(**options: Any) -> Request:
-    """The request that options of :func:`run` make. Raises InputError naming what is wrong."""
+    """Convert options of :func:`run` to a request. Raises InputError if they are invalid."""
     lists = [options.pop(name, None) for name in ("train_list", "test_list")]
     manifest = options.pop("manifest", None)
     if (lists[0] is None) != (lists[1] is None):

@@ -1,4 +1,4 @@
-"""What a plan becomes before anything is trained: inputs, streams, evaluation, strategy."""
+"""Builds the parts of a run from a plan: inputs, streams, evaluation, strategy."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from iufbench.support.seeding import Seeds, seed_everything
 
 @dataclass
 class Parts:
-    """What a plan becomes once weights and images are loaded."""
+    """The parts of a run, with weights and images loaded."""
 
     streams: Any
     strategy: Any
     evaluation: ObjectEvaluation
     backbone: FrozenBackbone
-    dataset: DataSet  # with the decoding and the notes that a look at its images gave
+    dataset: DataSet  # with the decoding and notes of the survey of its images
 
     @property
     def mask_doubts(self) -> list[str]:
-        """What is likely wrong with the masks, a line per object and kind of fault."""
+        """Likely faults of the masks, one line per object and kind of fault."""
         found = (doubt for test in self.evaluation.tests for doubt in test.doubts)
         return [f"masks of {doubt.object}: {doubt.message}" for doubt in found]
 
@@ -51,8 +51,8 @@ class Parts:
 def set_threads(plan: Plan) -> None:
     """``--threads``, else one for the quick preset and torch's own choice for others.
 
-    The quick preset's network is too small to gain from a second thread, loses much when cores are
-    busy, and with one thread gives the same numbers whatever the number of cores.
+    The quick preset's network is too small to benefit from a second thread and slows down when cores are
+    busy; with one thread its results do not depend on the number of cores.
     """
     threads = plan.request.threads or (1 if plan.preset == "quick" else None)
     if threads is not None:
@@ -60,12 +60,12 @@ def set_threads(plan: Plan) -> None:
 
 
 def load_backbone(plan: Plan, device: torch.device) -> FrozenBackbone:
-    """The plan's frozen backbone. Raises InputError for unknown names and missing or foreign weights."""
+    """The plan's frozen backbone. Raises InputError for unknown names and missing or mismatched weights."""
     return FrozenBackbone(backbone_spec(plan.recipe.backbone), device)
 
 
 def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
-    """What a card's ``backbone`` block asks for, with other ``weights`` if given."""
+    """The specification in a card's ``backbone`` block, with other ``weights`` if given."""
     given = dataclasses.asdict(card)
     del given["precision"]  # the features are rounded to it, not the backbone
     return BackboneSpec(**{**given, **({} if weights is None else {"weights": weights})})
@@ -74,10 +74,10 @@ def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
 def frozen_inputs(
     plan: Plan, device: torch.device, dataset: DataSet, backbone: FrozenBackbone | None = None
 ) -> FrozenInputs:
-    """What the plan's learner is given of an image of ``dataset`` (as ``surveyed``).
+    """The inputs of the plan's learner for images of ``dataset`` (as returned by ``surveyed``).
 
-    ``backbone``: the plan's, where it is loaded already. Raises InputError as ``load_backbone``, and for a
-    guide (the image as the learner sees it) that is larger than the image.
+    ``backbone``: that of the plan if it is already loaded. Raises InputError as ``load_backbone`` does, and
+    for a guide (the image as the learner sees it) that is larger than the image.
     """
     recipe = plan.recipe
     guide = plan.learner.guide_size(plan.options, recipe.image_size)
@@ -93,7 +93,7 @@ def frozen_inputs(
 def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache: bool = False) -> Parts:
     """Load weights, decode and encode every image once, read the masks, build the strategy.
 
-    ``compare_cache``: a sample of what caches hold is computed afresh and compared before it is used.
+    ``compare_cache``: recompute a sample of the cached data and compare it before the caches are used.
     """
     set_threads(plan)
     keep_freed_memory()
@@ -127,7 +127,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
 
 
 def object_tests(plan: Plan, dataset: DataSet, tests: Sequence[Sequence[Sample]]) -> list[ObjectTest]:
-    """What is known about the test images of every object; ``tests``: in the order of its stream."""
+    """The ground truth of the test images of every object; ``tests``: samples in the order of the stream."""
     card = plan.dataset_card
     kinds, without = (card.kinds, card.without) if card else ({}, ())
     masked = {name: dataset.decoding if dataset.is_masked(name) else None for name in plan.protocol.objects}
@@ -142,7 +142,7 @@ def build_strategy(
 ) -> Any:
     """The plan's strategy with a freshly initialised network, before any training.
 
-    ``plugins`` and ``arguments``: as of every Avalanche strategy.
+    ``plugins`` and ``arguments``: as for any Avalanche strategy.
     """
     context = build_context(plan, backbone, device)
     seed_everything(context.seeds.initialisation)
@@ -150,7 +150,7 @@ def build_strategy(
 
 
 def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) -> Context:
-    """What the plan's strategy is told when it is built."""
+    """The context with which the plan's strategy is constructed."""
     shape = backbone.shape(plan.recipe.image_size)
     set_products(plan.request.precision)
     return Context(
@@ -173,7 +173,7 @@ def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) ->
 
 
 def parameter_counts(plan: Plan) -> dict[str, int]:
-    """Parameters of the network that the plan would train; needs no weights (they do not change counts)."""
+    """Parameter counts of the network that the plan would train; backbone weights are not needed."""
     device = torch.device("cpu")
     backbone = FrozenBackbone(backbone_spec(plan.recipe.backbone, weights="random"), device)
     return count_parameters(build_strategy(plan, backbone, device))

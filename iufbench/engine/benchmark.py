@@ -1,4 +1,4 @@
-"""Benchmarks and strategies for programs of the user's own, with Avalanche's loop."""
+"""Benchmarks and strategies for the user's own programs with Avalanche's training loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from iufbench.support.seeding import Seeds, derive, seed_everything
 
 
 class Benchmark(AnomalyBenchmark):
-    """What ``make_benchmark`` returns: an Avalanche benchmark that knows which inputs it consists of."""
+    """The result of ``make_benchmark``: an Avalanche benchmark that knows how its inputs were computed."""
 
     def __init__(
         self, plan: Plan, backbone: FrozenBackbone, loaded: Loaded, ids_at_test: bool, progress: Progress
@@ -48,9 +48,9 @@ class Benchmark(AnomalyBenchmark):
         self._progress = progress
 
     def plan_of(self, strategy: str, seed: int = 0, settings: Sequence[str] = ()) -> Plan:
-        """The resolved card of a strategy on this benchmark.
+        """Resolve the card of a strategy on this benchmark.
 
-        Raises InputError when the strategy cannot be trained on it, and as ``iufbench run`` does.
+        Raises InputError if the strategy cannot be trained on it, and as ``iufbench run`` does.
         """
         own = self.plan.request
         request = dataclasses.replace(own, strategy=strategy, seed=seed, settings=(*own.settings, *settings))
@@ -72,15 +72,18 @@ class Benchmark(AnomalyBenchmark):
         return plan
 
     def context(self, strategy: str, seed: int = 0, settings: Sequence[str] = ()) -> Context:
-        """What a strategy class is told when it is built by hand: ``UniAD(context=..., model=...)``.
+        """The context for constructing a strategy class directly: ``UniAD(context=..., model=...)``.
 
         Args:
-            strategy: name of a strategy, or path to a card.
-            seed: of everything random in it.
-            settings: card keys, such as ``("base.epochs=2",)``.
+            strategy: Name of a strategy, or path of a card.
+            seed: Seed of everything random in the strategy.
+            settings: Card keys to override, such as ``("base.epochs=2",)``.
+
+        Returns:
+            The context.
 
         Raises:
-            InputError: as ``make_strategy``.
+            InputError: As for ``make_strategy``.
         """
         return self._context(self.plan_of(strategy, seed, settings))
 
@@ -89,7 +92,7 @@ class Benchmark(AnomalyBenchmark):
         return build_context(plan, self.backbone, self.device)
 
     def _need_guides(self, plan: Plan) -> None:
-        """Read the small images that a strategy looks at, unless they are there."""
+        """Load the guide images that a strategy uses, unless they are already loaded."""
         size = plan.learner.guide_size(plan.options, plan.recipe.image_size)
         if size is None or size == self.guide_size:
             return
@@ -121,35 +124,35 @@ def make_benchmark(
     cache: bool = True,
     progress: bool = False,
 ) -> Benchmark:
-    """A published protocol as an Avalanche benchmark, with all images encoded by a frozen backbone.
+    """Create a protocol as an Avalanche benchmark, with all images encoded by a frozen backbone.
 
-    Nothing of it is sealed: the streams can be walked, and test experiences carry the truth about their
+    The benchmark is not sealed: streams can be iterated, and test experiences carry the ground truth of their
     images for the metrics (``experience.truth``). Runs of ``iufbench run`` are sealed.
 
     Args:
-        protocol: id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
-        data_root: folder of the data set; by default ``$IUFBENCH_DATA/<dataset>``.
-        synthetic: use the synthetic stand-in data set.
-        data_seed: of the synthetic data set.
+        protocol: Id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
+        data_root: Folder of the data set; by default ``$IUFBENCH_DATA/<dataset>``.
+        synthetic: Use the synthetic stand-in data set.
+        data_seed: Seed of the synthetic data set.
         lists: IUF/UniAD JSON-lines lists of training and test images.
-        strategy: whose card gives backbone and image size, and the stream: ``joint`` has all objects in one
-            experience.
+        strategy: Its card determines the backbone, the image size and the stream; ``joint`` has all objects
+            in one experience.
         preset: ``paper`` or ``quick``; by default ``quick`` on synthetic data.
-        backbone: instead of the card's.
-        weights: of the backbone, instead of the card's.
-        image_size: instead of the card's.
-        order: the objects in another order.
-        order_seed: shuffle the objects with this seed.
-        object_ids_at_test: whether test batches tell the object ids; by default if ``strategy`` uses them.
+        backbone: Overrides the card's backbone.
+        weights: Overrides the weights of the backbone.
+        image_size: Overrides the card's image size.
+        order: Custom order of the objects.
+        order_seed: Shuffle the objects with this seed.
+        object_ids_at_test: Whether test batches carry object ids; by default only if ``strategy`` uses them.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        cache: keep decoded images and features on disk for the next time.
-        progress: show progress on standard error.
+        cache: Keep decoded images and features on disk for later use.
+        progress: Show progress on standard error.
 
     Returns:
         A benchmark with ``train_stream`` (one experience per step) and ``test_stream`` (one per object).
 
     Raises:
-        InputError: for an unknown protocol, missing data, and everything else that ``iufbench run`` refuses.
+        InputError: The protocol is unknown, data are missing, or ``iufbench run`` would reject the input.
     """
     request = Request(
         protocol=protocol,
@@ -185,31 +188,31 @@ def make_strategy(
     evaluator: EvaluationPlugin | None = None,
     **arguments: Any,
 ) -> Any:
-    """A strategy for a benchmark, before any training, as an Avalanche strategy.
+    """Create an untrained Avalanche strategy for a benchmark.
 
-    ``for e in benchmark.train_stream: strategy.train(e); strategy.eval(benchmark.test_stream)`` gives the
-    numbers of ``iufbench run`` with the same card, data and seed.
+    ``for e in benchmark.train_stream: strategy.train(e); strategy.eval(benchmark.test_stream)`` reproduces
+    the results of ``iufbench run`` with the same card, data and seed.
 
     Args:
-        strategy: name of a strategy, or path to a card.
-        benchmark: what ``make_benchmark`` returned.
-        seed: of everything random; every experience starts from a seed that is derived from it.
-        settings: card keys, such as ``("base.epochs=2", "increment.epochs=2")``.
-        plugins: Avalanche plugins; docs/avalanche.md has a table of those that work.
-        loggers: Avalanche loggers, for the default evaluator.
-        evaluator: in the place of one with ``training_metrics()`` and ``anomaly_metrics()``.
+        strategy: Name of a strategy, or path of a card.
+        benchmark: A benchmark created by ``make_benchmark``.
+        seed: Seed of everything random; every experience starts from a seed derived from it.
+        settings: Card keys to override, such as ``("base.epochs=2", "increment.epochs=2")``.
+        plugins: Avalanche plugins; docs/avalanche.md lists those that are supported.
+        loggers: Avalanche loggers for the default evaluator.
+        evaluator: Replaces the default evaluator with ``training_metrics()`` and ``anomaly_metrics()``.
         arguments: ``model``, ``optimizer``, ``train_mb_size``, ``train_epochs``, ``eval_mb_size``,
-            ``eval_every``, ``peval_mode``, as of every Avalanche strategy.
+            ``eval_every``, ``peval_mode``, as for any Avalanche strategy.
 
     Returns:
         The strategy.
 
     Raises:
-        InputError: for an unknown strategy or key, one that cannot be trained on this benchmark, and a plugin
-            that cannot work on it.
+        InputError: The strategy or a key is unknown, the strategy cannot be trained on this benchmark, or a
+            plugin is not supported.
     """
     if not isinstance(benchmark, Benchmark):
-        raise InputError("make_strategy needs a benchmark of iufbench.make_benchmark")
+        raise InputError("make_strategy needs a benchmark created by iufbench.make_benchmark")
     if evaluator is not None and loggers:
         raise InputError("give loggers to your evaluator: EvaluationPlugin(..., loggers=[...])")
     plan = benchmark.plan_of(strategy, seed, settings)
@@ -226,7 +229,7 @@ def make_strategy(
 
 
 class SeededExperiences(SupervisedPlugin):
-    """Every experience starts from its own seed, as in ``iufbench run``: what ran before does not matter."""
+    """Starts every experience from its own seed, as ``iufbench run`` does, whatever ran before."""
 
     def __init__(self, seeds: Seeds) -> None:
         super().__init__()

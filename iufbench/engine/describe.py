@@ -1,4 +1,4 @@
-"""Words for the terminal: lists, cards, plans and results. Without torch, except for a dry run."""
+"""Text output for the terminal: lists, cards, plans and results. Imports torch only for a dry run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from iufbench.support.fields import suggest
 
 
 def columns(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows of equal keys as aligned text with a header line."""
+    """Format rows with equal keys as aligned text with a header line."""
     if not rows:
         return "(none)"
     names = list(rows[0])
@@ -80,7 +80,7 @@ def dataset_rows() -> list[dict[str, Any]]:
 
 
 def _place_of(name: str) -> str:
-    """Where a data set lies on this machine, as far as ``$IUFBENCH_DATA`` and installed packages tell."""
+    """Where a data set is on this machine, according to ``$IUFBENCH_DATA`` and installed packages."""
     root = default_root(name)
     if root is not None and root.is_dir():
         return str(root)
@@ -88,7 +88,7 @@ def _place_of(name: str) -> str:
 
 
 def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> list[dict[str, Any]]:
-    """Every run directory below ``results``; what was skipped is passed to ``warn``, with the reason."""
+    """One row per run directory below ``results``; skipped ones are passed to ``warn`` with the reason."""
     runs, damaged = find_runs(results, include_incomplete=True)
     for path, reason in damaged:
         warn(f"skipped {path}: {reason}")
@@ -116,10 +116,10 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
 
 
 def content_of(kind: str, name: str) -> dict[str, Any]:
-    """What a card or a run directory contains.
+    """The content of a card or a run directory.
 
-    A strategy card has what it extends merged in, ``uses``: what its learner declares to rely on, and
-    ``sources``: which card each value comes from.
+    A strategy card is merged with what it extends and has the additional keys ``uses`` (the declaration of
+    its learner) and ``sources`` (the card each value comes from).
     """
     if kind == "run":
         return load_run(name).info
@@ -129,7 +129,7 @@ def content_of(kind: str, name: str) -> dict[str, Any]:
         return {**card.content, "uses": _declared(card), "sources": sources}
     if kind == "protocol":
         dataset, protocol = find_protocol(name)
-        if protocol is None:  # only the grammar knows it
+        if protocol is None:  # it has no card
             made = dataclasses.asdict(resolve_protocol(name, known_objects(dataset, None)))
             return {key: list(map(list, v)) if key == "experiences" else v for key, v in made.items() if v}
         name = protocol.id
@@ -139,7 +139,7 @@ def content_of(kind: str, name: str) -> dict[str, Any]:
 
 
 def _declared(card: StrategyCard) -> dict[str, Any]:
-    """The learner's ``uses``; imports the learner, and so torch."""
+    """The learner's ``uses``; imports the learner and therefore torch."""
     target = card.content.get("learner")
     if not isinstance(target, str):
         raise InputError(f"{card.path}: the key 'learner' is missing")
@@ -212,8 +212,8 @@ def describe_results(run: Run) -> str:
 def explain_metric(name: str, path: Path | None) -> str:
     """Definition, formula and users of a metric or summary, with its values on a run.
 
-    ``name`` may also be the title that tables print, in any case. Raises InputError with suggestions for an
-    unknown name.
+    ``name`` may also be the title used in tables, in upper or lower case. Raises InputError with suggestions
+    for an unknown name.
     """
     known = {**continual.DEFINITIONS, **values.DEFINITIONS}
     titles = {d.title.lower(): key for key, d in known.items()}
@@ -268,12 +268,12 @@ BY_HAND = {
         "  iufbench.metrics.continual.intransigence(R, introduced, reference)"
     ),
 }
-"""What ``metrics.csv`` does not hold, and how to get it."""
+"""Metrics that are not in ``metrics.csv``, and how to compute them."""
 UNDEFINED = "undefined: it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
 
 
 def _summary_on(run: Run, name: str) -> list[str]:
-    """A continual summary at each level, of every metric that was recorded."""
+    """A continual learning summary at each level, for every recorded metric."""
     lines = []
     for level in LEVELS:
         found = {m: run.summary(level, m).get(name, math.nan) for m in run.names(level)}

@@ -18,7 +18,7 @@ def evaluate_objects(
     progress: Progress,
     label: str,
 ) -> EvaluationResult:
-    """The ``objects`` (by number) after ``experience``, when the first ``seen`` have been learnt."""
+    """Evaluate ``objects`` (by number) after ``experience``; the first ``seen`` have been trained on."""
     parts.evaluation.start(experience, seen, parts.strategy.clock.train_iterations)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
         for number in objects:

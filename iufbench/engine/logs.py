@@ -1,4 +1,4 @@
-"""Loggers of a run (``--logger``): the harness owns them; a strategy cannot reach them or what they show."""
+"""Loggers of a run (``--logger``): they belong to the harness and are not accessible to strategies."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from iufbench.reporting.rundir import METRIC_COLUMNS, METRICS, read_rows
 
 @contextmanager
 def logging_to(names: Sequence[str], plan: Plan, parts: Parts, start: Start) -> Iterator[None]:
-    """While open, what the run trains and evaluates goes to the named loggers, too.
+    """Context manager: send training and evaluation results to the named loggers.
 
-    A resumed run continues the logs of the earlier process: what it will do again is dropped from them, and
-    its matrix has the rows that were evaluated before.
+    A resumed run continues the logs of the earlier process: entries that will be repeated are purged, and its
+    matrix contains the rows that were evaluated before.
     """
     if not names:
         yield

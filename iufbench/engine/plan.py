@@ -1,4 +1,4 @@
-"""From what the user typed to a checked plan: every mistake is found here, before anything is written."""
+"""From a request to a validated plan: all input errors are detected here, before anything is written."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and I
 
 @dataclass(frozen=True)
 class Plan:
-    """A request with everything resolved. ``learner`` is the strategy class, ``options`` its card blocks."""
+    """A resolved request. ``learner`` is the strategy class, ``options`` its card blocks."""
 
     request: Request
     protocol: Protocol
@@ -72,17 +72,17 @@ class Plan:
 
     @property
     def experiences(self) -> tuple[tuple[str, ...], ...]:
-        """What is trained together: the protocol's experiences, or all objects at once for ``joint``."""
+        """The objects of each experience: those of the protocol, or all objects in one for ``joint``."""
         return (self.protocol.objects,) if self.recipe.stream == "joint" else self.protocol.experiences
 
     def epochs(self, experience: int) -> int:
-        """Epochs of an experience (from 0). A learner without gradients goes over its images once, whatever
-        schedule the card has."""
+        """Epochs of an experience (from 0). A learner without gradients processes its images once, whatever
+        the schedule on the card."""
         return self.recipe.training(experience).epochs_of(experience) if self.learner.uses.gradients else 1
 
     @property
     def train_counts(self) -> list[int]:
-        """Training images of every experience."""
+        """Number of training images of every experience."""
         joint = self.recipe.stream == "joint"
         return list(map(len, train_samples(self.dataset, self.protocol, joint, self.request.seed)))
 
@@ -92,14 +92,22 @@ class Plan:
 
 
 def prepare(request: Request, progress: bool = True) -> Plan:
-    """Resolve and check a request. Raises InputError for every mistake a user can make in one.
+    """Resolve and validate a request. Writes nothing except synthetic images in the cache on first use.
 
-    Writes nothing, except that ``--synthetic`` makes its images in the cache folder on first use.
+    Args:
+        request: What to run.
+        progress: Show a bar while synthetic images are generated.
+
+    Returns:
+        The plan.
+
+    Raises:
+        InputError: The request is invalid.
     """
     dataset_name, _ = find_protocol(request.protocol)
     card = load_strategy(request.strategy)
     own = own_card(dataset_name, request.card)
-    if own is not None:  # read again from anywhere
+    if own is not None:  # can be read again from any working directory
         request = dataclasses.replace(request, card=own.absolute())
     about = dataset_card(dataset_name, own)
     if request.synthetic and request.data_root is not None:
@@ -109,7 +117,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     check_results_folder(request.results)
     protocol = requested_protocol(request)
     if protocol.stream is not None and protocol.stream.kind == "drift":
-        # Each level is tested before it is trained on, too: that is what a drift is about.
+        # Each level is also tested before it is trained on: this is the purpose of a drift.
         request = dataclasses.replace(request, eval_unseen=True)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
@@ -123,14 +131,14 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
         return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
 
-    # The recipe is checked before data are made or read: a typing error must not cost a minute.
+    # The recipe is checked before data are generated or read, so that typing errors are reported at once.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
     _, first_learner, _ = recipe_for(first_guess)
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
     _check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress)
     _check_data(dataset, protocol)
-    train_samples(dataset, protocol, seed=request.seed)  # raises when a stream asks for more than there is
+    train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)
     usual = "quick" if dataset.synthetic else (about.preset if about else "paper")
@@ -151,7 +159,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
 
 
 def check_results_folder(results: Path) -> None:
-    """Raise InputError when a run could not be written there: found before an hour is spent on it."""
+    """Raise InputError if a run could not be written to the results folder."""
     folder = results.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -168,16 +176,16 @@ def check_results_folder(results: Path) -> None:
 
 
 def _check_results_outside(results: Path, root: Path) -> None:
-    """In a folder without a card every folder is an object: results there would be taken for one."""
+    """Without a card every folder in the data root is an object: a results folder would be read as one."""
     if results.resolve().is_relative_to(root.resolve()):
         raise InputError(
-            f"--results {results} lies inside of the data root {root}, where every folder is an object: "
+            f"--results {results} is inside the data root {root}, where every folder is an object: "
             "choose a folder outside"
         )
 
 
 def _check_data(dataset: DataSet, protocol: Protocol) -> None:
-    """An object with test images of one kind has undefined metrics; if all have, a run measures nothing."""
+    """Metrics need normal and defective test images; raise InputError if no object has both."""
     kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
     if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
         raise InputError(
@@ -186,7 +194,7 @@ def _check_data(dataset: DataSet, protocol: Protocol) -> None:
 
 
 def _card_id(protocol: Protocol) -> str:
-    """The id without the order: schedules belong to a protocol in whatever order its objects come."""
+    """The protocol id without order and stream: schedules do not depend on them."""
     return protocol.id.partition("+")[0].partition("@")[0]
 
 
@@ -195,7 +203,7 @@ def _overrides(request: Request) -> dict[str, Any]:
     if request.backbone is not None:
         # A backbone given by name comes with its own weights and layers, not with the card's.
         backbone = dataclasses.asdict(Backbone(name=request.backbone))
-        del backbone["vector"]  # what a strategy is told of a whole image is the strategy's affair
+        del backbone["vector"]  # per-image vectors are determined by the strategy
         if request.backbone == "tf_efficientnet_lite0":
             backbone["weights"] = "package"
     if request.weights is not None:
@@ -226,7 +234,7 @@ def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
 
 
 def _check_arithmetic(request: Request, learner: Any) -> None:
-    """A learner without a trained network has nothing to compile and no products to round."""
+    """Reject options about training arithmetic for a learner that trains no network."""
     asked = [
         (f"--precision {request.precision}", request.precision not in ("auto", "fp32")),
         ("--compile", request.compile),
@@ -238,14 +246,14 @@ def _check_arithmetic(request: Request, learner: Any) -> None:
 
 
 def _precision(request: Request, learner: Any) -> str:
-    """The precision of the run's matrix products: nothing is left open in its identity."""
+    """The resolved precision of matrix products, which is part of the run's identity."""
     from iufbench.support.device import choose_precision
 
     return choose_precision(request.precision, request.device) if learner.uses.gradients else "fp32"
 
 
 def _check_step(request: Request, learner: Any) -> None:
-    """Raise InputError for an iteration that cannot be captured, as far as it can be known without data."""
+    """Raise InputError if the iteration cannot be captured, as far as is known without data."""
     if request.step not in STEPS:
         raise InputError(f"--step {request.step}: unknown (allowed: {', '.join(STEPS)})")
     if request.step != "graph":
@@ -259,9 +267,9 @@ def _check_step(request: Request, learner: Any) -> None:
 
 
 def _identity(recipe: Recipe, request: Request) -> str:
-    """The recipe's hash; files of weights count by their content, not by where they lie.
+    """The recipe's hash; weight files are identified by content, not by path.
 
-    What changes scores without being in a card counts where it is not the default.
+    Options that affect scores but are not in the card are included if they differ from the default.
     """
     weights = Path(recipe.backbone.weights)
     if weights.is_file():
@@ -285,17 +293,17 @@ def _content_hash(path: Path) -> str:
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """``a,b,c`` as a tuple, None when not given. Raises InputError for a text without any name."""
+    """Split ``a,b,c`` into a tuple; None stays None. Raises InputError for a text without any name."""
     if text is None:
         return None
     names = tuple(part.strip() for part in text.split(",") if part.strip())
     if not names:
-        raise InputError(f"'{text}' names nothing: give names with commas between, such as a,b,c")
+        raise InputError(f"'{text}' contains no names: separate names by commas, such as a,b,c")
     return names
 
 
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
-    """Per object: how many training and test images the run uses."""
+    """The number of training and test images that the run uses, per object."""
 
     groups = train_samples(plan.dataset, plan.protocol, seed=plan.request.seed)
     trained = Counter(sample.object for group in groups for sample in group)
@@ -304,7 +312,7 @@ def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
 
 
 def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:
-    """Training iterations of every experience, from its number of images."""
+    """The number of training iterations of every experience, from its number of images."""
     result = []
     for number, images in enumerate(train_counts):
         result.append(plan.epochs(number) * -(-images // plan.recipe.training(number).batch_size))

@@ -1,4 +1,4 @@
-"""What a strategy is shown in evaluation does not teach it anything."""
+"""Checks that a strategy does not learn during evaluation."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from iufbench.support.nested import differing, digest, flat
 
 @contextmanager
 def untouched(strategy: Any) -> Iterator[None]:
-    """Evaluate inside of this: the state that the next experience depends on must not change meanwhile.
+    """Context manager for evaluation: the state that the next experience depends on must not change.
 
-    Raises RunError naming the part of ``strategy.state()`` that has changed: a learner that learns from test
-    images has no result.
+    Raises RunError naming the part of ``strategy.state()`` that has changed: results of a learner that learns
+    from test images would be invalid.
     """
     before = _digests(strategy)
     yield
     changed = differing(before, _digests(strategy))
     if changed:
-        raise RunError(f"the strategy learnt while it was evaluated: {min(changed)} of its state has changed")
+        raise RunError(f"the strategy's state changed during evaluation: {min(changed)}")
 
 
 def _digests(strategy: Any) -> dict[str, str]:

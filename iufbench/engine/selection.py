@@ -1,9 +1,9 @@
-"""A diagnosis, never a result: what choosing the best epoch on the test images would have reported.
+"""A diagnosis, never a result: what selecting the best epoch on the test images would have reported.
 
 Runs report the state at the end of each experience. Some published code instead evaluates the test images
-after every epoch and keeps the best. ``--diagnose-selection`` measures how much that flatters: the
-*optimism gap*. States of epochs are set aside during training and evaluated afterwards by a learner of
-its own, so that neither the training nor what the strategy can reach is any different.
+after every epoch and keeps the best. ``--diagnose-selection`` measures the resulting bias, the
+*optimism gap*. The states of epochs are saved during training and evaluated afterwards by a separate learner,
+so that neither the training nor the data accessible to the strategy changes.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ COLUMNS = ("experience", "epoch", "reported", "object", "level", "auroc")
 
 
 class EpochStates:
-    """Sets the state of every ``every``-th epoch of one experience aside; of none when that is None.
+    """Saves the state of every ``every``-th epoch of one experience; none if it is None.
 
-    ``epochs_done``: of the experience where its training is resumed; their states are there already.
+    ``epochs_done``: completed epochs of a resumed experience, whose states have already been saved.
     """
 
     def __init__(self, run: Path, every: int | None, epochs_done: int = 0) -> None:
         self._folder, self._every = run / EPOCH_STATES, every
         if every is not None and not epochs_done:
-            shutil.rmtree(self._folder, ignore_errors=True)  # of an experience that was begun in vain
+            shutil.rmtree(self._folder, ignore_errors=True)  # of an experience that is restarted
 
     def after_epoch(self, strategy: Any) -> None:
         import torch
@@ -49,9 +49,9 @@ class EpochStates:
 def diagnose(
     plan: Any, parts: Any, experience: int, seen: int, reported: list[MetricRow], progress: Progress
 ) -> None:
-    """Evaluate the states that were set aside in ``experience`` and add them to ``selection.csv``.
+    """Evaluate the states saved in ``experience`` and add them to ``selection.csv``.
 
-    ``reported``: the metrics that the run itself records. Seeds global generators; every experience does.
+    ``reported``: the metrics that the run itself records. Seeds the global generators.
     """
     import torch
 
@@ -83,7 +83,7 @@ def _aurocs(rows: list[MetricRow]) -> list[tuple[str, str, float]]:
 
 
 class Optimism(NamedTuple):
-    """Means over experiences of the mean AUROC of the objects seen: as reported, and of the best epoch."""
+    """Mean over experiences of the mean AUROC of the objects seen: as reported, and for the best epoch."""
 
     reported: float
     best: float
@@ -96,10 +96,10 @@ class Optimism(NamedTuple):
 
 
 def optimism(run: Path) -> dict[str, Optimism]:
-    """level -> optimism of a run that was diagnosed.
+    """level -> optimism of a diagnosed run.
 
-    In every experience the best of its epochs and of the reported state counts, chosen for each level on
-    its own; training always went on from the last one. Raises RunError when there is no diagnosis.
+    For every experience, the best of its epochs and the reported state is chosen for each level separately;
+    training always continued from the last epoch. Raises RunError if there is no diagnosis.
     """
     path = run / SELECTION
     if not path.exists():
@@ -119,7 +119,7 @@ def optimism(run: Path) -> dict[str, Optimism]:
 
 
 def describe_optimism(run: Path) -> str:
-    """The diagnosis for people, marked as what it is."""
+    """The diagnosis as text, clearly marked as such."""
     lines = ["DIAGNOSIS, not a result: the best epoch on the test images would have been reported as"]
     for level, found in optimism(run).items():
         lines.append(

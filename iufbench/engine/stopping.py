@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT), SIGTERM and SIGHUP end a run at once: what is on the disk is enough to resume it."""
+"""Ctrl-C (SIGINT), SIGTERM and SIGHUP end a run immediately; it can be resumed from the files on disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminated_as_interrupted() -> Iterator[None]:
-    """While open, SIGINT and SIGTERM raise KeyboardInterrupt, even where a shell had them ignored; so does
-    SIGHUP (a terminal that closes), unless it is ignored on purpose (nohup).
+    """Context manager: SIGINT and SIGTERM raise KeyboardInterrupt, even if the shell ignored them; so does
+    SIGHUP (the terminal was closed), unless it is ignored on purpose (nohup).
 
     Does nothing outside the main thread, where signals cannot be handled.
     """
@@ -28,6 +28,6 @@ def terminated_as_interrupted() -> Iterator[None]:
 
 
 def hang_up() -> list[signal.Signals]:
-    """SIGHUP, where there is such a thing and nobody has it ignored."""
+    """SIGHUP, if it exists and is not ignored."""
     number = getattr(signal, "SIGHUP", None)
     return [] if number is None or signal.getsignal(number) == signal.SIG_IGN else [number]

@@ -96,7 +96,7 @@ def compare(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 
 
 
 def effect_size(differences: Sequence[float]) -> float:
-    """Cohen's d_z: mean of the paired differences over their standard deviation (ddof 1), NaN if that is 0."""
+    """Cohen's d_z: mean of the paired differences over their standard deviation (ddof 1), NaN if it is 0."""
     x = np.asarray(differences, dtype=np.float64)
     if x.size < 2 or np.ptp(x) == 0:
         return NAN

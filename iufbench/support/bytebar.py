@@ -1,4 +1,4 @@
-"""How far a file of gigabytes has come, and whether there is room for it."""
+"""Progress of large files, and free disk space."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tqdm import tqdm
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Progress
 
-RESERVE = 256 << 20  # bytes left free for everybody else on the disk
+RESERVE = 256 << 20  # bytes left free for others on the disk
 
 
 def readable(n: int) -> str:
-    """A number of bytes in decimal units, as file managers and download pages give it: ``5.26 GB``."""
+    """A number of bytes in decimal units, as shown by file managers and download pages: ``5.26 GB``."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n >= size:
             return f"{n / size:.2f} {unit}"
@@ -24,7 +24,7 @@ def readable(n: int) -> str:
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that may still be written to the disk of ``folder``, which need not exist yet."""
+    """Free bytes on the disk of ``folder``, which need not exist yet, less the reserve."""
     folder = folder.absolute()
     while not folder.exists():
         folder = folder.parent
@@ -32,19 +32,19 @@ def free_space(folder: Path) -> int:
 
 
 def require_space(folder: Path, needed: int, what: str) -> None:
-    """InputError with both numbers when ``needed`` bytes do not fit on the disk of ``folder``."""
+    """Raise InputError with both numbers if ``needed`` bytes do not fit on the disk of ``folder``."""
     free = free_space(folder)
     if needed > free:
         raise InputError(
-            f"{what} needs {readable(needed)} in {folder}, where {readable(free)} can be used: "
-            f"make room or name a folder on another disk"
+            f"{what} needs {readable(needed)} in {folder}, where {readable(free)} are available: "
+            f"free some space or choose a folder on another disk"
         )
 
 
 class ByteBar:
-    """A bar on a terminal; elsewhere a line at every tenth of the way; nothing when quiet.
+    """A progress bar on a terminal, a line per 10 % elsewhere, nothing if quiet.
 
-    ``total``: bytes, None when nobody knows. ``done``: bytes that are there from before.
+    ``total``: bytes, None if unknown. ``done``: bytes that exist already.
     """
 
     def __init__(self, progress: Progress, label: str, total: int | None, done: int = 0) -> None:

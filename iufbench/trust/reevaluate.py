@@ -1,4 +1,4 @@
-"""A finished run again, from what its run.json says: planned anew, evaluated from its checkpoints."""
+"""Re-evaluation of a finished run: planned again from its run.json, evaluated from its checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Key = tuple[str, str, str]  # object, level, metric
 
 @dataclass(frozen=True)
 class Difference:
-    """A value that came out differently from what the run directory holds; NaN: missing or undefined."""
+    """A recomputed value that differs from the run directory; NaN means missing or undefined."""
 
     experience: int
     object: str
@@ -44,13 +44,13 @@ class Difference:
 
 
 def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
-    """The plan that a run was made by, on the threads that it was made with.
+    """Rebuild the plan of a run, with its number of threads.
 
-    ``data_root``: where its data lie now, if elsewhere; ``changes``: of its request. Raises RunError when
-    the data or the card are not what they were, naming what is different.
+    ``data_root``: current location of its data, if it has changed; ``changes``: overrides of its request.
+    Raises RunError, naming the difference, if the data or the card have changed.
     """
     if not run.record.request:
-        raise RunError(f"{run.path}: run.json does not say how it was made; run it anew")
+        raise RunError(f"{run.path}: run.json does not contain its request; run it again")
     request = Request.from_dict(run.record.request)
     recorded = run.record.dataset.root
     if data_root is not None:
@@ -60,12 +60,12 @@ def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
     threads = run.record.environment.threads
     plan = prepare(replace(request, threads=threads or request.threads, **changes), progress=False)
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
-        raise RunError(f"{run.path} was made from other data than {plan.dataset.root} holds now")
+        raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
     if plan.recipe_hash != run.record.recipe_hash:
         changed = _changed(run.record.recipe, plan.recipe.as_dict())
         raise RunError(
-            f"{run.path} was made with another recipe than its card gives now: {changed or 'other weights'}; "
-            f"go back to the card it was made with"
+            f"{run.path} was made with a different recipe than that of its card now: "
+            f"{changed or 'other weights'}; restore the card it was made with"
         )
     return plan
 
@@ -86,28 +86,28 @@ def evaluate_run(
     device: str = "auto",
     data_root: Path | None = None,
 ) -> list[Difference]:
-    """Every experience of a run again from its checkpoint; returns what differs from its metrics and scores.
+    """Evaluate every experience of a run again from its checkpoint; returns all differences in results.
 
-    With ``save_maps`` the anomaly maps are kept below ``maps/`` as float16 (98 KiB per image and
+    With ``save_maps`` the anomaly maps are stored below ``maps/`` as float16 (98 KiB per image and
     experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
-    ``images`` [N]. ``objects`` restricts the work. Raises InputError for unknown objects, RunError when
+    ``images`` [N]. ``objects`` restricts the evaluation. Raises InputError for unknown objects, RunError if
     a checkpoint is missing, or the data, card or weights are not those of the run.
     """
     run = load_run(path)
     wanted = _wanted(run, objects)
     plan = plan_again(run, data_root)
-    from iufbench.engine.assembly import assemble  # after the plan, which brings Avalanche
+    from iufbench.engine.assembly import assemble  # after the plan, which imports Avalanche
     from iufbench.engine.runner import evaluate_objects
     from iufbench.support.device import choose_device
 
     steps = len(plan.experiences)
     for number in range(steps):
         if not checkpoint_path(path, number).is_file():
-            raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be done anew")
+            raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be repeated")
     parts = assemble(plan, choose_device(device), progress, compare_cache=True)
     weights = run.record.backbone.weights_sha256
     if weights != parts.backbone.weights_sha256:
-        raise RunError(f"{path} was made with other backbone weights ({weights}) than are found now")
+        raise RunError(f"{path} was made with different backbone weights ({weights}) than those found now")
     scores = run.scores()
     differences = []
     names = plan.protocol.objects
@@ -131,7 +131,7 @@ def evaluate_run(
 
 
 def compared(experience: int, stored: Mapping[Key, float], again: Mapping[Key, float]) -> list[Difference]:
-    """What differs between two sets of values, bit by bit; NaN stands for a value that is not there."""
+    """The values that differ between two sets, compared bit by bit; NaN stands for a missing value."""
     keys = {**stored, **again}
     one, other = ({key: float(values.get(key, np.nan)) for key in keys} for values in (stored, again))
     return [Difference(experience, *key, *pair) for key, pair in differing(one, other).items()]

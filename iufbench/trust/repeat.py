@@ -1,4 +1,4 @@
-"""``run --verify``: does the same command give the same numbers on this machine? Tried on one experience."""
+"""``run --verify``: checks on one experience that a run is reproducible on this machine."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from iufbench.support.seeding import Seeds, derive, seed_everything
 
 
 def do_twice(plan: Plan, progress: Progress) -> tuple[list[str], int]:
-    """Do the first experience twice, from reading its images on; writes nothing.
+    """Run the first experience twice, starting with loading its images; writes nothing.
 
-    Returns a line for everything that differs in a single bit, and how many things were compared: tensors
-    and values of the learner's state, metrics, and scores of images.
+    Returns a line for everything that differs in any bit, and the number of compared items: tensors and
+    values of the learner's state, metrics, and image scores.
     """
     first, second = (_outcome(plan, progress, again) for again in ("once", "again"))
     lines = [_line(name, *pair) for name, pair in differing(first, second).items()]
@@ -28,7 +28,7 @@ def do_twice(plan: Plan, progress: Progress) -> tuple[list[str], int]:
 
 
 def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
-    """What the first experience leaves, by name."""
+    """The results of the first experience, by name."""
     parts = assemble(plan, choose_device(plan.request.device), progress)
     seed_everything(derive(Seeds.of(plan.request.seed).training, 0))
     for _ in train_experience(parts, 0, plan.epochs(0), progress, f"{label}: training"):
@@ -41,7 +41,7 @@ def _outcome(plan: Plan, progress: Progress, label: str) -> dict[str, Any]:
 
 
 def _line(name: str, one: Any, other: Any) -> str:
-    """What differs between two values that are not the same."""
+    """Describe the difference between two values."""
     if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)):
         return f"{name}: {one!r} and {other!r}"
     if one.shape != other.shape or one.dtype != other.dtype:

@@ -1,4 +1,4 @@
-"""Repeat a run from its run.json and compare the two, bit by bit."""
+"""Repeats a run from its run.json and compares both bit by bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENVIRONMENT = ("python", "system", "packages", "device", "processor", "threads",
 
 @dataclass(frozen=True)
 class Repetition:
-    """``path``: the new run; ``differences`` of the numbers; ``surroundings``: what else was different."""
+    """``path``: the new run; ``differences`` in results; ``surroundings``: differences in the environment."""
 
     path: Path
     differences: list[str]
@@ -25,7 +25,7 @@ class Repetition:
 
 
 def usual_place(run: Run) -> Path:
-    """``<results>/reruns`` beside ``runs``, where no table looks; a folder beside a run that lies alone."""
+    """``<results>/reruns`` next to ``runs``, ignored by tables; for a standalone run, a folder next to it."""
     place = run.path.resolve()
     if place.as_posix().endswith(f"/runs/{run.id}"):
         return place.parents[len(Path(run.id).parts)] / "reruns"
@@ -39,10 +39,10 @@ def rerun(
     device: str | None = None,
     data_root: Path | None = None,
 ) -> Repetition:
-    """Do a run again, on its own device and threads, into ``results`` (``usual_place`` when None).
+    """Repeat a run with its own device and threads into ``results`` (``usual_place`` if None).
 
-    An interrupted repetition goes on; a finished one is done anew. Raises RunError when data, card or the
-    original are not as they were, InputError when ``results`` would be the original itself.
+    An interrupted repetition is resumed; a finished one is started again. Raises RunError if data, card or
+    the original run have changed, InputError if ``results`` would be the original itself.
     """
     run = load_run(path)
     if not run.complete:
@@ -53,8 +53,8 @@ def rerun(
     changes = {"results": results or usual_place(run), "device": device or recorded}
     plan = plan_again(run, data_root, **changes)
     if plan.path.resolve() == run.path.resolve():
-        raise InputError(f"--results {changes['results']} is where the run itself lies: name another folder")
-    from iufbench.engine.runner import execute, is_complete  # after the plan, which brings Avalanche
+        raise InputError(f"--results {changes['results']} contains the run itself: choose another folder")
+    from iufbench.engine.runner import execute, is_complete  # after the plan, which imports Avalanche
 
     again = load_run(execute(plan, progress, restart=(plan.path / INFO).is_file() and is_complete(plan)))
     return Repetition(
@@ -63,7 +63,7 @@ def rerun(
 
 
 def differences_of(one: Run, other: Run) -> Iterator[str]:
-    """Metrics and scores that are not the same to the last bit."""
+    """Metrics and scores that differ in any bit."""
     for number in range(max(len(one.experiences), len(other.experiences))):
         metrics = [
             {
@@ -87,7 +87,7 @@ def differences_of(one: Run, other: Run) -> Iterator[str]:
 
 
 def _surroundings(then: RunRecord, now: RunRecord) -> Iterator[str]:
-    """What was different around the two runs: it may explain other numbers."""
+    """Differences between the environments of the two runs, which may explain different results."""
     before, after = then.environment, now.environment
     for part in ENVIRONMENT:
         old, new = getattr(before, part), getattr(after, part)

@@ -1,4 +1,4 @@
-"""Are the numbers of a run directory what its own files say? Recomputed, and compared bit by bit."""
+"""Verifies the results in a run directory: recomputes them from its files and compares bit by bit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from iufbench.trust.reevaluate import Difference, Key, compared, evaluate_run
 
 @dataclass(frozen=True)
 class Verdict:
-    """``checked``: a line per source of what was recomputed; ``differences``: what came out otherwise."""
+    """``checked``: a line per source of recomputed values; ``differences``: values that differ."""
 
     checked: list[str]
     differences: list[str]
@@ -33,8 +33,8 @@ def verify_run(
     """Recompute the summaries from ``metrics.csv``, the image metrics from ``scores.csv.gz`` and, unless
     ``scores_only``, all metrics and scores from the checkpoints, which needs the data.
 
-    Raises InputError for what is no run directory, RunError for an unfinished or damaged run, and when
-    its data, card, weights or checkpoints are not there any more.
+    Raises InputError if the path is not a run directory, RunError for an unfinished or damaged run, and if
+    its data, card, weights or checkpoints are missing.
     """
     run = load_run(path)
     if not run.complete:
@@ -54,11 +54,11 @@ def verify_run(
 
 
 def image_differences(run: Run) -> list[Difference]:
-    """Image metrics that ``scores.csv.gz`` gives otherwise than ``metrics.csv``, or only one of them has."""
+    """Image metrics that differ between ``scores.csv.gz`` and ``metrics.csv`` or are only in one of them."""
     found: dict[int, dict[Key, float]] = defaultdict(dict)
     for experience, name, values in run.image_metrics():
         found[experience] |= {(name, "image", metric): float(value) for metric, value in values.items()}
-    # Metrics of some of the images (``auroc_sample``, ``auroc_logical``) need to know more than the scores.
+    # Metrics of subsets (``auroc_sample``, ``auroc_logical``) need more information than the scores.
     alone = ~run.metrics["metric"].str.startswith("auroc_")
     known = run.metrics[(run.metrics["level"] == "image") & alone]
     differences = []
@@ -70,7 +70,7 @@ def image_differences(run: Run) -> list[Difference]:
 
 
 def _summary_differences(run: Run) -> list[str]:
-    """Where ``run.json`` says something else than ``metrics.csv``."""
+    """Differences between ``run.json`` and ``metrics.csv``."""
     changed = differing(_flat(run.record.summary), _flat(run.summaries())).items()
     return [f"run.json, summary {name}: stored {one!r}, now {other!r}" for name, (one, other) in changed]
 

@@ -116,7 +116,7 @@ def pipe(place):
         (lambda p: (p / NAMES[0]).write_bytes(b"no array"), "it is damaged"),
         (lambda p: (p / MANIFEST).write_text('{"format"'), "it is damaged"),
         (edit_manifest(format=7, iufbench="9.9"), "another version (iufbench 9.9, format 7"),
-        (edit_manifest(rows=4), "does not fit its name"),
+        (edit_manifest(rows=4), "does not match its name"),
         (edit_manifest(files=[{"name": "../x", "rows": FILE}]), "manifest.json is damaged"),
         (edit_manifest(files=3), "it is damaged"),
     ],
@@ -147,7 +147,7 @@ def test_a_comparison_with_the_data_takes_a_sample(tmp_path):
     assert np.array_equal(values_of(obtain(tmp_path, SPEC, source, notes, compare=True)), VALUES)
     ((_, size),) = source.asked
     assert size == SAMPLE and "32 rows" in notes.text
-    with pytest.raises(CacheUnusable, match=r"row \d+ is not what the data give"):
+    with pytest.raises(CacheUnusable, match=r"row \d+ does not match the data"):
         obtain(tmp_path, SPEC, Source(VALUES + 1), Notes(), compare=True)
 
 
@@ -174,7 +174,7 @@ def test_what_others_can_write_is_compared_with_the_data(tmp_path, share):
     source = Source()
     assert np.array_equal(values_of(obtain(tmp_path, SPEC, source, Notes())), VALUES)
     assert [size for _, size in source.asked] == [SAMPLE]
-    with pytest.raises(CacheUnusable, match="is not what the data give"):
+    with pytest.raises(CacheUnusable, match="does not match the data"):
         obtain(tmp_path, SPEC, Source(VALUES + 1), Notes())
 
 
@@ -257,7 +257,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
 def test_too_little_room_is_refused_before_anything_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(array_store, "free_space", lambda folder: 1000)
     source = Source()
-    with pytest.raises(CacheUnusable, match=r"needs 2\.00 kB in .*, where 1\.00 kB can be used"):
+    with pytest.raises(CacheUnusable, match=r"needs 2\.00 kB in .*, where 1\.00 kB are available"):
         obtain(tmp_path, SPEC, source, Notes())
     assert source.asked == [] and list((tmp_path / "images").iterdir()) == []
 
@@ -326,7 +326,7 @@ def test_a_later_build_resumes_after_the_last_complete_file(tmp_path, error):
     (place / f"{NAMES[2]}{PART}").write_bytes(b"half a file, as a kill leaves it")
     source, notes = Source(), Notes()
     assert np.array_equal(values_of(obtain(tmp_path, SPEC, source, notes)), VALUES)
-    assert source.asked == [(2 * FILE, FILE), (3 * FILE, 5)] and f"{2 * FILE} of them are there" in notes.text
+    assert source.asked == [(2 * FILE, FILE), (3 * FILE, 5)] and f"{2 * FILE} of them exist" in notes.text
     only_entry_in(tmp_path)
 
 

@@ -140,7 +140,7 @@ def failing_disk(folder, monkeypatch):
     ("trouble", "reason", "said"),
     [
         (a_file_is_in_the_way, "File exists", 1),
-        (little_room, "can be used", 2),
+        (little_room, "are available", 2),
         (failing_disk, "No space left on device", 1),
     ],
 )
@@ -198,7 +198,7 @@ def test_a_script_without_a_main_guard_does_not_wait_for_itself(dataset, folder,
         [sys.executable, script, dataset.root, folder], capture_output=True, text=True, timeout=300
     )
     assert done.stdout == "39\n" and done.returncode == 0
-    assert "if __name__ == '__main__'" in done.stderr and "going on with one process" in done.stderr
+    assert "if __name__ == '__main__'" in done.stderr and "continuing with one process" in done.stderr
 
 
 @pytest.mark.parametrize("padding", ["timm", "released"])

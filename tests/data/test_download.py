@@ -251,7 +251,10 @@ def test_a_small_disk_is_noticed_before_anything_is_sent(card, site, tmp_path, m
     room = bytebar.RESERVE + 2 * len(TINY)  # the archive would fit, archive and images do not
     monkeypatch.setattr(bytebar.shutil, "disk_usage", lambda folder: usage._replace(free=room))
     fails(
-        card, tmp_path / "tiny", InputError, r"needs .* in .*/tiny.download, where .* can be used: make room"
+        card,
+        tmp_path / "tiny",
+        InputError,
+        r"needs .* in .*/tiny.download, where .* are available: free some space",
     )
     assert site.ranges == [] and list(tmp_path.iterdir()) == []
     part = part_of(tmp_path / "tiny")  # with half of it here, the rest fits
@@ -260,7 +263,7 @@ def test_a_small_disk_is_noticed_before_anything_is_sent(card, site, tmp_path, m
     get(card, tmp_path / "tiny")
     # Of an archive nobody knows, the server tells the size.
     monkeypatch.setattr(bytebar.shutil, "disk_usage", lambda folder: usage._replace(free=bytebar.RESERVE + 9))
-    fails(card, tmp_path / "b", InputError, "make room", archive_of(card, site.url, sha256(TINY)))
+    fails(card, tmp_path / "b", InputError, "free some space", archive_of(card, site.url, sha256(TINY)))
 
 
 def test_a_full_disk_in_the_middle_is_no_network_error(card, site, tmp_path):

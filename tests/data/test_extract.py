@@ -66,8 +66,8 @@ def test_a_zip_is_unpacked(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (zip_of({"../evil": b"x"}), "no relative path"),
-        (zip_of({"/etc/evil": b"x"}), "no relative path"),
+        (zip_of({"../evil": b"x"}), "not a relative path"),
+        (zip_of({"/etc/evil": b"x"}), "not a relative path"),
         (zip_of({"a": b"x", "./a": b"y"}), "twice"),
         (zip_of({"a": b"x"}, link="evil"), "symbolic link"),
         (zip_of({"a": b"x" * 9999})[:60], "damaged"),
@@ -87,12 +87,12 @@ def sparse(name: str) -> tuple:
 
 
 HOSTILE = {
-    "absolute": ([entry("/etc/evil", content=b"x")], "no relative path"),
-    "parent": ([entry("../evil", content=b"x")], "no relative path"),
-    "parent inside": ([entry("bolt/../../evil", content=b"x")], "no relative path"),
-    "parent folder": ([entry("../evil", tarfile.DIRTYPE)], "no relative path"),
-    "windows": ([entry("C:\\evil", content=b"x")], "no relative path"),
-    "windows parent": ([entry("..\\evil", content=b"x")], "no relative path"),
+    "absolute": ([entry("/etc/evil", content=b"x")], "not a relative path"),
+    "parent": ([entry("../evil", content=b"x")], "not a relative path"),
+    "parent inside": ([entry("bolt/../../evil", content=b"x")], "not a relative path"),
+    "parent folder": ([entry("../evil", tarfile.DIRTYPE)], "not a relative path"),
+    "windows": ([entry("C:\\evil", content=b"x")], "not a relative path"),
+    "windows parent": ([entry("..\\evil", content=b"x")], "not a relative path"),
     "link out": ([entry("bolt/l", tarfile.SYMTYPE, "../../evil")], "a symbolic link"),
     "absolute link": ([entry("l", tarfile.SYMTYPE, "/etc/passwd")], "a symbolic link"),
     "write through a link": (
@@ -104,8 +104,8 @@ HOSTILE = {
          entry("b", tarfile.SYMTYPE, "a/.."), entry("b/evil", content=b"x")],
         "'a' is a symbolic link",
     ),
-    "hard link out": ([entry("l", tarfile.LNKTYPE, "../secret")], "no relative path"),
-    "absolute hard link": ([entry("l", tarfile.LNKTYPE, "/etc/passwd")], "no relative path"),
+    "hard link out": ([entry("l", tarfile.LNKTYPE, "../secret")], "not a relative path"),
+    "absolute hard link": ([entry("l", tarfile.LNKTYPE, "/etc/passwd")], "not a relative path"),
     "hard link forward": ([entry("l", tarfile.LNKTYPE, "later")], "no file that came before"),
     "hard link to itself": ([entry("l", tarfile.LNKTYPE, "l")], "no file that came before"),
     "character device": ([entry("zero", tarfile.CHRTYPE)], "a character device"),
@@ -114,7 +114,7 @@ HOSTILE = {
     "unknown": ([entry("odd", b"Z")], "unknown kind"),
     "sparse": ([sparse("hole")], "sparse"),
     "twice": ([entry("readme.txt", content=b"x")], "twice"),
-    "twice by another name": ([entry("./bolt/.././readme.txt", content=b"x")], "no relative path"),
+    "twice by another name": ([entry("./bolt/.././readme.txt", content=b"x")], "not a relative path"),
 }  # fmt: skip
 
 

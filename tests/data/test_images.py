@@ -123,7 +123,9 @@ def test_files_that_are_no_images(tmp_path: Path):
     with pytest.raises(InputError, match=r"a\.png is empty \(0 bytes\)"):
         load_image(path, 8)
     path.write_text("<html>404</html>")
-    with pytest.raises(InputError, match=r"a\.png cannot be read as an image \(not an image of a kind"):
+    with pytest.raises(
+        InputError, match=r"a\.png cannot be read as an image \(not an image in a supported format"
+    ):
         load_image(path, 8)
     with pytest.raises(InputError, match="cannot be read as an image"):
         load_image(tmp_path, 8)

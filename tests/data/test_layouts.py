@@ -254,9 +254,9 @@ def rewritten(manifest: Path, line: int, **changes: str) -> None:
 @pytest.mark.parametrize(
     ("line", "changes", "message"),
     [
-        (3, {"image_relpath": "../secret.png"}, "is no relative path below the data root"),
-        (3, {"image_relpath": "/etc/passwd"}, "is no relative path below the data root"),
-        (4, {"sample_id": "BTech/03/train/good/000.png"}, "stood before, at"),
+        (3, {"image_relpath": "../secret.png"}, "is not a relative path below the data root"),
+        (3, {"image_relpath": "/etc/passwd"}, "is not a relative path below the data root"),
+        (4, {"sample_id": "BTech/03/train/good/000.png"}, "is already used at"),
         (4, {"split": "val"}, "split is 'val', must be one of train, validation, test"),
         (5, {"image_label": "maybe"}, "image_label is 'maybe', must be one of 0, 1, normal, anomaly"),
         (2, {"mask_relpath": "03/ground_truth/ko/000_mask.png"}, "a normal image cannot have a mask"),
@@ -289,8 +289,8 @@ def test_a_source_without_a_folder_is_named(tmp_path):
     [
         (lambda c: c.update(val={}), "unknown split 'val' (allowed: train, test)"),
         (lambda c: c["train"]["nut"][1].update(anomaly=2), "train, nut, entry 2: anomaly is 2, must be 0"),
-        (lambda c: c["test"]["nut"][1].update(img_path="../a.png"), "is no relative path below"),
-        (lambda c: c["test"]["nut"][2].update(c["test"]["nut"][3]), "is listed before, at"),
+        (lambda c: c["test"]["nut"][1].update(img_path="../a.png"), "is not a relative path below"),
+        (lambda c: c["test"]["nut"][2].update(c["test"]["nut"][3]), "is already listed at"),
         (lambda c: c["test"]["nut"][0].update(cls_name="bolt"), "listed under 'nut'"),
         (lambda c: c["test"]["nut"][0].update(mask_path=""), "has no mask, although others have one"),
         (lambda c: c["test"]["nut"][3].update(mask_path="a.png"), "a normal image cannot have a mask"),

@@ -97,7 +97,7 @@ DOUBTFUL = {
     "inverted": (inverted, "4 of 4 masks, such as 0_mask.png, mark most of their image"),
     "inverted palette": (
         lambda k: palette(~DENT, BLACK, PURE),
-        "4 of 4 masks, such as 0_mask.png, mark the larger part",
+        "4 of 4 masks, such as 0_mask.png, mark most of",
     ),
     "inverted alpha": (lambda k: rgba(np.zeros(3), 255 - WHITE), "mark most of"),
     "all white": (lambda k: np.full_like(WHITE, 255), "mark most of"),

@@ -219,10 +219,10 @@ MVTEC_MISTAKES = {
         "notes.docx is not an image",
     ),
     "no extension": (lambda r: (r / "nut/test/good/000").write_bytes(b"x"), "good/000 is not an image"),
-    "image at the wrong level": (lambda r: put(r / "nut/test/000.png"), "test/000.png stands outside"),
+    "image at the wrong level": (lambda r: put(r / "nut/test/000.png"), "test/000.png is outside"),
     "folder of masks empty": (
         lambda r: (r / "nut/ground_truth/dent/001").mkdir(),
-        "nut/ground_truth/dent/001 holds no mask",
+        "nut/ground_truth/dent/001 has no mask",
     ),
     "mask as file and as folder": (
         lambda r: put(r / "nut/ground_truth/dent/000/0.png"),
@@ -244,7 +244,7 @@ def test_mvtec_mistakes_are_named(tmp_path: Path, mistake: str):
 def test_mvtec_roots_that_are_none(tmp_path: Path):
     message = error_of(lambda: read_mvtec(tmp_path / "nowhere"))
     assert str(tmp_path / "nowhere") in message and "--synthetic" in message and "unpack" in message
-    assert "holds no objects" in error_of(lambda: read_mvtec(tmp_path))
+    assert "contains no objects" in error_of(lambda: read_mvtec(tmp_path))
     mvtec_folder(tmp_path / "top")
     assert "use that as the data root" in error_of(lambda: read_mvtec(tmp_path, objects=["nut", "bolt"]))
     assert "looks like a single object" in error_of(lambda: read_mvtec(tmp_path / "top" / "nut"))
@@ -265,8 +265,8 @@ def test_objects_that_are_not_there(tmp_path: Path, read: str):
         call = lambda objects: read_json_lists(root, train, test, "x", objects=objects)  # noqa: E731
     message = error_of(lambda: call([near, name]))
     assert "lacks 1 of 2 objects" in message and name in message and f"did you mean {near!r}" in message
-    assert "asked for twice" in error_of(lambda: call([near, near]))
-    assert "no objects asked for" in error_of(lambda: call([]))
+    assert "requested twice" in error_of(lambda: call([near, near]))
+    assert "no objects requested" in error_of(lambda: call([]))
 
 
 # VisA layout
@@ -293,15 +293,24 @@ def test_visa_list_may_have_a_byte_order_mark_and_blank_lines(tmp_path: Path):
 
 NORMAL, ANOMALY = VISA_ROWS[1][3], VISA_ROWS[2][3]
 VISA_MISTAKES = {
-    "parent folder": (["candle", "test", "normal", "candle/../../secret.JPG", ""], "no relative path below"),
-    "absolute path": (["candle", "test", "normal", "/etc/passwd", ""], "no relative path below"),
-    "windows path": (["candle", "test", "normal", "C:\\x.JPG", ""], "no relative path below"),
-    "windows parent": (["candle", "test", "normal", "..\\x.JPG", ""], "no relative path below"),
-    "home": (["candle", "test", "normal", "~/x.JPG", ""], "no relative path below"),
-    "no image": (["candle", "test", "normal", "", ""], "no relative path below"),
-    "mask outside": (["candle", "test", "anomaly", "candle/new.JPG", "../m.png"], "no relative path below"),
-    "listed twice": (["candle", "test", "normal", VISA_ROWS[0][3], ""], "is listed before"),
-    "mask listed twice": (["candle", "test", "anomaly", "candle/n.JPG", VISA_ROWS[2][4]], "is listed before"),
+    "parent folder": (
+        ["candle", "test", "normal", "candle/../../secret.JPG", ""],
+        "not a relative path below",
+    ),
+    "absolute path": (["candle", "test", "normal", "/etc/passwd", ""], "not a relative path below"),
+    "windows path": (["candle", "test", "normal", "C:\\x.JPG", ""], "not a relative path below"),
+    "windows parent": (["candle", "test", "normal", "..\\x.JPG", ""], "not a relative path below"),
+    "home": (["candle", "test", "normal", "~/x.JPG", ""], "not a relative path below"),
+    "no image": (["candle", "test", "normal", "", ""], "not a relative path below"),
+    "mask outside": (
+        ["candle", "test", "anomaly", "candle/new.JPG", "../m.png"],
+        "not a relative path below",
+    ),
+    "listed twice": (["candle", "test", "normal", VISA_ROWS[0][3], ""], "is already listed"),
+    "mask listed twice": (
+        ["candle", "test", "anomaly", "candle/n.JPG", VISA_ROWS[2][4]],
+        "is already listed",
+    ),
     "unknown split": (["candle", "val", "normal", "candle/new.JPG", ""], "split is 'val'"),
     "unknown label": (["candle", "test", "bad", "candle/new.JPG", ""], "label is 'bad'"),
     "too few fields": (["candle", "test", "normal", "candle/new.JPG"], "4 fields instead of 5"),
@@ -338,7 +347,7 @@ def test_visa_files_and_lists_that_are_missing(tmp_path: Path):
     write_visa_list(tmp_path, VISA_ROWS[:2] + VISA_ROWS[3:4])
     assert "no train image of object 'cashew'" in error_of(lambda: read_visa(tmp_path))
     write_visa_list(tmp_path, [])
-    assert "holds no objects" in error_of(lambda: read_visa(tmp_path))
+    assert "contains no objects" in error_of(lambda: read_visa(tmp_path))
     (tmp_path / "split_csv" / "1cls.csv").write_text("object,set,label,image,mask\n")
     assert "line 1: the header must be" in error_of(lambda: read_visa(tmp_path))
 
@@ -383,13 +392,13 @@ JSON_MISTAKES = {
     "label true": ({**GOOD_LINE, "label": True}, "label is True"),
     "label 2": ({**GOOD_LINE, "label": 2}, "label is 2"),
     "filename number": ({**GOOD_LINE, "filename": 3}, "filename is 3, must be text"),
-    "filename missing": ({**GOOD_LINE, "filename": None}, "no relative path below"),
-    "parent folder": ({**GOOD_LINE, "filename": "../x.png"}, "no relative path below"),
-    "absolute": ({**GOOD_LINE, "filename": "/x.png"}, "no relative path below"),
+    "filename missing": ({**GOOD_LINE, "filename": None}, "not a relative path below"),
+    "parent folder": ({**GOOD_LINE, "filename": "../x.png"}, "not a relative path below"),
+    "absolute": ({**GOOD_LINE, "filename": "/x.png"}, "not a relative path below"),
     "no object": ({"filename": "x.png", "label": 0}, "clsname is missing"),
     "no mask": ({**GOOD_LINE, "label": 1}, "defective image without maskname"),
-    "twice": ({**GOOD_LINE, "filename": "nut/test/good/000.png"}, "is listed before"),
-    "also in training": ({**GOOD_LINE, "filename": "nut/train/good/000.png"}, "is listed before"),
+    "twice": ({**GOOD_LINE, "filename": "nut/test/good/000.png"}, "is already listed"),
+    "also in training": ({**GOOD_LINE, "filename": "nut/train/good/000.png"}, "is already listed"),
     "not there": (GOOD_LINE, "9.png does not exist (1 of"),
 }
 
@@ -464,8 +473,8 @@ ELPV_MISTAKES = {
     "unknown kind": ("images/cell0000.png 1.0 thin", "line 401: expected 'image probability mono|poly'"),
     "odd probability": ("images/cell0000.png 0.5 mono", "line 401: probability is '0.5'"),
     "no number": ("images/cell0000.png x mono", "line 401: probability is 'x'"),
-    "outside": ("../cell0000.png 0.0 mono", "line 401: '../cell0000.png' is no relative path"),
-    "twice": ("images/cell0001.png 0.0 mono", "is listed before"),
+    "outside": ("../cell0000.png 0.0 mono", "line 401: '../cell0000.png' is not a relative path"),
+    "twice": ("images/cell0001.png 0.0 mono", "is already listed"),
     "not there": ("images/cell9.png 0.0 mono", "cell9.png does not exist (1 of 401"),
 }
 

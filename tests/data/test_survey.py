@@ -91,6 +91,6 @@ def test_what_cannot_be_read_is_left_to_who_reads_it(tmp_path):
 def test_large_images_are_read_when_asked_for(tmp_path):
     path = tmp_path / "scan.png"
     Image.new("L", (400, 200)).save(path)
-    with pytest.raises(InputError, match=r"400x200 pixels, at most 1,000 .*--max-pixels 80000"):
+    with pytest.raises(InputError, match=r"400x200 pixels, the limit is 1,000: .*--max-pixels 80000"):
         read_image(path, Decoding(max_pixels=1000))
     assert read_image(path, Decoding(max_pixels=80000)).shape == (200, 400, 3)

@@ -196,7 +196,7 @@ def test_scores_that_are_no_numbers_name_object_and_image(bad, word, monkeypatch
 def test_masks_must_be_binarised_by_the_caller():
     with pytest.raises(TypeError, match="bool"):
         pixel_metrics(np.full((1, 2, 2), 0.5), np.zeros((1, 2, 2), np.float32))
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         pixel_metrics(np.ones((1, 2, 2), bool), np.zeros((2, 2, 2), np.float32))
 
 

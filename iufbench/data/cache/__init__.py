@@ -1,1 +1,1 @@
-"""Decoded images and frozen features, kept between runs."""
+"""Caches of decoded images and frozen features, shared by runs."""

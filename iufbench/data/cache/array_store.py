@@ -1,6 +1,6 @@
-"""Arrays on disk that are made once and memory-mapped afterwards, one builder at a time.
+"""Arrays on disk that are built once and memory-mapped afterwards, by one process at a time.
 
-A file gets its name when all of it is on disk, and is listed in the manifest after that: an interrupted
+A file is renamed to its final name when it is complete, and then listed in the manifest: an interrupted
 build resumes after the last complete file. Entries of another user are read, but never written to, and are
 compared with the data first.
 """
@@ -39,11 +39,11 @@ Produce = Callable[[Sequence[int]], Iterable[np.ndarray]]
 
 
 class CacheUnusable(Exception):
-    """The cache cannot be used, and why: the caller does the work in memory."""
+    """The cache cannot be used (the message says why): the caller does the work in memory."""
 
 
 def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compare: bool = False) -> Stored:
-    """The rows of an entry, made by ``produce`` unless they are there.
+    """Return the rows of an entry, built by ``produce`` if needed.
 
     Args:
         folder: The cache folder.
@@ -52,9 +52,9 @@ def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compa
             is used. Entries of another user, or that other users can write to, are always compared.
 
     Raises:
-        CacheUnusable: the folder cannot be written, the disk is full or fails, the entry is unfinished and
-            belongs to somebody else, or it does not agree with the data. Complete files stay, nothing else.
-        Exception: whatever ``produce`` raises.
+        CacheUnusable: The folder cannot be written, the disk is full or fails, the entry is unfinished and
+            belongs to another user, or it does not match the data. Only complete files are kept.
+        Exception: Whatever ``produce`` raises.
     """
     place = spec.place(folder)
     try:
@@ -69,7 +69,7 @@ def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compa
 
 
 def _found(place: Path, spec: Spec, progress: Progress) -> Stored | None:
-    """The complete entry; None when it is not there, unfinished or damaged (which is said)."""
+    """The complete entry; None if it is missing, unfinished or damaged (which is reported)."""
     try:
         files, _ = complete_files(place, spec)
         return Stored(files) if sum(map(len, files)) == spec.rows else None
@@ -79,7 +79,7 @@ def _found(place: Path, spec: Spec, progress: Progress) -> Stored | None:
 
 
 def _made(place: Path, spec: Spec, produce: Produce, progress: Progress) -> Stored:
-    """Build what is missing of an entry, or wait for the process that does."""
+    """Build the missing part of an entry, or wait for the process that builds it."""
     _own_folder(place)
     with locked(place) as held:
         if held:
@@ -111,8 +111,8 @@ def _built(place: Path, spec: Spec, produce: Produce, progress: Progress) -> Sto
         try:
             _require_room(place, spec, done)
             if outdated:
-                progress.say(f"the files behind the cached {spec.label} {spec.kind} have changed: rebuilt")
-            there = f" ({done} of them are there)" if done else ""
+                progress.say(f"the files behind the cached {spec.label} {spec.kind} have changed: rebuilding")
+            there = f" ({done} of them exist)" if done else ""
             progress.say(
                 f"caching {spec.rows} {spec.label} {spec.kind}{there}: {readable(spec.bytes)} in {place}"
             )
@@ -141,7 +141,7 @@ def _add_file(
 ) -> None:
     """Write the file that begins with row ``start``, and list it in the manifest.
 
-    Written, not mapped: a full disk is an error here and a fatal signal there.
+    Written, not mapped: a full disk raises an error in a write and a fatal signal in a mapped file.
     """
     rows = range(start, min(start + entry.FILE_ROWS, spec.rows))
     name, done, checksum = f"{start // entry.FILE_ROWS:05d}.npy", 0, 0
@@ -178,12 +178,12 @@ def _require_room(place: Path, spec: Spec, done: int) -> None:
     if missing > free:
         raise CacheUnusable(
             f"caching {spec.label} {spec.kind} needs {readable(missing)} in {place.parent}, "
-            f"where {readable(free)} can be used"
+            f"where {readable(free)} are available"
         )
 
 
 def _drop_unfinished(place: Path) -> None:
-    """After a failure: complete files stay, and a folder without any goes."""
+    """Clean up after a failure: keep complete files, remove a folder without any."""
     with suppress(OSError):
         for part in place.glob(f"*{PART}"):
             part.unlink()
@@ -192,12 +192,12 @@ def _drop_unfinished(place: Path) -> None:
 
 
 def remove(place: Path) -> bool:
-    """Remove an entry; False when a process is building it.
+    """Remove an entry; returns False if a process is building it.
 
-    Who reads it goes on reading: the system keeps a file until nobody has it open.
+    Processes that read it are not affected: the system keeps a file until it is closed everywhere.
 
     Raises:
-        OSError: it belongs to somebody else, or is a link.
+        OSError: It belongs to another user, or is a link.
     """
     with locked(place) as held:
         if held:
@@ -206,7 +206,7 @@ def remove(place: Path) -> bool:
 
 
 def _compare(place: Path, spec: Spec, found: Stored, produce: Produce, progress: Progress) -> None:
-    """CacheUnusable unless checksums fit and rows drawn at random are what the data give."""
+    """Raise CacheUnusable unless checksums and randomly drawn rows match the data."""
     progress.say(f"comparing the cache {place} with its checksums and {SAMPLE} rows with the data")
     problem = problem_of(place)
     if problem:
@@ -215,11 +215,11 @@ def _compare(place: Path, spec: Spec, found: Stored, produce: Produce, progress:
     fresh: Iterator[np.ndarray] = (row for piece in produce(rows) for row in piece)
     for number, row in zip(rows, fresh, strict=True):
         if not np.array_equal(found[number], row):
-            raise CacheUnusable(f"the cache {place} is not used: row {number} is not what the data give")
+            raise CacheUnusable(f"the cache {place} is not used: row {number} does not match the data")
 
 
 def _private(place: Path) -> bool:
-    """Whether nobody but this user (or root) can write to an entry."""
+    """Whether only this user (or root) can write to an entry."""
     if not hasattr(os, "geteuid"):
         return True
     for path in (place, place / MANIFEST, *place.glob("*.npy")):
@@ -230,13 +230,12 @@ def _private(place: Path) -> bool:
 
 
 def _own_folder(place: Path) -> None:
-    """Make the folder of an entry, or accept one that only this user can write to; links are not followed.
+    """Create the folder of an entry, or accept one that only this user can write to; no links are followed.
 
     The cache folder itself may be a link: it is the user's own choice.
 
     Raises:
-        CacheUnusable: one of the folders is a link or can be written by others, so that files would end up
-            where somebody else wants them.
+        CacheUnusable: One of the folders is a link or writable by others, who could redirect files.
     """
     place.parent.parent.mkdir(parents=True, exist_ok=True)
     for folder, mode in ((place.parent, 0o777), (place, 0o755)):

@@ -1,4 +1,4 @@
-"""What lies in the cache folder: listed, verified, removed."""
+"""Listing, verifying and removing the contents of the cache folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KINDS = ("images", "guides", "features")
 
 
 def places(folder: Path) -> list[Path]:
-    """Every entry below the cache folder, finished or not; nothing else that may lie there."""
+    """All entries in the cache folder, finished or not; other files are ignored."""
     found = (p for kind in KINDS for p in folder.glob(f"{kind}/*") if not p.is_symlink())
     return sorted(p for p in found if (p / LOCK).is_file() or (p / MANIFEST).is_file())
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    """``kind``, ``name``, ``rows``, ``bytes`` on disk, ``state`` (complete, unfinished, damaged), ``made``
-    and the data set's ``root`` of every entry; ``rows`` are those on disk. Data are not read."""
+    """``kind``, ``name``, ``rows`` and ``bytes`` on disk, ``state`` (complete, unfinished, damaged), ``made``
+    and the data set's ``root`` of every entry. Data are not read."""
     return [_described(place) for place in places(folder)]
 
 
@@ -45,15 +45,15 @@ def _described(place: Path) -> dict[str, Any]:
 
 
 def verify(folder: Path) -> list[tuple[Path, str]]:
-    """Every entry that is damaged or of another version, and why. Reads all that is complete."""
+    """All entries that are damaged or of another version, and why. Reads all complete files."""
     begun = [p for p in places(folder) if (p / MANIFEST).is_file()]
     return [(place, problem) for place in begun if (problem := problem_of(place))]
 
 
 def clear(folder: Path) -> tuple[int, list[Path]]:
-    """Remove all entries; the bytes freed, and those left because a process is building them.
+    """Remove all entries; returns the bytes freed, and the entries kept because a process is building them.
 
-    Raises RunError when something may not be removed.
+    Raises RunError if something cannot be removed.
     """
     freed, kept = 0, []
     for place in places(folder):

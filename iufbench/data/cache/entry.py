@@ -1,8 +1,8 @@
-"""Entries of the cache: what they hold, and reading them.
+"""Cache entries: contents and reading.
 
 An entry is a folder ``<kind>/<name>`` with ``.npy`` files of ``FILE_ROWS`` rows each and ``manifest.json``,
-which says what the entry is and lists the files that are complete, with a CRC-32 each. Opening an entry
-compares headers and sizes; ``problem_of`` reads everything.
+which describes the entry and lists its complete files with their CRC-32. Opening an entry checks headers and
+sizes; ``problem_of`` reads everything.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ MANIFEST = "manifest.json"
 
 
 class Damaged(Exception):
-    """An entry exists and is not what it should be."""
+    """An entry exists but is invalid."""
 
 
 @dataclass(frozen=True)
 class Spec:
-    """What an entry holds.
+    """The specification of an entry.
 
-    ``kind``: images, guides or features; ``label``: a readable start of its name; ``identity``: what the
-    entry stands for; ``version``: the state of the files it is made from (of one identity only the newest
-    version is kept); ``shape`` and ``dtype``: of one of the ``rows``.
+    ``kind``: images, guides or features; ``label``: a readable prefix of its name; ``identity``: what the
+    entry represents; ``version``: the state of its source files (only the newest version of an identity is
+    kept); ``shape`` and ``dtype``: of a single row out of ``rows``.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Spec:
 
     @property
     def family(self) -> str:
-        """The beginning of the names of all versions."""
+        """The common prefix of the names of all versions."""
         text = json.dumps([self.identity, self.rows, self.shape, self.dtype], sort_keys=True)
         label = re.sub(r"[^\w.-]", "_", self.label)
         return f"{label}-{hashlib.sha256(text.encode()).hexdigest()[:12]}-"
@@ -71,11 +71,11 @@ class Spec:
         return self.rows * self.row_bytes
 
     def place(self, folder: Path) -> Path:
-        """Where the entry lies below the cache folder."""
+        """The path of the entry in the cache folder."""
         return folder / self.kind / self.name
 
     def described(self) -> dict[str, Any]:
-        """All of it as plain values, for the manifest."""
+        """The specification as plain values, for the manifest."""
         return {
             "format": FORMAT, "kind": self.kind, "label": self.label, "identity": dict(self.identity),
             "version": self.version, "rows": self.rows, "shape": list(self.shape), "dtype": self.dtype,
@@ -97,7 +97,7 @@ class Stored:
 
 
 def read_manifest(place: Path) -> dict[str, Any]:
-    """The manifest of an entry. Raises Damaged."""
+    """Read the manifest of an entry. Raises Damaged."""
     try:
         manifest = read_json(place / MANIFEST)
     except RunError as error:
@@ -109,17 +109,17 @@ def read_manifest(place: Path) -> dict[str, Any]:
 
 
 def complete_files(place: Path, spec: Spec) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The mapped files that the manifest lists, and the manifest; empty without one. Raises Damaged."""
+    """The mapped files listed in the manifest, and the manifest; empty without one. Raises Damaged."""
     if not (place / MANIFEST).exists():
         return [], {}
     manifest = read_manifest(place)
     if any(manifest.get(name) != value for name, value in spec.described().items()):
-        raise Damaged("its manifest does not fit its name")
+        raise Damaged("its manifest does not match its name")
     return _mapped(place, manifest), manifest
 
 
 def _mapped(place: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
-    """Every listed file with header and size compared. Raises Damaged."""
+    """Map all listed files after checking header and size. Raises Damaged."""
     arrays = []
     try:
         shape, dtype = tuple(manifest["shape"]), np.dtype(manifest["dtype"])
@@ -145,7 +145,7 @@ def _mapped(place: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
 
 
 def problem_of(place: Path) -> str:
-    """What is wrong with the complete files of an entry; "" when nothing is. Reads all of them."""
+    """What is wrong with the complete files of an entry, "" if nothing. Reads all of them."""
     try:
         manifest = read_manifest(place)
         for array, listed in zip(_mapped(place, manifest), manifest["files"]):
@@ -159,7 +159,7 @@ def problem_of(place: Path) -> str:
 
 
 def _checksum(array: np.ndarray) -> int:
-    """CRC-32 of the values, read piece by piece."""
+    """CRC-32 of the values, read in chunks."""
     checksum = 0
     for start in range(0, len(array), CHUNK):
         checksum = zlib.crc32(array[start : start + CHUNK].data, checksum)

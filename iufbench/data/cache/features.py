@@ -1,9 +1,9 @@
-"""Features of the frozen backbone: the one way to compute them, and their cache on disk.
+"""Features of the frozen backbone: the only way to compute them, and their cache on disk.
 
-An image goes through the backbone alone and on one thread. So its features depend on nothing else: not on
-the images beside it, not on the number of threads or cores, not on whether a run encodes it or finds it in
-the cache. (Convolutions sum in another order for another batch size or number of threads, and what rounding
-to float16 does not hide of it changes scores.) Several images are encoded side by side, one thread each.
+Each image is encoded alone and on one thread. Its features therefore do not depend on other images, on the
+number of threads or cores, or on whether they come from the cache. (The summation order of convolutions
+depends on batch size and number of threads, and differences that survive rounding to float16 would change
+scores.) Several images are encoded in parallel, with one thread each.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def encode(
     pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Of every image, in order: its ``pixels`` uint8 [S, S, 3] and its row of features, on the CPU.
+    """Yield the pixels (uint8 [S, S, 3]) and the row of features of every image, in order, on the CPU.
 
-    A row is as ``FeatureShape`` says. ``paths`` are what ``pixels`` knows the images by. As many images at a
-    time as torch has threads, while each is computed on one. Raises RunError naming the image whose features
-    are too large for ``precision``, and what ``pixels`` raises.
+    Rows are laid out as in ``FeatureShape``; ``pixels`` loads an image by its path. As many images as torch
+    has threads are encoded in parallel, one thread each. Raises RunError naming an image whose features
+    overflow ``precision``, and whatever ``pixels`` raises.
     """
 
     @torch.no_grad()
@@ -66,14 +66,14 @@ def encode(
 
 
 def encode_images(backbone: Any, precision: torch.dtype, images: Tensor) -> Tensor:
-    """The features [B, C, h, w] of uint8 images [B, 3, S, S] by ``encode``, on the CPU."""
+    """Compute the features [B, C, h, w] of uint8 images [B, 3, S, S] with ``encode``, on the CPU."""
     pixels = images.permute(0, 2, 3, 1).cpu().numpy()
     found = encode(backbone, range(len(pixels)), lambda number: pixels[number], precision)
     return backbone.shape(images.shape[-1]).unpack(torch.stack([row for _, row in found])).map
 
 
 def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype) -> Spec:
-    """The cache entry with the features of ``files``, a row each."""
+    """The cache entry with the features of ``files``, one row per image."""
     images, given = image_spec(files, size), backbone.spec
     # What older entries could not have is named only where it is not as it was for them.
     groups = None if given.groups is None else [list(g) for g in given.groups]  # as a manifest holds them
@@ -97,7 +97,7 @@ def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype)
 
 
 def machine(device: torch.device) -> str:
-    """What decides in which order floating-point numbers are summed."""
+    """The hardware and software that determine the order of floating-point summation."""
     if device.type == "cuda":
         convolutions = "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
         return f"{torch.cuda.get_device_name(device)}, {convolutions}"
@@ -114,9 +114,10 @@ def cached_features(
     progress: Progress,
     compare: bool = False,
 ) -> Rows:
-    """The features of every image of ``files``, computed by ``encode`` when not there yet.
+    """The features of every image of ``files``, computed with ``encode`` if they are not cached.
 
-    ``pixels`` is called only then, and gives what reads an image. Raises as ``encode`` and ``obtain``.
+    ``pixels`` is only called then; it returns a function that reads an image. Raises as ``encode`` and
+    ``obtain`` do.
     """
 
     def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:

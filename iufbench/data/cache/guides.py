@@ -1,4 +1,4 @@
-"""The small images that a learner's classifier looks at, and their cache: made from the image cache."""
+"""The small images used by a learner's classifier, and their cache, which is built from the image cache."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def cached_guides(
     progress: Progress,
     compare: bool = False,
 ) -> Rows:
-    """Every image of ``files`` as uint8 [3, guide_size, guide_size], made when not there yet.
+    """Every image of ``files`` as uint8 [3, guide_size, guide_size], computed if not cached.
 
-    ``pixels`` is called only then, and gives what reads an image. Raises as ``obtain``.
+    ``pixels`` is only called then; it returns a function that reads an image. Raises as ``obtain`` does.
     """
 
     def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:
@@ -60,7 +60,7 @@ def small(pixels: np.ndarray, size: int) -> Tensor:
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
-    """uint8 [B, 3, H, W] to uint8 [B, 3, size, size] by area means, rounded."""
+    """Downscale uint8 [B, 3, H, W] to uint8 [B, 3, size, size] by area averaging, rounded."""
     if images.shape[-1] == size:
         return images.contiguous()
     return F.interpolate(images.float(), size=(size, size), mode="area").round().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Decoded images on disk: uint8 at the size a run uses, one memory-mapped file per data set and size."""
+"""The cache of decoded images: uint8 at the size that a run uses, one entry per data set and size."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from iufbench.data.samples import DataSet
 from iufbench.support.processes import in_processes
 from iufbench.support.progress import Progress
 
-PREPROCESSING = "rgb8 square bilinear 2"  # rises when load_image gives other pixels
+PREPROCESSING = "rgb8 square bilinear 2"  # incremented when load_image produces different pixels
 
 
 class Rows:
@@ -36,10 +36,10 @@ class Rows:
 
 
 class Files:
-    """The images that a run on ``dataset`` can read, sorted by path, and what tells them from others.
+    """The images that a run on ``dataset`` can read, sorted by path, and hashes that identify them.
 
-    ``names`` is a hash of the root and the relative paths, ``state`` one of these with sizes and times of
-    modification: a file that was replaced under its name has another.
+    ``names`` is a hash of the root and the relative paths, ``state`` also covers sizes and modification
+    times: it changes if a file is replaced.
     """
 
     def __init__(self, dataset: DataSet) -> None:
@@ -78,9 +78,9 @@ def image_spec(files: Files, size: int) -> Spec:
 
 
 def cached_images(folder: Path, files: Files, size: int, progress: Progress, compare: bool = False) -> Rows:
-    """Every image of ``files`` as uint8 [size, size, 3] RGB, decoded by all cores when not there yet.
+    """Every image of ``files`` as uint8 [size, size, 3] RGB, decoded on all cores if not cached.
 
-    Raises InputError naming an image that cannot be decoded, CacheUnusable as ``obtain``.
+    Raises InputError naming an image that cannot be decoded, CacheUnusable as ``obtain`` does.
     """
 
     def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:
@@ -92,7 +92,7 @@ def cached_images(folder: Path, files: Files, size: int, progress: Progress, com
                 yield pixels
                 done += 1
         except BrokenProcessPool:
-            progress.say("a decoding process died: going on with one process")
+            progress.say("a decoding process died: continuing with one process")
             for chunk in chunks[done:]:
                 yield decode(chunk, size, files.decoding)
 

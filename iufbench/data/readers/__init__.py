@@ -1,1 +1,1 @@
-"""One module a layout of folders or lists: files on disk become samples."""
+"""Readers, one module per folder layout or list format: files on disk to samples."""

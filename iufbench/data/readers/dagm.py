@@ -29,7 +29,7 @@ def read_dagm(
     ``objects`` asked for.
 
     Raises InputError for a missing root, class or split, a label image without its image, and files that are
-    no images.
+    not images.
     """
     base = require_root(root, name)
     found = [folder.name for folder in contents(base)[1] if (folder / "Train").is_dir()]

@@ -34,10 +34,10 @@ def read_elpv(
     """The split of ELPV used here: per object 200 normal training images and 100 + 100 test images.
 
     Normal means probability 0, defective probability 1; the doubtful cells in between (1/3 and 2/3)
-    are in neither split. Which cells are taken is fixed for ever and on every machine: an object's
-    cells are put in the order of sha256(SALT + image name as in labels.csv); of the normal ones the
-    first 200 train and the next 100 test, of the defective ones the first 100 test. The data do not
-    say which module a cell is from, so cells of one module can be on both sides.
+    are in neither split. The selection is the same on every machine: an object's cells are sorted by
+    sha256(SALT + image name as in labels.csv); of the normal cells the first 200 are for training and
+    the next 100 for testing, of the defective ones the first 100 for testing. The data do not
+    identify the module of a cell, so cells of one module can be in both splits.
 
     ``root``: a folder with ``labels.csv`` and ``images/``; None takes the installed package
     ``elpv-dataset``. ``objects``: in this order; None means mono, poly. ``has_masks`` is False.

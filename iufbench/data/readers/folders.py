@@ -1,12 +1,12 @@
-"""Folders without a split: all that is known is which images are normal. The split is made here, seeded.
+"""Folders without an official split, only with labels. The split is made here, deterministically.
 
     <object>/good/*.png, <object>/bad/*.png
     <object>/ground_truth/bad/<stem>_mask.png            (if there are masks)
 
     MT_Free/Imgs/*.jpg, MT_Blowhole/Imgs/*.jpg + *.png   (magnetic tiles: masks beside the images)
 
-Normal images are put in the order of sha256(salt + file name); the first share of them trains, the others are
-tested with all defective ones. An image keeps its side when others are added, up to the ones at the border.
+Normal images are sorted by sha256(salt + file name); the first fraction is for training, the rest for testing
+with all defective images. When images are added, only those near the boundary can change splits.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_flat(
     object but ``good`` (``ok``) and ``ground_truth`` is a defect type. Masks are all or nothing.
 
     Raises InputError for a missing root or object, an object without normal images or with too few of them,
-    a defective image without mask beside others that have one, and files that are no images.
+    a defective image without a mask when others have one, and files that are not images.
     """
     base = require_root(root, name)
     chosen = choose_objects([folder.name for folder in contents(base)[1]], objects, base)
@@ -86,7 +86,7 @@ def read_magnetic_tiles(
 ) -> DataSet:
     """All images as one object: half of ``MT_Free`` trains, the rest and all defects are tested.
 
-    Raises InputError for a missing root or folder, a defective image without mask, and files that are no
+    Raises InputError for a missing root or folder, a defective image without a mask, and files that are not
     images.
     """
     base = require_root(root, name)

@@ -37,9 +37,9 @@ def read_inclad_csv(
     ``ordering_name`` of the table becomes one of the data set's ``orders``; the rows of one sample must
     agree in all of them.
 
-    Raises InputError, naming file and line, for missing columns, a ``sample_id`` that stands twice in an
-    ordering or names two different images, a label or split that is none, a category with two places in
-    one order, a source without a folder, and as ``listing.dataset_of``.
+    Raises InputError, naming file and line, for missing columns, a ``sample_id`` that is repeated in an
+    ordering or refers to two different images, an invalid label or split, a category with two places in
+    one order, a source without a folder, and as ``listing.dataset_of`` does.
     """
     base = require_root(root, name)
     lines = list(_lines(manifest))
@@ -52,7 +52,7 @@ def read_inclad_csv(
         identity = (fields["ordering_name"], fields["sample_id"])
         if identity in seen:
             raise InputError(
-                f"{where}: sample_id {fields['sample_id']!r} stood before, at {seen[identity]}; "
+                f"{where}: sample_id {fields['sample_id']!r} is already used at {seen[identity]}; "
                 "an id belongs to one image"
             )
         seen[identity] = where

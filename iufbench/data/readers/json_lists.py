@@ -1,4 +1,4 @@
-"""File lists as UniAD (NeurIPS 2022) and IUF (ECCV 2024) use them: one JSON object a line.
+"""File lists as used by UniAD (NeurIPS 2022) and IUF (ECCV 2024): one JSON object per line.
 
     {"filename": "bottle/test/crack/000.png", "label": 1, "label_name": "defective",
      "maskname": "bottle/ground_truth/crack/000_mask.png", "clsname": "bottle"}
@@ -42,12 +42,12 @@ def read_json_lists(
 
     ``objects``: exactly these are required and read, in this order; None takes all in the lists,
     sorted by name. Masks are all or nothing in each object: one without any ``maskname`` in the test list
-    has no pixel annotation. (The reference code takes a missing mask for an
-    all-defective image; that would be a wrong ground truth, so here it is an error.)
+    has no pixel annotation. (The reference code treats an image without a mask as entirely
+    defective; that would be a wrong ground truth, so here it is an error.)
 
     Raises InputError (with file and line) for lists that are missing or malformed, paths that leave
-    the root, an image listed twice, defective training images, a defective test image without mask
-    beside others that have one, files not on disk.
+    the root, an image listed twice, defective training images, a defective test image without a mask
+    when others have one, files not on disk.
     """
     base = require_root(root, name)
     train, test = _lines(Path(train_list)), _lines(Path(test_list))
@@ -86,7 +86,7 @@ def _lines(path: Path) -> list[Line]:
             raise InputError(f"{where}: not a JSON object ({str(error)[:100]})") from error
         if not isinstance(fields, dict):
             raise InputError(
-                f"{where}: not a JSON object but {type(fields).__name__}; one object a line is expected"
+                f"{where}: not a JSON object but {type(fields).__name__}; one object per line is expected"
             )
         lines.append((where, fields))
     if not lines:
@@ -95,11 +95,11 @@ def _lines(path: Path) -> list[Line]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields; ValueError when one stands there twice, which JSON itself lets pass."""
+    """An object's fields. Raises ValueError for duplicate keys, which JSON itself permits."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key '{next(n for n in names if names.count(n) > 1)}' stands there twice")
+        raise ValueError(f"duplicate key '{next(n for n in names if names.count(n) > 1)}'")
     return fields
 
 
@@ -109,7 +109,7 @@ def _shown(value: Any) -> str:
 
 
 def _text(where: str, fields: dict[str, Any], key: str) -> str:
-    """A text field; "" when it is absent or null."""
+    """A text field; "" if it is absent or null."""
     value = fields.get(key)
     if value is not None and not isinstance(value, str):
         raise InputError(f"{where}: {key} is {_shown(value)}, must be text")
@@ -120,7 +120,7 @@ def _object(where: str, fields: dict[str, Any]) -> str:
     parts = PurePosixPath(_text(where, fields, "filename")).parts
     name = _text(where, fields, "clsname") or (parts[-4] if len(parts) >= 4 else "")
     if not name:
-        raise InputError(f"{where}: clsname is missing and filename does not tell the object")
+        raise InputError(f"{where}: clsname is missing and filename does not contain the object")
     return name
 
 

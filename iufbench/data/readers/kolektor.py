@@ -1,4 +1,4 @@
-"""KolektorSDD and KolektorSDD2: one kind of surface each, a mask for every image, normal where it is black.
+"""KolektorSDD and KolektorSDD2: one surface type each, a mask for every image, black for normal images.
 
     KolektorSDD    kos01/Part0.jpg, kos01/Part0_label.bmp                  (no official split)
     KolektorSDD2   {train,test}/10000.png, {train,test}/10000_GT.png
@@ -38,8 +38,8 @@ def read_kolektorsdd2(
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
 ) -> DataSet:
-    """The images ``NNNNN.png`` of both folders; a file of another name (the archive has a stray copy) is left
-    out. Defective training images keep their label, and training leaves them out.
+    """The images ``NNNNN.png`` of both folders; files with other names (the archive has a stray copy) are
+    ignored. Defective training images keep their label and are not trained on.
 
     Raises InputError for a missing root or folder, an image without its ``_GT``, and masks that cannot be
     read.
@@ -63,8 +63,8 @@ def read_kolektorsdd(
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
 ) -> DataSet:
-    """All images. There is no official split: of the items in the order of sha256(SALT + folder name), the
-    normal images of the first 80 % train; all other images are tested.
+    """All images. There is no official split: items are sorted by sha256(SALT + folder name); the normal
+    images of the first 80 % are for training, all other images for testing.
 
     Raises InputError for a missing root, an image without its label, and masks that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""What list readers share: rows of any list, checked alike, become a data set."""
+"""Shared code of the list readers: validates the rows of a list and builds a data set."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from iufbench.support.errors import InputError
 @dataclass(frozen=True)
 class Row:
     """One entry of a list. ``where`` (file and line or key) is for messages; ``image`` and ``mask`` are
-    relative to ``folder``, itself relative to the data root. ``unseen``: see ``Sample``."""
+    relative to ``folder``, which is relative to the data root. ``unseen``: see ``Sample``."""
 
     where: str
     object: str
@@ -45,13 +45,13 @@ def dataset_of(
     objects: Sequence[str] | None,
     known: Iterable[str] | None = None,
 ) -> DataSet:
-    """The data set that ``rows`` name below ``root``, in the order of objects, then split, then file path.
+    """The data set of ``rows`` below ``root``, in the order of objects, then split, then file path.
 
     ``known``: all objects in the list's own order; None means those of the rows, sorted by name. Defective
-    images in training keep their label: training leaves them out.
+    training images keep their label and are not trained on.
 
-    Raises InputError (with ``where``) for a split that is none, a normal image with a mask, a defective test
-    image without one beside others of the object that have one, paths that leave the root, an image listed
+    Raises InputError (with ``where``) for an invalid split, a normal image with a mask, a defective test
+    image without a mask when others of the object have one, paths that leave the root, an image listed
     twice, files not on disk, an object without training or test images.
     """
     found = list(dict.fromkeys(row.object for row in rows)) if known is None else list(known)
@@ -90,7 +90,7 @@ def _sample(root: Path, row: Row, has_masks: bool, files: FileList) -> Sample:
 
 
 def read_json_file(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; InputError naming file and line for anything else, a key given twice too."""
+    """Read a JSON object. Raises InputError naming file and line for anything else and for duplicate keys."""
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except json.JSONDecodeError as error:
@@ -111,7 +111,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def text_of(entry: dict[str, Any], key: str, where: str, required: bool = True) -> str:
-    """A text field of an entry; "" when it is absent or null and not required."""
+    """A text field of an entry; "" if it is absent or null and not required."""
     value = entry.get(key)
     if value is None and not required:
         return ""

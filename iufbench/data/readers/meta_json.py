@@ -1,10 +1,10 @@
-"""``meta.json`` lists as ADer and Continual-MEGA use them: one file for any number of data sets.
+"""``meta.json`` lists as used by ADer and Continual-MEGA: one file for any number of data sets.
 
     {"train": {"bottle": [{"img_path": "bottle/train/good/000.png", "mask_path": "", "cls_name": "bottle",
                            "specie_name": "good", "anomaly": 0}, ...]}, "test": {...}}
 
-Paths are relative to one root. Continual-MEGA's lists hold defective training images; they keep their label,
-and training leaves them out.
+Paths are relative to one root. Continual-MEGA's lists contain defective training images; they keep their
+label and are not trained on.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from iufbench.support.errors import InputError
 def read_meta_json(
     root: str | os.PathLike[str], manifest: Path, name: str, objects: Sequence[str] | None = None
 ) -> DataSet:
-    """All images that ``manifest`` names below ``root``; objects are its classes, sorted by name.
+    """All images listed in ``manifest``, relative to ``root``; objects are its classes, sorted by name.
 
     The label is ``anomaly``, the defect type ``specie_name``. ``objects``: exactly these, in this order.
-    Raises InputError, naming file, split, class and entry, for what the format does not allow and as
-    ``listing.dataset_of``.
+    Raises InputError, naming file, split, class and entry, for violations of the format and as
+    ``listing.dataset_of`` does.
     """
     base = require_root(root, name)
     content = read_json_file(manifest)

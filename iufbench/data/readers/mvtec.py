@@ -1,14 +1,14 @@
 """The MVTec AD layout, which most anomaly detection data sets follow.
 
     <object>/train/good/000.png
-    <object>/validation/good/000.png                (MVTec LOCO: normal images that are not trained on)
+    <object>/validation/good/000.png                (MVTec LOCO: normal images not used for training)
     <object>/test/good/000.png, <object>/test/<defect>/000.png
     <object>/ground_truth/<defect>/000_mask.png     (derivatives also: 000.png)
     <object>/ground_truth/<defect>/000/000.png ...  (MVTec LOCO: a folder per image, a file per region)
 
-Some derivatives (BTAD) call the normal folder ``ok``: both names are understood. Images may be png,
-jpg, jpeg, bmp, tif or tiff in any case; texts, annotation files and what systems leave are skipped
-wherever they stand.
+Some derivatives (BTAD) call the normal folder ``ok``: both names are supported. Images may be png,
+jpg, jpeg, bmp, tif or tiff in any case; text files, annotation files and operating system files are
+skipped everywhere.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def read_mvtec(
     ``objects``: exactly these are required and read, in this order; None takes every folder found,
     sorted by name. Masks are all or nothing in each object: one without a ``ground_truth`` folder has no
     pixel annotation (a note says so where others have); otherwise every defective test image needs its
-    mask. ``has_masks`` is False when no object has any. With ``defective_training``, ``train`` may have other
-    folders than ``good``: their images keep their label, and training leaves them out. ``good``: names of
-    folders beside good and ok whose images are normal.
+    mask. ``has_masks`` is False if no object has any. With ``defective_training``, ``train`` may have other
+    folders than ``good``: their images keep their label and are not trained on. ``good``: further names of
+    folders with normal images, besides good and ok.
 
     Raises InputError for a missing root or object, an empty training folder, defective images among
-    the training images, no test images, a defective image without mask, and files that are no images.
+    the training images, no test images, a defective image without a mask, and files that are not images.
     """
     base = require_root(root, name)
     skipped: list[Path] = []
@@ -80,11 +80,11 @@ def _image_folders(folder: Path, skipped: list[Path]) -> list[Path]:
     if not folder.is_dir():
         raise InputError(
             f"{folder} is missing: an object in MVTec layout has train/good and test/<defect> folders "
-            f"(if {folder.parent.name!r} is no object, name the objects with --order or move it away)"
+            f"(if {folder.parent.name!r} is not an object, list the objects with --order or move it away)"
         )
     files, folders = contents(folder, skipped)
     if files:
-        raise InputError(f"{files[0]} stands outside of a good or defect folder: move it into one")
+        raise InputError(f"{files[0]} is outside of the good and defect folders: move it into one")
     return folders
 
 
@@ -138,7 +138,7 @@ def _test(folder: Path, skipped: list[Path], good: Sequence[str]) -> list[Sample
 
 
 def _masks(folder: Path, skipped: list[Path]) -> dict[str, tuple[Path, ...]]:
-    """The files of every mask by stem, or by the name of the folder they lie in; empty without ``folder``."""
+    """The files of every mask, by stem or by the name of their folder; empty without ``folder``."""
     masks: dict[str, tuple[Path, ...]] = {}
     files, folders = contents(folder, skipped) if folder.is_dir() else ([], [])
     for file in require_images(files):
@@ -150,5 +150,5 @@ def _masks(folder: Path, skipped: list[Path]) -> dict[str, tuple[Path, ...]]:
             raise InputError(f"two masks of one image: folder {several} and a file beside it; remove one")
         masks[several.name] = tuple(images_in(several, skipped))
         if not masks[several.name]:
-            raise InputError(f"{several} holds no mask: remove the folder or unpack the data set completely")
+            raise InputError(f"{several} has no mask: remove the folder or unpack the data set completely")
     return masks

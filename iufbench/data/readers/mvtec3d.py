@@ -4,8 +4,8 @@
     <object>/test/{good,<defect>}/rgb/000.png
     <object>/test/<defect>/gt/000.png            or  <object>/ground_truth/<defect>/000.png
 
-Left out: folders beside ``rgb`` and ``gt`` (``xyz``, ``depth``), folders without ``train`` (``calibration``),
-and the black masks of normal images.
+Ignored: folders other than ``rgb`` and ``gt`` (``xyz``, ``depth``), folders without ``train``
+(``calibration``), and the black masks of normal images.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ def read_mvtec3d(
     """All RGB images, in the order of objects, then training, validation and test, then file path.
 
     ``objects``: exactly these, in this order; None takes every folder with a ``train`` folder, sorted by
-    name. ``validation_in_training``: the validation images are trained on, too, as IB-IUMAD does.
+    name. ``validation_in_training``: also train on the validation images, as IB-IUMAD does.
 
     Raises InputError for a missing root, object or split, defective training images, a defective image
-    without mask, two masks of one image, and files that are no images.
+    without a mask, two masks of one image, and files that are not images.
     """
     base = require_root(root, name)
     found = [folder.name for folder in contents(base)[1] if (folder / "train").is_dir()]
     chosen = choose_objects(found, objects, base)
     samples = [s for o in chosen for s in _samples(base / o, validation_in_training)]
     require_both_splits(samples, chosen, str(base))
-    notes = ("validation images are trained on, too",) if validation_in_training else ()
+    notes = ("validation images are also used for training",) if validation_in_training else ()
     return DataSet(name, base, chosen, in_order(samples, chosen), True, synthetic, notes=notes)
 
 

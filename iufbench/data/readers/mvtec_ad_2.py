@@ -1,11 +1,11 @@
-"""MVTec AD 2: a public test set, and private ones without labels (which the benchmark's server scores).
+"""MVTec AD 2: a public test set, and private test sets without labels (scored by the benchmark's server).
 
     <object>/{train,validation}/good/000_regular.png
     <object>/test_public/{good,bad}/000_overexposed.png
     <object>/test_public/ground_truth/bad/000_overexposed_mask.png
     <object>/{test_private,test_private_mixed}/000_regular.png
 
-What follows the number in a file's name is the lighting: a sample's ``condition``.
+The suffix after the number in a file name is the lighting: the ``condition`` of a sample.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def read_mvtec_ad_2(
     """Training, validation and public test images, in the order of objects, then split, then file path.
 
     ``objects``: exactly these, in this order; None takes every folder with ``test_public``, sorted by name.
-    Raises InputError for a missing root, object or split, a defective image without mask, and files that
-    are no images.
+    Raises InputError for a missing root, object or split, a defective image without a mask, and files that
+    are not images.
     """
     base = require_root(root, name)
     found = [folder.name for folder in contents(base)[1] if (folder / "test_public").is_dir()]
@@ -49,12 +49,12 @@ def read_mvtec_ad_2(
 
 
 def private_images(root: Path, object_name: str) -> dict[str, list[Path]]:
-    """The images of each private test set of one object; a set that is not there is left out."""
+    """The images of each private test set of one object; missing sets are skipped."""
     return {s: images_in(root / object_name / s) for s in PRIVATE if (root / object_name / s).is_dir()}
 
 
 def lighting(stem: str) -> str:
-    """What a file's name says about the light.
+    """The lighting condition in a file name.
 
     >>> lighting("003_shift_1"), lighting("003")
     ('shift_1', '')

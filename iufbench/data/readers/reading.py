@@ -1,4 +1,4 @@
-"""What all readers share: looking into folders, choosing objects, trusting no path in a list."""
+"""Shared code of all readers: listing folders, choosing objects, validating paths in lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iufbench.support.names import problem_with_name
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"  # in the root of a data set that was made
 NORMAL = ("good", "ok")  # names of folders with normal images
-# Words by which a folder beside them looks like one more of these, whatever is written around them.
+# Words that make another folder name look like one of these, whatever surrounds them.
 NORMAL_WORDS = frozenset(
     {"good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "clean", "healthy", "negative",
      "nondefective", "nondefect", "defectfree", "nodefect", "nodefects", "anomalyfree", "faultless",
@@ -24,12 +24,12 @@ NORMAL_WORDS = frozenset(
 )  # fmt: skip
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-# Files that lie beside images without being any: texts, annotations, lists, sums.
+# Files next to images that are not images: texts, annotations, lists, checksums.
 SKIPPED_SUFFIXES = frozenset(
     {".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".json", ".jsonl", ".xml", ".csv", ".tsv",
      ".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"}
 )  # fmt: skip
-# What systems leave in folders: macOS, Windows, ext4, Synology, QNAP, Python.
+# Files and folders created by operating systems and tools: macOS, Windows, ext4, Synology, QNAP, Python.
 LITTER = frozenset(
     {"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
      "system volume information", "found.000", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
@@ -38,13 +38,13 @@ LITTER = frozenset(
 
 
 def require_root(root: str | os.PathLike[str], name: str) -> Path:
-    """The data root as a path; InputError that tells how to get data when it is not a folder."""
+    """The data root as a path. Raises InputError with instructions if it is not a folder."""
     path = Path(root)
     if path.is_dir():
         return path
     wrong = "is not a folder" if path.exists() else "does not exist"
     raise InputError(
-        f"data root {path} {wrong}: unpack the data set {name!r} there, name another folder, "
+        f"data root {path} {wrong}: unpack the data set {name!r} there, choose another folder, "
         f"or use --synthetic for generated images"
     )
 
@@ -52,9 +52,9 @@ def require_root(root: str | os.PathLike[str], name: str) -> Path:
 def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path], list[Path]]:
     """(files, folders) in a folder, each sorted by name.
 
-    Left out, and appended to ``skipped``: hidden names (``.DS_Store``, ``._000.png``), what systems leave
-    (``Thumbs.db``, ``@eaDir``, ``$RECYCLE.BIN``, ``lost+found``), and texts and annotations beside images
-    (``SKIPPED_SUFFIXES``), which many data sets scatter among their folders.
+    Skipped, and appended to ``skipped``: hidden names (``.DS_Store``, ``._000.png``), system files
+    (``Thumbs.db``, ``@eaDir``, ``$RECYCLE.BIN``, ``lost+found``), and texts and annotations next to images
+    (``SKIPPED_SUFFIXES``), which many data sets have in their folders.
     """
     files, folders = [], []
     left_out = [] if skipped is None else skipped
@@ -76,7 +76,7 @@ def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path
 
 
 def images_in(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
-    """The image files of a folder, sorted; InputError naming what is neither image nor left out.
+    """The image files of a folder, sorted. Raises InputError naming a file that is neither image nor skipped.
 
     ``skipped`` as in ``contents``.
     """
@@ -87,7 +87,7 @@ def images_in(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
 
 
 def require_images(files: list[Path]) -> list[Path]:
-    """The files themselves; InputError, with their number, when some have no name of an image."""
+    """Returns the files. Raises InputError, with their number, if some do not have an image suffix."""
     others = [file for file in files if file.suffix.lower() not in IMAGE_SUFFIXES]
     if others:
         more = f" (and {len(others) - 1} more in this folder)" if len(others) > 1 else ""
@@ -99,7 +99,7 @@ def require_images(files: list[Path]) -> list[Path]:
 
 
 def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
-    """What was left out below ``base`` as a note for ``DataSet.notes``; none when nothing was."""
+    """A note for ``DataSet.notes`` about files skipped below ``base``; empty if there are none."""
     skipped = [path for path in skipped if path != base / SYNTHETIC_MARKER]
     if not skipped:
         return ()
@@ -113,28 +113,28 @@ def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
 def is_normal(folder: Path, good: Sequence[str] = ()) -> bool:
     """Whether a folder holds normal images: good, ok or one of ``good``.
 
-    Raises InputError for a name that looks so and is none of these (normal, Good, OK, good2): taken for a
-    defect it would make wrong numbers without a word.
+    Raises InputError for a similar name that is none of these (normal, Good, OK, good2): treated as a defect
+    type it would silently give wrong results.
     """
     if folder.name in NORMAL or folder.name in good:
         return True
     words = re.findall(r"[^\W\d_]+", folder.name.casefold())
     if "".join(word for word in words if word not in FILLERS) in NORMAL_WORDS:
         raise InputError(
-            f"{folder} looks like a folder of normal images, but only {' and '.join(NORMAL)} are taken for "
-            f"that: rename it, or accept it with --good-name {shlex.quote(folder.name)}"
+            f"{folder} looks like a folder of normal images, but only {' and '.join(NORMAL)} count as "
+            f"such: rename it, or accept it with --good-name {shlex.quote(folder.name)}"
         )
     return False
 
 
 def shown_names(names: Sequence[str]) -> str:
-    """Names with commas between; of many, the first and how many more there are."""
+    """Names separated by commas; of many, the first ones and the number of the others."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
     return ", ".join(name if len(name) <= 60 else f"{name[:57]}..." for name in names[:20]) + more
 
 
 def require_object_name(name: str, where: str) -> None:
-    """InputError, with the rule, unless the name can be that of an object: files and columns are named so."""
+    """Raise InputError, with the rule, if a name cannot be used for an object (and its files and columns)."""
     rule = problem_with_name(name)
     if rule is not None:
         shown = name if len(name) <= 60 else f"{name[:57]}..."
@@ -142,23 +142,23 @@ def require_object_name(name: str, where: str) -> None:
 
 
 def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Path) -> tuple[str, ...]:
-    """The wanted objects in the order given, or all found ones sorted by name when None.
+    """The wanted objects in the given order, or all present ones sorted by name if None.
 
-    Raises InputError for an object that is not there (with what is, and the nearest name), for one
-    named twice and for an empty choice.
+    Raises InputError for an object that does not exist (with the existing ones and the closest name), for a
+    repeated object and for an empty choice.
     """
     present = sorted(set(found))
     if not present:
-        raise InputError(f"{where} holds no objects: is this the data set's root?")
+        raise InputError(f"{where} contains no objects: is this the data set's root?")
     for name in present if wanted is None else set(wanted) & set(present):
         require_object_name(name, str(where))
     if wanted is None:
         return tuple(present)
     if not wanted:
-        raise InputError(f"no objects asked for: {where} has {shown_names(present)}")
+        raise InputError(f"no objects requested: {where} has {shown_names(present)}")
     for k, name in enumerate(wanted):
         if name in wanted[:k]:
-            raise InputError(f"object {name!r} is asked for twice")
+            raise InputError(f"object {name!r} is requested twice")
     missing = [name for name in wanted if name not in present]
     if missing:
         near = difflib.get_close_matches(missing[0], present, n=1)
@@ -171,39 +171,39 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
 
 
 def path_below(root: Path, text: str, where: str) -> Path:
-    """root / text for a relative path written in a list; InputError if it would leave the root."""
-    # Windows rules know both separators and drives, so lists are judged alike on every system.
+    """root / text for a relative path in a list. Raises InputError if it would leave the root."""
+    # Windows rules cover both separators and drives, so lists are checked alike on every system.
     parts = PureWindowsPath(text)
     if not text.strip() or parts.anchor or text.startswith("~") or ".." in parts.parts:
         shown = text if len(text) <= 200 else f"{text[:197]}..."
-        raise InputError(f"{where}: {shown!r} is no relative path below the data root")
+        raise InputError(f"{where}: {shown!r} is not a relative path below the data root")
     if any(len(part) > 255 for part in parts.parts) or len(text) > 4000 or "\0" in text:
         raise InputError(
-            f"{where}: {text[:60]!r}... can be no file: a name of it is too long or has a null byte"
+            f"{where}: {text[:60]!r}... cannot be a file: a name in it is too long or has a null byte"
         )
     return root / Path(*parts.parts)
 
 
 def hashed_order(names: Iterable[str], salt: str) -> list[str]:
-    """Names in the order of sha256(salt + name), which does not depend on machine, version or other names."""
+    """Names sorted by sha256(salt + name), which does not depend on machine, version or other names."""
     return sorted(names, key=lambda n: hashlib.sha256((salt + n).encode("utf-8", "surrogateescape")).digest())
 
 
 class FileList:
-    """Collects the files that a list names and reports those that are not on disk, all at once."""
+    """Collects the files named in a list and reports all missing ones together."""
 
     def __init__(self) -> None:
         self._named: dict[Path, str] = {}
 
     def add(self, path: Path, where: str) -> Path:
-        """Remember a file; InputError when the same one was named before."""
+        """Add a file. Raises InputError if it has been added before."""
         if path in self._named:
-            raise InputError(f"{where}: {path} is listed before, at {self._named[path]}")
+            raise InputError(f"{where}: {path} is already listed at {self._named[path]}")
         self._named[path] = where
         return path
 
     def require_all(self) -> None:
-        """InputError naming the first file that does not exist, with the count of all such files."""
+        """Raise InputError naming the first missing file, with the number of all missing files."""
         missing = [(path, where) for path, where in self._named.items() if not os.path.isfile(path)]
         if missing:
             path, where = missing[0]
@@ -218,7 +218,7 @@ def in_order(samples: Iterable[Sample], objects: Sequence[str]) -> tuple[Sample,
 
 
 def require_both_splits(samples: Sequence[Sample], objects: Sequence[str], where: str) -> None:
-    """InputError unless every object has at least one training and one test image."""
+    """Raise InputError unless every object has at least one training and one test image."""
     present = {(s.object, s.split) for s in samples}
     for name in objects:
         for split in ("train", "test"):

@@ -1,11 +1,11 @@
-"""Real-IAD: five views of every part, and lists that say which images train and test.
+"""Real-IAD: five views of every part, and lists that define the training and test images.
 
     realiad_{256,512,1024,raw}/<object>/OK/S0001/<object>_0001_OK_C1_<time>.jpg
     realiad_{256,512,1024,raw}/<object>/NG/<defect>/S0001/<object>_0001_NG_<defect>_C1_<time>.jpg
     realiad_jsons/<lists>/<object>.json
 
 ``lists`` is ``realiad_jsons_sv`` (the top view only), ``realiad_jsons`` (all views) or
-``realiad_jsons_fuiad_{0.0,0.1,0.2,0.4}`` (a share of the training parts is defective).
+``realiad_jsons_fuiad_{0.0,0.1,0.2,0.4}`` (a fraction of the training parts is defective).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def read_realiad(
     lists: str = "realiad_jsons_sv",
     images: str = "",
 ) -> DataSet:
-    """All images that the lists name, in the order of objects, then training and test, then file path.
+    """All images in the lists, in the order of objects, then training and test, then file path.
 
-    The label is ``anomaly_class`` (``OK`` or a defect's code), never whether there is a mask: of a defective
-    part the views that do not show the defect have none (``unseen``). ``part`` is the part's folder,
-    ``condition`` the view. ``images``: the folder with the images, where there are several resolutions.
-    Defective training images are an error, except in the ``fuiad`` lists, where they are the point.
+    The label is ``anomaly_class`` (``OK`` or a defect code) and does not depend on the mask: views of a
+    defective part that do not show the defect have none (``unseen``). ``part`` is the part's folder,
+    ``condition`` the view. ``images``: the folder with the images if there are several resolutions.
+    Defective training images are an error, except in the ``fuiad`` lists, where they are intended.
 
-    Raises InputError, naming the list and the entry, for what the format does not allow, an object without a
-    list, none or several folders of images, and as ``listing.dataset_of``.
+    Raises InputError, naming the list and the entry, for violations of the format, an object without a
+    list, no or several folders of images, and as ``listing.dataset_of`` does.
     """
     base = require_root(root, name)
     folder = base / "realiad_jsons" / lists

@@ -4,7 +4,7 @@
     <object>/Data/Masks/Anomaly/*.png
     split_csv/1cls.csv        object,split,label,image,mask
 
-The list decides; what else lies in the folders is not looked at.
+Only files in the list are used; other files in the folders are ignored.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def read_visa(
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
 ) -> DataSet:
-    """All images that ``split_csv/1cls.csv`` (line ends LF or CRLF) names, in the order of objects,
+    """All images in ``split_csv/1cls.csv`` (line endings LF or CRLF), in the order of objects,
     then training before test, then file path.
 
     ``objects``: exactly these are required and read, in this order; None takes all in the list,
-    sorted by name. Defective images get ``defect="anomaly"``: the list knows no types.
+    sorted by name. Defective images get ``defect="anomaly"``: the list has no defect types.
 
     Raises InputError (with file and line) for a missing list, a malformed line, paths that leave the
     root, an image listed twice, anomalies in training, an anomaly without mask, files not on disk.
