@@ -24,7 +24,7 @@ def without_conflict(gradients: Sequence[Tensor], reference: Sequence[Tensor]) -
     """
     inner = torch.stack([(g.double() * r.double()).sum() for g, r in zip(gradients, reference)]).sum()
     size = torch.stack([r.double().square().sum() for r in reference]).sum()
-    # No branch on a number of the device: it would have to be waited for in every iteration.
+    # No branch on a device value: it would synchronise in every iteration.
     share = torch.where(inner < 0, inner / torch.where(size > 0, size, 1), 0)
     return [g - share.to(g) * r for g, r in zip(gradients, reference)]
 

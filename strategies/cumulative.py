@@ -14,8 +14,8 @@ from iufbench.learning.context import Uses
 class Cumulative(ReconstructionStrategy):
     """UniAD that keeps the inputs of every image it has seen and trains on all of them.
 
-    Training goes on from the weights of the last experience (it is not started anew), with the card's
-    ``increment`` schedule; an epoch goes once over all images, so that experiences take ever longer.
+    Training continues from the weights of the last experience (not from scratch) with the card's
+    ``increment`` schedule; an epoch covers all images, so that experiences take longer and longer.
     """
 
     uses: ClassVar[Uses] = Uses(stored_images=True)
@@ -29,7 +29,7 @@ class Cumulative(ReconstructionStrategy):
     def training_batches(self, generator: torch.Generator) -> Batches:
         data = self.experience.resident
         if self.kept:
-            # A checkpoint brings tensors back to the learner's device, which need not be the stream's.
+            # A checkpoint restores tensors to the learner's device, which may differ from the stream's.
             device = data.features.device
             moved: dict[str, Any] = {n: None if t is None else t.to(device) for n, t in self.kept.items()}
             kept = ResidentData(moved["features"], moved["objects"], moved["guide"])

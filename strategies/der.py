@@ -1,7 +1,7 @@
-"""Dark experience replay: remembered images are to be reconstructed as they were when they were stored.
+"""Dark experience replay: stored images must keep the reconstructions they had when they were stored.
 
-Buzzega et al., "Dark Experience for General Continual Learning", NeurIPS 2020, with reconstructions in the
-place of logits.
+Buzzega et al., "Dark Experience for General Continual Learning", NeurIPS 2020, with reconstructions instead
+of logits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class DarkExperience:
 
 
 class DER(JointRehearsal):
-    """Stores features and the reconstructions that the network gave of them when their experience ended."""
+    """Stores features and the network's reconstructions of them at the end of their experience."""
 
     @dataclass(frozen=True)
     class Options:

@@ -1,6 +1,6 @@
 """Dinomaly (Guo et al., CVPR 2025) as a continual learner: its decoder is trained experience by experience.
 
-How it forgets is not published; with replay and EWC it shows what the usual remedies do for it.
+Its forgetting has not been published; the variants with replay and EWC show the effect of standard remedies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from iufbench.support.fields import number
 
 @dataclass(frozen=True)
 class Mining:
-    """``easy``: share of positions whose gradients are scaled by ``factor``, reached after the share ``ramp``
+    """``easy``: fraction of positions with gradients scaled by ``factor``, reached after the fraction ``ramp``
     of an experience's iterations; ``smoothing``: standard deviation in pixels of the map's Gaussian blur, cut
     off at ``radius`` pixels."""
 
@@ -54,7 +54,7 @@ class Dinomaly(ReconstructionStrategy):
         )
 
     def easy_share(self) -> float:
-        """The share of positions that count as easy in this iteration."""
+        """The fraction of positions that count as easy in this iteration."""
         given = self.options.dinomaly
         iterations = self.train_epochs * len(self.dataloader)
         ramp = given.ramp * iterations
@@ -84,7 +84,7 @@ class DinomalyReplay(JointRehearsal, Dinomaly):
 
 @dataclass(frozen=True)
 class Held:
-    """``samples``: images per experience behind the Fisher information; all when there are fewer."""
+    """``samples``: images per experience used to estimate the Fisher information (all if fewer)."""
 
     strength: float = number(1.0, at_least=0)
     samples: int = number(256, at_least=1)

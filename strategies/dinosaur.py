@@ -1,7 +1,7 @@
 """DINOSaur (arXiv 2605.24251, ECCV 2026): a bank at every position of the grid, routing by the class token.
 
-A patch is compared with what was seen at its own position and around it, so the memory knows where a part
-belongs, at the price that objects must stand where they stood in training.
+A patch is compared with training patches at and around its own position, so the memory captures where a part
+belongs, but objects must be positioned as in training.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from iufbench.support.seeding import derive
 
 @dataclass(frozen=True)
 class Positions:
-    """``share`` of an object's training images whose patch is kept at each position, at least ``fewest``;
-    ``reach``: positions up to so many rows and columns away are compared with (None: all); ``budget_bytes``
-    for the banks and tokens of all objects together, in equal shares."""
+    """``share``: fraction of an object's training images whose patch is kept at each position, at least
+    ``fewest``; ``reach``: maximum distance in rows and columns of compared positions (None: all);
+    ``budget_bytes``: budget for the banks and tokens of all objects, in equal shares."""
 
     share: float = number(0.2, above=0, at_most=1)
     fewest: int = number(20, at_least=1)
@@ -61,7 +61,7 @@ class DINOSaur(MemoryBank):
 
     def settle(self) -> None:
         most = self._most(len({*self.memory, *self._new}))
-        for parts in self.memory.values():  # farthest-first: cut off, a coreset is the smaller coreset
+        for parts in self.memory.values():  # farthest-first order: a truncated coreset is the smaller coreset
             parts["bank"] = parts["bank"][:, :most].clone()
         for key in list(self._new):
             new = self._new.pop(key)
@@ -73,7 +73,7 @@ class DINOSaur(MemoryBank):
             self.memory[key] = {"bank": torch.stack(bank), "token": torch.cat(new["tokens"]).mean(dim=0)}
 
     def _most(self, objects: int) -> int:
-        """Patches a position for each of ``objects``. Raises InputError when it is less than one."""
+        """Patches per position for each of ``objects``. Raises InputError if it is less than one."""
         budget, positions = self.options.positions.budget_bytes, math.prod(self.context.feature_size)
         patch, token = 4 * self.context.channels * positions, 4 * self.context.vector
         most = (budget // objects - token) // patch
@@ -99,13 +99,13 @@ class DINOSaur(MemoryBank):
 
 
 class DINOSaurOracle(DINOSaur):
-    """The object of a test image is known."""
+    """DINOSaur with known objects of test images."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)
 
 
 def _window(size: tuple[int, int], reach: int | None) -> list[Tensor]:
-    """Per position of a grid, row by row, the positions it is compared with; none lie outside of the grid."""
+    """For each grid position (row-major), the positions it is compared with, all inside the grid."""
     height, width = size
     far = max(size) if reach is None else reach
     grid = torch.arange(height * width).view(height, width)

@@ -20,8 +20,8 @@ from iufbench.support.fields import number
 @dataclass(frozen=True)
 class Consolidation:
     """``form``: ``separate`` keeps weights and importances of every experience (memory grows), ``online`` one
-    of each, old importances times ``decay``. ``samples``: images per experience behind the Fisher
-    information; all when there are fewer.
+    of each, with old importances multiplied by ``decay``. ``samples``: images per experience used to estimate
+    the Fisher information (all if there are fewer).
     """
 
     strength: float = number(0.1, at_least=0)
@@ -31,7 +31,7 @@ class Consolidation:
 
 
 class EWC(HeldWeights):
-    """Per-image squared gradients of the reconstruction loss say which weights to hold."""
+    """Importances are the mean per-image squared gradients of the reconstruction loss."""
 
     @dataclass(frozen=True)
     class Options:

@@ -1,4 +1,4 @@
-"""The row that every method has to beat: the base experience is learnt and nothing after it."""
+"""The lower bound that every method has to beat: only the base experience is learnt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from iufbench.strategies.iuf import IUF
 
 
 class Frozen(IUF):
-    """IUF's network, trained on the base experience exactly as fine-tuning is, and never again."""
+    """IUF's network, trained on the base experience as in fine-tuning, and frozen afterwards."""
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         super()._before_training_exp(**kwargs)

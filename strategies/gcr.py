@@ -1,7 +1,7 @@
-"""GCR (Chae, "Geometry-consistent routing", arXiv 2601.01856): prototypes an object, routing by geometry.
+"""GCR (Chae, "Geometry-consistent routing", arXiv 2601.01856): per-object prototypes, routing by geometry.
 
-An image goes to the object whose prototypes are nearest to its patches; the score inside that object is a
-soft distance to its nearest prototypes. Nothing is trained, so all forgetting is wrong routing.
+An image is routed to the object whose prototypes are nearest to its patches; its score is a soft distance to
+that object's nearest prototypes. Nothing is trained, so all forgetting is due to wrong routing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from iufbench.support.seeding import derive
 
 @dataclass(frozen=True)
 class Geometry:
-    """``prototypes`` an object; ``neighbours`` in the soft distance; ``tokens``: how many of an image routing
-    looks at, drawn once from the seed (None: all). ``router``: ``distance``, the summed squared distance
-    of the tokens to their nearest prototypes; ``score``, the head that finds the image least anomalous."""
+    """``prototypes`` per object; ``neighbours`` in the soft distance; ``tokens``: number of tokens per image
+    used for routing, drawn once from the seed (None: all). ``router``: ``distance``, the summed squared
+    distance of the tokens to their nearest prototypes; ``score``, the head with the lowest anomaly score."""
 
     prototypes: int = number(196, at_least=1)
     neighbours: int = number(16, at_least=1)
@@ -55,7 +55,7 @@ class GCR(Prototypes):
         return self.nearest_key(costs)
 
     def _looked_at(self, patches: Tensor) -> Tensor:
-        """[B, n, C]: the tokens that routing looks at, the same positions in every image."""
+        """[B, n, C]: the tokens used for routing, at the same positions in every image."""
         tokens = patches.flatten(2).transpose(1, 2)
         count = self.options.gcr.tokens
         if count is None or count >= tokens.shape[1]:
@@ -79,6 +79,6 @@ class GCR(Prototypes):
 
 
 class GCROracle(GCR):
-    """The object of a test image is known: what wrong routing costs is the difference to this."""
+    """GCR with known objects of test images; the difference from it is the cost of wrong routing."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)

@@ -1,4 +1,4 @@
-"""Gradient projection memory: layers learn only where the inputs of old objects have no share.
+"""Gradient projection memory: layers learn only in directions orthogonal to the inputs of old objects.
 
 Saha, Garg and Roy, "Gradient Projection Memory for Continual Learning", ICLR 2021.
 """
@@ -20,8 +20,8 @@ from iufbench.support.seeding import derive
 @dataclass(frozen=True)
 class ProjectionMemory:
     """``energy``: fraction of the inputs' squared norm that each layer's subspace captures. ``samples``:
-    images per experience that it is measured on; all when there are fewer. ``freeze_rest``: parameters that
-    belong to no linear layer (LayerNorm, queries, positions) do not learn after the first experience.
+    images per experience used to estimate it (all if there are fewer). ``freeze_rest``: freeze parameters
+    outside linear layers (LayerNorm, queries, positions) after the first experience.
     """
 
     energy: float = number(0.97, at_least=0, at_most=1)
@@ -30,10 +30,10 @@ class ProjectionMemory:
 
 
 class GPM(ReconstructionStrategy):
-    """``bases``: per linear map, an orthonormal basis of the old objects' inputs.
+    """``bases``: for each linear map, an orthonormal basis of the old objects' inputs.
 
-    The gradient is projected, and so is the step that the optimiser makes of it: AdamW's scaling per element
-    and weight decay would lead out of the allowed subspace.
+    Both the gradient and the optimiser's step are projected, because AdamW's element-wise scaling and weight
+    decay would leave the allowed subspace.
     """
 
     @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""IUF (Tang et al., ECCV 2024): three parts against forgetting, each of which the card can switch off.
+"""IUF (Tang et al., ECCV 2024): three components against forgetting, each of which the card can disable.
 
 Object-aware self-attention (``oasa``), the semantic compression loss (``scl``) and the update strategy
 (``update``: pull to the old weights, gradients projected away from the old objects' main directions).
@@ -22,7 +22,7 @@ from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
 from iufbench.support.fields import number
 
-CLASSIFIER = "classifier."  # what its entries of the network's state dict begin with
+CLASSIFIER = "classifier."  # prefix of its entries in the network's state dict
 RELEASED_RATIO = 0.1  # the released code sums normalised singular values below 0.1/256
 
 
@@ -30,7 +30,7 @@ RELEASED_RATIO = 0.1  # the released code sums normalised singular values below 
 class ObjectAwareAttention:
     """The object classifier whose inner maps modulate the encoder's queries.
 
-    ``resolution``: side of the image it looks at; ``weight`` of its cross-entropy (lambda 1).
+    ``resolution``: side in pixels of its input image; ``weight`` of its cross-entropy (lambda 1).
     """
 
     enabled: bool = True
@@ -46,7 +46,7 @@ class SemanticCompression:
 
     ``form``: ``published`` sums the normalised singular values from index ``first`` on; ``released`` sums
     those below 0.1/256. ``gradient`` false computes the value only, as the released code does.
-    ``window``: rows of earlier batches (without gradient) beside the current one.
+    ``window``: number of rows from earlier batches (without gradient) added to the current batch.
     """
 
     enabled: bool = True
@@ -60,14 +60,14 @@ class SemanticCompression:
 
 @dataclass(frozen=True)
 class UpdateStrategy:
-    """What protects old objects in increments.
+    """Protection of old objects in increments.
 
     ``pull``: before every iteration theta <- (1 - pull) * theta + pull * theta_old, ``pull_buffers``
     includes BatchNorm's statistics, ``pull_classifier`` the object classifier. ``projection``: project
     gradients, with the weights of directions to the power ``projection_power``; ``collect_every_epochs``
     collects feature matrices only when the global epoch count is a multiple (the released code: 2000), null
-    at the end of every experience. ``clip_classifier``: the classifier's gradients count in the norm that is
-    clipped in increments; otherwise it has a norm of its own.
+    at the end of every experience. ``clip_classifier``: include the classifier's gradients in the clipped
+    norm in increments; otherwise they are clipped separately.
     """
 
     enabled: bool = True
@@ -120,7 +120,7 @@ class IUF(ReconstructionStrategy):
         )
 
     def adapt_network(self) -> None:
-        # The classifier learns of an object only when the object arrives.
+        # The classifier is extended only when an object arrives.
         if self.model.classifier is not None:
             known = self.model.classifier.objects
             self.model.classifier.grow(max(known, int(self.experience.resident.objects.max()) + 1))
@@ -142,7 +142,7 @@ class IUF(ReconstructionStrategy):
 
     @property
     def window(self) -> list[Tensor]:
-        """The rows of earlier batches that the semantic compression loss looks at, for checkpoints."""
+        """The rows of earlier batches used by the semantic compression loss, for checkpoints."""
         return list(self._recent.batches)
 
     @window.setter
@@ -173,7 +173,7 @@ class IUF(ReconstructionStrategy):
         return terms
 
     def apart(self) -> list[Tensor]:
-        """Token means [B, E] of the decoder layers that the semantic compression loss looks at."""
+        """Token means [B, E] of the decoder layers used by the semantic compression loss."""
         scl, features = self.options.scl, self.mb_output.decoder_features
         if not (scl.enabled and (scl.increments or not self._is_increment)):
             return []
@@ -241,7 +241,7 @@ class IUF(ReconstructionStrategy):
     def _after_training_exp(self, **kwargs: Any) -> None:
         if self.options.update.collect_every_epochs is None:
             self._collect()
-        # Released and published alike: an experience uses the matrices that stood at its start.
+        # As in the released code and the paper: an experience uses the matrices that existed at its start.
         self._projections = self._made_projections()
         super()._after_training_exp(**kwargs)
 

@@ -22,8 +22,8 @@ from iufbench.support.fields import number
 
 @dataclass(frozen=True)
 class StoredAttention:
-    """``strength`` of the penalty on learned keys and biases; ``samples``: images per experience behind
-    their importances, all when there are fewer.
+    """``strength`` of the penalty on learned keys and biases; ``samples``: images per experience used to
+    estimate their importances (all if there are fewer).
     """
 
     strength: float = number(1.0, at_least=0)
@@ -31,7 +31,7 @@ class StoredAttention:
 
 
 class LVT(HeldWeights, JointRehearsal):
-    """Inter-task attention, held by importance, and rehearsal of the images that are reconstructed best."""
+    """Inter-task attention with a quadratic penalty, and rehearsal of the best reconstructed images."""
 
     @dataclass(frozen=True)
     class Options:
@@ -56,7 +56,7 @@ class LVT(HeldWeights, JointRehearsal):
         return mean_over_images(self.model, self.held(), data, images, reconstruction_loss, torch.abs)
 
     def preference(self) -> Tensor:
-        """Smallest reconstruction error first."""
+        """Images in ascending order of reconstruction error."""
         outputs = self.outputs(torch.arange(len(self.experience.resident)))
         errors = [(o.reconstruction - o.target).square().mean(dim=(1, 2, 3)) for o in outputs]
         return torch.cat(errors).cpu().argsort(stable=True)

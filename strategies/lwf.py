@@ -1,6 +1,6 @@
-"""Learning without forgetting: the old network's reconstructions of new images are kept as they were.
+"""Learning without forgetting: distils the old network's reconstructions of new images.
 
-Li and Hoiem, "Learning without Forgetting", ECCV 2016, with reconstructions in the place of class scores.
+Li and Hoiem, "Learning without Forgetting", ECCV 2016, with reconstructions instead of class scores.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Distillation:
 class LwF(ReconstructionStrategy):
     """Adds ``strength`` times the MSE between the new and the old network's reconstruction.
 
-    ``teacher``: a copy of the network as the last experience left it, in evaluation mode: it sees clean
-    features, while the network that learns sees jittered ones.
+    ``teacher``: a copy of the network after the last experience, in evaluation mode: its input are clean
+    features, while the trained network receives jittered ones.
     """
 
     @dataclass(frozen=True)

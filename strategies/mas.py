@@ -1,4 +1,4 @@
-"""Memory aware synapses: importance is how strongly a weight moves the network's output.
+"""Memory aware synapses: importance is the sensitivity of the network's output to a weight.
 
 Aljundi et al., "Memory Aware Synapses: Learning what (not) to forget", ECCV 2018. Needs no labels.
 """
@@ -23,14 +23,14 @@ def squared_output(output: Reconstruction) -> Tensor:
 
 @dataclass(frozen=True)
 class Synapses:
-    """``samples``: images per experience behind the importances; all when there are fewer."""
+    """``samples``: images per experience used to estimate importances (all if there are fewer)."""
 
     strength: float = number(0.1, at_least=0)
     samples: int = number(256, at_least=1)
 
 
 class MAS(HeldWeights):
-    """Per-image absolute gradients of the squared output norm say which weights to hold."""
+    """Importances are the mean per-image absolute gradients of the squared output norm."""
 
     @dataclass(frozen=True)
     class Options:

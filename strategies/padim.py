@@ -1,8 +1,8 @@
 """PaDiM (Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR workshops 2020).
 
-At every position a Gaussian over a random subset of the channels; a patch is as anomalous as its
-Mahalanobis distance. Mean and covariance are merged from experience to experience without loss: the
-order in which images arrive does not matter, and no image is kept.
+There is a Gaussian over a random subset of the channels at every position; the anomaly score of a patch is
+its Mahalanobis distance. Means and covariances are merged exactly across experiences: the order of images does
+not matter, and no image is stored.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from iufbench.support.seeding import derive
 
 @dataclass(frozen=True)
 class Gaussian:
-    """``channels``: how many randomly chosen channels the Gaussians are over (all, when the backbone has
-    no more); ``regularisation``: what is added to the diagonal of every covariance."""
+    """``channels``: number of randomly chosen channels of the Gaussians (all if the backbone has no more);
+    ``regularisation``: value added to the diagonal of every covariance."""
 
     channels: int = number(100, at_least=1)
     regularisation: float = number(0.01, above=0)
@@ -88,7 +88,7 @@ class PaDiM(MemoryBank):
 
 
 class PaDiMPerObject(PaDiM):
-    """Gaussians per object; the nearest object's judge a test image."""
+    """Separate Gaussians per object; a test image is scored by those of the nearest object."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
 
@@ -105,7 +105,7 @@ def moments(x: Tensor) -> dict[str, Tensor]:
 
 
 def merge(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Moments of two sets of samples together (Chan et al., 1979); ``old`` may be empty."""
+    """Combined moments of two sets of samples (Chan et al., 1979); ``old`` may be empty."""
     if not old:
         return new
     count = old["count"] + new["count"]

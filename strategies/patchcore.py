@@ -1,7 +1,7 @@
 """PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022).
 
-A patch is as anomalous as it is far from the nearest remembered patch of a normal image. What is
-remembered is a greedy coreset, here under a fixed byte budget and updated experience by experience.
+The anomaly score of a patch is its distance to the nearest stored patch of a normal image. The memory is a
+greedy coreset, here with a fixed byte budget and updated experience by experience.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from iufbench.support.seeding import derive
 
 @dataclass(frozen=True)
 class Coreset:
-    """``ratio``: share of an experience's patches that is remembered (1: all of them, no selection);
-    ``budget_bytes``: what all banks together may hold. A budget larger than the data is never filled."""
+    """``ratio``: fraction of an experience's patches that is stored (1: all of them, no selection);
+    ``budget_bytes``: budget of all banks together. A budget larger than the data is never filled."""
 
     ratio: float = number(0.1, above=0, at_most=1)
     budget_bytes: int = number(32 * 2**20, at_least=1)
@@ -33,9 +33,7 @@ class Coreset:
 class PatchCore(MemoryBank):
     """One bank for all objects.
 
-    An experience adds ``ratio`` of its patches, each the farthest from all that is remembered already.
-    When the budget is exceeded, the greedy selection over the old and new patches together decides
-    what stays.
+    An experience adds the fraction ``ratio`` of its patches, farthest-first from those already stored. If the budget is exceeded, a greedy selection over old and new patches together determines which are kept.
     """
 
     @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class PatchCore(MemoryBank):
         self.memory[key] = {"bank": torch.cat([old, points])}
 
     def _patches_each(self, banks: int) -> int:
-        """How many patches each bank may hold. Raises InputError when it is less than one."""
+        """Maximum number of patches per bank. Raises InputError if it is less than one."""
         budget, size = self.options.coreset.budget_bytes, 4 * self.context.channels
         share = budget // (size * banks)
         if share == 0:
@@ -91,12 +89,12 @@ class PatchCore(MemoryBank):
 
 
 class PatchCorePerObject(PatchCore):
-    """A bank per object, all of the same share of the budget; the nearest bank judges a test image."""
+    """One bank per object with equal shares of the budget; the nearest bank scores a test image."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, gradients=False, routing=True)
 
 
 class PatchCoreOracle(PatchCore):
-    """A bank per object, and a test image is judged by the bank of its own object."""
+    """One bank per object; a test image is scored by the bank of its own object."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)

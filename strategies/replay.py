@@ -1,4 +1,4 @@
-"""Experience replay: old images are shown again beside new ones."""
+"""Experience replay: stored old images are replayed together with new ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from iufbench.support.seeding import derive
 
 
 class Replay(JointRehearsal):
-    """Equally many random images of every object."""
+    """Stores an equal number of random images of every object."""
 
     @dataclass(frozen=True)
     class Options:
@@ -22,9 +22,9 @@ class Replay(JointRehearsal):
 
 
 class ReservoirReplay(JointRehearsal):
-    """A uniform sample of all images so far, which needs no object ids.
+    """Stores a uniform sample of all images so far, without object ids.
 
-    An object with few images may have none in the memory. ``seen``: images that the sample stands for.
+    An object with few images may have none in the memory. ``seen``: number of images sampled from.
     """
 
     @dataclass(frozen=True)

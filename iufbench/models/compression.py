@@ -1,7 +1,7 @@
-"""Semantic compression: squeeze what the objects so far need into few directions (IUF, ECCV 2024).
+"""Semantic compression: compress the features of the objects so far into few directions (IUF, ECCV 2024).
 
-Both losses look at the singular values of decoder features averaged over tokens, one row per image, divided
-by their sum, and penalise the small ones: the room that they free is left for new objects.
+Both losses use the singular values of decoder features averaged over tokens (one row per image), divided by
+their sum, and penalise the small ones, which leaves capacity for new objects.
 
 Singular values come from eigenvalues of Gram matrices R^T R in float64, for all layers at once: the same
 values and gradients as ``svdvals`` of the rows to 1e-6 where singular values span up to four decades, in half

@@ -1,4 +1,4 @@
-"""What a frozen backbone gives of an image, as one row of numbers and taken apart again."""
+"""The features of a frozen backbone: packing them into one row of numbers and unpacking them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are these the weights of this network, and if not, of which?"""
+"""Checks whether weights belong to a network and, if not, finds the network they resemble."""
 
 from __future__ import annotations
 

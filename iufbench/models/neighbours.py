@@ -1,4 +1,4 @@
-"""Nearest neighbours and greedy coresets in bounded memory: what a memory bank is made of.
+"""Nearest neighbours and greedy coresets in bounded memory, for memory banks.
 
 PatchCore (Roth et al., CVPR 2022) keeps a subset of all patch features such that every patch is close to
 a kept one, found by farthest-point selection (k-centre greedy).

@@ -1,4 +1,4 @@
-"""Where a token sits on the grid, as E numbers: learned tables (UniAD's default) or sines."""
+"""Position embeddings of tokens on the grid: learned (UniAD's default) or sinusoidal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""IUF's update strategy: move weights where old objects do not look, and stay near the old weights.
+"""IUF's update strategy: update weights in directions unused by old objects, and stay near the old weights.
 
-Feature matrices hold, per layer, what the layer put out for the old objects' images (token means, one row an
-image). Gradients are weakened along their strong directions and pass freely along weak ones. Tang et al.,
+Feature matrices hold, per layer, its outputs for the old objects' images (token means, one row per image).
+Gradients are attenuated along their strong directions and unchanged along weak ones. Tang et al.,
 "An Incremental Unified Framework for Small Defect Inspection", ECCV 2024.
 """
 

@@ -1,4 +1,4 @@
-"""Where tensors live and how exact products are: names that a user gives, as what is there."""
+"""Resolves the user's choice of device and precision on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two ways a command ends badly without a bug: the user's input, or the world."""
+"""The two kinds of expected errors: invalid user input, and runtime failures."""
 
 
 def one_line(text: object) -> str:

@@ -1,6 +1,6 @@
-"""Plain mappings (YAML, command line) become typed dataclasses, strictly.
+"""Strict conversion of plain mappings (YAML, command line) to typed dataclasses.
 
-Unknown keys, wrong types and bad values are errors that name the place, the key and what is allowed.
+Unknown keys, wrong types and invalid values are errors that name the source, the key and the allowed values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from iufbench.support.errors import InputError
 
 T = TypeVar("T")
-LARGEST = 2**63 - 1  # what torch and numpy can hold
+LARGEST = 2**63 - 1  # the largest integer that torch and numpy support
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""How much memory can still be had on this machine, and how much a process holds."""
+"""Available memory of this machine, and memory used by a process."""
 
 from __future__ import annotations
 

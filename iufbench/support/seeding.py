@@ -65,7 +65,7 @@ def random_states(order: torch.Generator | None = None) -> dict[str, Any]:
 
 
 def set_random_states(states: dict[str, Any], order: torch.Generator | None = None) -> None:
-    """Put all generators back to where ``random_states`` found them."""
+    """Restore the states of all generators returned by ``random_states``."""
     import torch
 
     random.setstate(states["python"])

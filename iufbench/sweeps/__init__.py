@@ -1,1 +1,1 @@
-"""Many runs at once: grids of strategy x protocol x seed x order, on one machine or on a cluster."""
+"""Sweeps: grids of strategy x protocol x seed x order, on one machine or on a cluster."""

@@ -1,4 +1,4 @@
-"""Sweeps for Python programs: what ``iufbench sweep run`` calls, too."""
+"""The Python API for sweeps, also used by ``iufbench sweep run``."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def carry_out(
     shared_results: bool = False,
     share_base: bool = False,
 ) -> dict[str, str]:
-    """Do what is left of a planned sweep. Returns run id -> reason of every run that is failed now."""
+    """Run what is left of a planned sweep. Returns run id -> reason for every failed run."""
     if engine == "slurm":
         raise InputError("engine slurm writes a script to submit: iufbench sweep run --engine slurm")
     made = drive.make_engine(engine, places, address, shared_results)

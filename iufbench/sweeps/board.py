@@ -1,4 +1,4 @@
-"""What has become of every run, kept in step with the sweep's files and with what people see."""
+"""Tracks the state of every run and updates the sweep's files and the display."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Board:
         self.screen.say(f"warning: {text}")
 
     def tick(self) -> None:
-        """Draw the table anew, at most twice a second."""
+        """Redraw the table, at most twice per second."""
         if self.screen.live and time.monotonic() - self._drawn > 0.5:
             self._drawn = time.monotonic()
             self.screen.draw([self._line(run) for run in self.running.values()], self._headline())
@@ -106,7 +106,7 @@ class Board:
         return "" if not left or seconds is None else f"; {left} left, about {duration(seconds)}"
 
     def seconds_left(self) -> float | None:
-        """Until everything is done: from what finished runs took, else from the pace so far."""
+        """Estimated time to completion, from the durations of finished runs, else from the pace so far."""
         left = self._total - self.done
         if left and not self._unknown:
             running = sum(time.time() - begun for begun in self._begun.values())

@@ -1,4 +1,4 @@
-"""The sweep from end to end: plan, leave out what is done, hand the rest to an engine, sum up."""
+"""A sweep from end to end: plan, skip finished runs, pass the rest to an engine, summarise."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def carry_out(
 ) -> dict[str, str]:
     """Do what is to be done. Returns run id -> reason of every run of the grid that is failed now.
 
-    KeyboardInterrupt passes through once every run has stopped: the same call goes on.
+    KeyboardInterrupt propagates once every run has stopped: the same call resumes the sweep.
     """
     record = Record(sweep.folder)
     engine.check(sweep.todo())

@@ -1,4 +1,4 @@
-"""What a sweep will cost: hours, memory and disk, from runs that are finished."""
+"""Estimates the cost of a sweep (time, memory, disk) from finished runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoded images and backbone features, made once before runs that need the same start side by side."""
+"""Decoded images and backbone features, computed once before runs that share them start in parallel."""
 
 from __future__ import annotations
 

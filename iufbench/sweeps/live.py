@@ -1,4 +1,4 @@
-"""How a run that is being done says how far it has come: a small file, rewritten about once a second."""
+"""Live progress of a run: a small file, rewritten about once per second."""
 
 from __future__ import annotations
 

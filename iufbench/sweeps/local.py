@@ -1,4 +1,4 @@
-"""The local engine: a few processes on this machine, each doing one run after another."""
+"""The local engine: several processes on this machine, each executing one run after another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from iufbench.sweeps.record import INTERRUPTED
 from iufbench.sweeps.runs import FAILED, PlannedRun
 from iufbench.sweeps.worker import TRAIN, task_line
 
-PATIENCE = 30.0  # seconds that an interrupted run may take to write down where it stands
+PATIENCE = 30.0  # seconds that an interrupted run may take to save its state
 PERIOD = 1.0
 MIB = 2**20
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -153,7 +153,7 @@ class LocalEngine:
             board.finished(run, FAILED, seconds, f"its process {ended(code)}; see {board.record.log(run)}")
 
     def _stop(self, order: Order, board: Board) -> None:
-        """Interrupt all runs and wait until they have written down where they stand."""
+        """Interrupt all runs and wait until they have saved their state."""
         board.screen.say(f"stopping {len(board.running)} runs (again Ctrl-C: at once)")
         patience, kind = time.perf_counter() + PATIENCE, signal.SIGINT
         try:

@@ -1,4 +1,4 @@
-"""The folder of a sweep, ``<results>/sweeps/<name>/``: what was asked for and what happened, in files.
+"""The folder of a sweep, ``<results>/sweeps/<name>/``: its request and its events, in files.
 
 ``sweep.json`` holds the grid and its runs, ``events.jsonl`` one line whenever a run changes its state,
 ``live/<number>.json`` how far a run that is being done has come, ``logs/<number>.log`` what it printed.

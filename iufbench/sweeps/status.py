@@ -1,4 +1,4 @@
-"""How a sweep stands, from its files alone: for another terminal, or after the fact."""
+"""The status of a sweep from its files alone: for another terminal, or afterwards."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def describe_status(folder: Path) -> str:
         lines += ["", columns([{k: v for k, v in r.items() if k != "left"} for r in table])]
     for row in rows:
         if row["state"] in (FAILED, "silent"):
-            reason = row.get("error") or "no sign of life; the same sweep again goes on with it"
+            reason = row.get("error") or "no sign of life; repeat the sweep to resume it"
             lines += ["", f"{row['state']}: {row['id']}: {reason}", f"  {row['command']}"]
     return "\n".join(lines)
