@@ -24,7 +24,7 @@ from iufbench.support.fields import number
 
 @dataclass(frozen=True)
 class Mining:
-    """``easy``: fraction of positions with gradients scaled by ``factor``, reached after the fraction ``ramp``
+    """``easy``: fraction of positions with gradients scaled by ``factor``, reached after fraction ``ramp``
     of an experience's iterations; ``smoothing``: standard deviation in pixels of the map's Gaussian blur, cut
     off at ``radius`` pixels."""
 

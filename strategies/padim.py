@@ -1,7 +1,7 @@
 """PaDiM (Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR workshops 2020).
 
-There is a Gaussian over a random subset of the channels at every position; the anomaly score of a patch is
-its Mahalanobis distance. Means and covariances are merged exactly across experiences: the order of images does
+Every position has a Gaussian over a random subset of the channels; the anomaly score of a patch is its
+Mahalanobis distance. Means and covariances are merged exactly across experiences: the order of images does
 not matter, and no image is stored.
 """
 

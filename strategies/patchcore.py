@@ -33,7 +33,8 @@ class Coreset:
 class PatchCore(MemoryBank):
     """One bank for all objects.
 
-    An experience adds the fraction ``ratio`` of its patches, farthest-first from those already stored. If the budget is exceeded, a greedy selection over old and new patches together determines which are kept.
+    An experience adds the fraction ``ratio`` of its patches, farthest-first from those already stored.
+    If the budget is exceeded, a greedy selection over old and new patches determines which are kept.
     """
 
     @dataclass(frozen=True)
