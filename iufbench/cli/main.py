@@ -45,7 +45,7 @@ class Commands(click.Group):
         except (MemoryError, ImportError, RuntimeError) as error:
             if not _lacks_memory(error):
                 raise
-            reason = shown(str(error).partition("\n")[0] or type(error).__name__)
+            reason = str(error).partition("\n")[0] or type(error).__name__
             echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
             context.exit(1)
         except BrokenPipeError:
