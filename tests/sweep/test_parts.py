@@ -126,9 +126,8 @@ def test_status_tells_running_from_silent_and_survives_half_a_line(tmp_path):
     assert "3 runs: 2 running, 1 missing" in text and "1/2" in text
     events = [json.dumps({"run": runs[1].id, "state": "running", "time": time.time() - 3600}) + "\n"]
     (record.folder / "events.jsonl").write_text("".join(events))
-    assert "1 silent" in describe_status(
-        record.folder
-    ) and "repeat the sweep to resume it" in describe_status(record.folder)
+    told = describe_status(record.folder)
+    assert "1 silent" in told and "repeat the sweep to resume it" in told
 
 
 def test_inputs_of_several_runs_are_made_once(tmp_path):
