@@ -423,5 +423,6 @@ def test_stock_metrics_of_loss_time_memory_and_operations(shared):
     assert found["Loss_Epoch/train_phase/train_stream/Task000"] == pytest.approx(row["loss"], rel=1e-5)
     for object in range(3):
         assert found[f"Loss_Exp/eval_phase/test_stream/Task000/Exp00{object}"] > 0
-    for name in ("Time_Epoch", "MAC_Epoch", "MaxRAMUsage_Epoch"):
+    assert any(key.startswith("MaxRAMUsage_Epoch") for key in found)  # 0 for an epoch between two samples
+    for name in ("Time_Epoch", "MAC_Epoch"):
         assert found[next(key for key in found if key.startswith(name))] > 0

@@ -290,12 +290,12 @@ def test_only_a_run_promises_to_go_on(monkeypatch, command, resumes):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("iufbench.engine.plan.prepare", interrupted)
+    monkeypatch.setattr("iufbench.engine.api.prepare", interrupted)
     monkeypatch.setattr("iufbench.engine.describe.protocol_rows", interrupted)
     options = ["--protocol", "visa_2_1", "--strategy", "iuf"] if command == "run" else []
     done = invoke(command, *options)
     assert done.exit_code == 130 and "interrupted" in done.stderr
-    assert ("goes on from" in done.stderr) == resumes
+    assert ("resumes from" in done.stderr) == resumes
 
 
 def test_dates_on_a_card_are_text(data, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):  # file names may not be valid text but must be printable
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
+        # Avalanche warns about solvers that only its GEM strategy needs.
+        warnings.filterwarnings("ignore", message="no QP solver found")
         try:
             return super().invoke(context)
         except InputError as error:

@@ -21,6 +21,7 @@ from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.learning.context import Context
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.models.checkpoints import load_public_weights
+from iufbench.models.features import FeatureShape
 from iufbench.models.weights import read_state_dict
 from iufbench.streams import streams
 from iufbench.support.allocator import keep_freed_memory
@@ -87,6 +88,7 @@ def frozen_inputs(
         )
     precision = getattr(torch, recipe.backbone.precision)
     backbone = backbone or load_backbone(plan, device)
+    feature_shape(plan, backbone)
     return FrozenInputs(backbone, recipe.image_size, guide, precision, dataset.decoding)
 
 
@@ -149,9 +151,18 @@ def build_strategy(
     return plan.learner(context=context, plugins=list(plugins), **arguments)
 
 
+def feature_shape(plan: Plan, backbone: FrozenBackbone) -> FeatureShape:
+    """The shape of the plan's features. Raises InputError, naming the card, for an unsuitable image size."""
+    try:
+        return backbone.shape(plan.recipe.image_size)
+    except InputError as error:
+        set_here = any(setting.startswith("image_size=") for setting in plan.request.settings)
+        raise InputError(f"{'--set image_size' if set_here else plan.card.path}: {error}") from error
+
+
 def build_context(plan: Plan, backbone: FrozenBackbone, device: torch.device) -> Context:
     """The context with which the plan's strategy is constructed."""
-    shape = backbone.shape(plan.recipe.image_size)
+    shape = feature_shape(plan, backbone)
     set_products(plan.request.precision)
     return Context(
         recipe=plan.recipe,
