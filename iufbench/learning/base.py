@@ -281,9 +281,9 @@ class ReconstructionStrategy(Resumable):
         super()._after_training_exp(**kwargs)
 
     def check_model_and_optimizer(self, **kwargs: Any) -> None:
-        # Avalanche's first call would add frozen parameters to the optimiser and reset its state.
         # Gradients left on weights that are frozen from now on would count in the clipped norm.
         self.model.zero_grad(set_to_none=True)
+        # Avalanche's first call would add frozen parameters to the optimiser and reset its state.
         self.adapt_network()
         self.model.to(self.device)
         self.make_optimizer()
