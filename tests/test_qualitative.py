@@ -151,7 +151,7 @@ def test_all_figures_and_the_report_have_them_where_maps_are(kept, tmp_path):
     page = tmp_path / "report.html"
     assert invoke("report", "--results", kept, "--out", page).exit_code == 0
     text = page.read_text()
-    assert text.count("of the object&#x27;s defective test images the one with the median score") == 3
+    assert text.count("of the object&#39;s defective test images the one with the median score") == 3
 
 
 def test_without_maps_the_report_says_how_to_keep_them(tmp_path):
@@ -202,7 +202,7 @@ def test_images_that_are_gone_cost_only_this_figure(data, tmp_path):
     assert invoke("evaluate", run.path, "--save-maps", "--device", "cpu", "-q").exit_code == 0
     shutil.rmtree(moved)
     done = invoke("figures", "--results", tmp_path / "results")
-    assert done.exit_code == 0 and str(moved) in done.stderr and "matrix_" in done.stdout
+    assert done.exit_code == 0 and str(moved) in done.stderr and "curves_" in done.stdout
     assert "qualitative" not in done.stdout
     assert invoke("report", "--results", tmp_path / "results").exit_code == 0
     refused = invoke("figures", "--results", tmp_path / "results", "--qualitative")

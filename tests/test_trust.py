@@ -150,7 +150,7 @@ def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):
     )
     place = copied.parents[5]
     done = invoke("rerun", copied, "-q", "--results", place)
-    assert done.exit_code == 2 and "where the run itself lies" in done.stderr
+    assert done.exit_code == 2 and "contains the run itself" in done.stderr
 
 
 def test_a_run_that_lies_alone_is_repeated_beside_it(made, tmp_path):
