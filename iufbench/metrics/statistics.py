@@ -103,6 +103,11 @@ def effect_size(differences: Sequence[float]) -> float:
     return float(x.mean() / x.std(ddof=1))
 
 
+def _mean_without_rounding_errors(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """The mean, such that sums that are equal but for their rounding errors are ties of the test."""
+    return np.asarray(np.round(np.mean(x, axis=axis), 12))
+
+
 def sign_flip_p(
     differences: Sequence[float], alternative: Literal["two-sided", "greater", "less"] = "two-sided"
 ) -> float:
@@ -122,7 +127,7 @@ def sign_flip_p(
         return NAN
     found = stats.permutation_test(
         (x,),
-        np.mean,
+        _mean_without_rounding_errors,
         permutation_type="samples",
         alternative=alternative,
         n_resamples=RESAMPLES,
