@@ -22,6 +22,7 @@ from iufbench.data.readers.reading import (
     path_below,
     require_both_splits,
     require_root,
+    unique_keys,
 )
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
@@ -81,7 +82,7 @@ def _lines(path: Path) -> list[Line]:
             continue
         where = f"{path}, line {number}"
         try:
-            fields = json.loads(line, object_pairs_hook=_once)
+            fields = json.loads(line, object_pairs_hook=unique_keys)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: not a JSON object ({str(error)[:100]})") from error
         if not isinstance(fields, dict):
@@ -92,15 +93,6 @@ def _lines(path: Path) -> list[Line]:
     if not lines:
         raise InputError(f"list {path} is empty")
     return lines
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields. Raises ValueError for duplicate keys, which JSON itself permits."""
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"duplicate key '{next(n for n in names if names.count(n) > 1)}'")
-    return fields
 
 
 def _shown(value: Any) -> str:

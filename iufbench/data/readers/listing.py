@@ -14,6 +14,7 @@ from iufbench.data.readers.reading import (
     in_order,
     path_below,
     require_both_splits,
+    unique_keys,
 )
 from iufbench.data.samples import SPLITS, DataSet, Sample, Split
 from iufbench.support.errors import InputError
@@ -92,7 +93,7 @@ def _sample(root: Path, row: Row, has_masks: bool, files: FileList) -> Sample:
 def read_json_file(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises InputError naming file and line for anything else and for duplicate keys."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
@@ -100,14 +101,6 @@ def read_json_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object, not {type(content).__name__}")
     return content
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(n for n in names if names.count(n) > 1)!r} appears twice")
-    return fields
 
 
 def text_of(entry: dict[str, Any], key: str, where: str, required: bool = True) -> str:

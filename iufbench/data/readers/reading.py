@@ -224,3 +224,12 @@ def require_both_splits(samples: Sequence[Sample], objects: Sequence[str], where
         for split in ("train", "test"):
             if (name, split) not in present:
                 raise InputError(f"{where}: no {split} image of object {name!r}")
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields. Raises ValueError for duplicate keys, which JSON itself permits."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"duplicate key '{next(n for n in names if names.count(n) > 1)}'")
+    return fields
