@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
