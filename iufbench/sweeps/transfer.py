@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iufbench.cards.request import Request, command
 from iufbench.reporting.record import INFO, record_from
-from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
+from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG, claimed
 from iufbench.support.files import json_text, write_bytes
 
 MANIFEST = "checkpoints/manifest.json"
@@ -51,17 +51,22 @@ def base_of(folder: Path) -> dict[str, bytes]:
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a run directory, checkpoints last, and last of all the manifest that vouches for them.
+    """Write files into a run directory, checkpoints last, and the manifest that verifies them last of all.
 
-    Checkpoints that it does not name, because the run has gone on since, are removed.
+    Checkpoints that it does not name, because the run has continued since, are removed. The directory is
+    claimed meanwhile, as by every other writer: RunError when another process holds it. Without files nothing
+    is touched: where nodes write into a shared folder, they hold it themselves.
     """
-    for name in sorted(files, key=lambda name: (name.startswith("checkpoints/"), name == MANIFEST, name)):
-        write_bytes(folder / name, files[name])
-    if MANIFEST in files:
-        kept = json.loads(files[MANIFEST])["files"]
-        for path in (folder / "checkpoints").glob("*.pt"):
-            if path.name not in kept:
-                path.unlink()
+    if not files:
+        return
+    with claimed(folder):
+        for name in sorted(files, key=lambda name: (name.startswith("checkpoints/"), name == MANIFEST, name)):
+            write_bytes(folder / name, files[name])
+        if MANIFEST in files:
+            kept = json.loads(files[MANIFEST])["files"]
+            for path in (folder / "checkpoints").glob("*.pt"):
+                if path.name not in kept:
+                    path.unlink()
 
 
 def as_if_done_at_home(info: bytes, request: Request) -> bytes:
