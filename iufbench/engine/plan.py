@@ -121,15 +121,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         request = dataclasses.replace(request, eval_unseen=True)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
-        recipe = resolve(
-            card, dataset_name, _card_id(protocol), preset, request.settings, _overrides(request)
-        )
-        learner = load_class(recipe.learner, card.path)
-        _check_learner(learner, recipe, card)
-        _check_arithmetic(request, learner)
-        _check_weights(recipe.backbone.weights)
-        options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
-        return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
+        return resolve_recipe(request, card, dataset_name, protocol, preset)
 
     # The recipe is checked before data are generated or read, so that typing errors are reported at once.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
@@ -151,11 +143,27 @@ def prepare(request: Request, progress: bool = True) -> Plan:
         dataset_card=about,
         card=card,
         recipe=recipe,
-        recipe_hash=_identity(recipe, request),
+        recipe_hash=identity_of(recipe, request),
         preset=preset,
         learner=learner,
         options=options,
     )
+
+
+def resolve_recipe(
+    request: Request, card: StrategyCard, dataset: str, protocol: Protocol, preset: str
+) -> tuple[Recipe, Any, Any]:
+    """The card resolved for a data set, protocol and preset: recipe, strategy class, its options.
+
+    Raises InputError for an invalid card, setting or weights file.
+    """
+    recipe = resolve(card, dataset, _card_id(protocol), preset, request.settings, _overrides(request))
+    learner = load_class(recipe.learner, card.path)
+    _check_learner(learner, recipe, card)
+    _check_arithmetic(request, learner)
+    _check_weights(recipe.backbone.weights)
+    options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
+    return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
 
 
 def check_results_folder(results: Path) -> None:
@@ -266,7 +274,7 @@ def _check_step(request: Request, learner: Any) -> None:
         raise InputError(f"--step graph: {request.strategy} cannot: {learner.not_captured}; use --step auto")
 
 
-def _identity(recipe: Recipe, request: Request) -> str:
+def identity_of(recipe: Recipe, request: Request) -> str:
     """The recipe's hash; weight files are identified by content, not by path.
 
     Options that affect scores but are not in the card are included if they differ from the default.

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iufbench.cards.request import Request
+from iufbench.engine.again import plan_again, require_weights
 from iufbench.engine.checkpoint import checkpoint_path, load_checkpoint
-from iufbench.engine.plan import Plan, prepare
 from iufbench.reporting.maps import maps_path, write_maps
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
-from iufbench.support.nested import differing, flat
+from iufbench.support.nested import differing
 from iufbench.support.progress import Progress
 
 if TYPE_CHECKING:
@@ -41,41 +40,6 @@ class Difference:
     def __str__(self) -> str:
         place = f"experience {self.experience}, {self.object}, {self.level} {self.metric}"
         return f"{place}: stored {self.stored!r}, now {self.again!r}"
-
-
-def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
-    """Rebuild the plan of a run, with its number of threads.
-
-    ``data_root``: current location of its data, if it has changed; ``changes``: overrides of its request.
-    Raises RunError, naming the difference, if the data or the card have changed.
-    """
-    if not run.record.request:
-        raise RunError(f"{run.path}: run.json does not contain its request; run it again")
-    request = Request.from_dict(run.record.request)
-    recorded = run.record.dataset.root
-    if data_root is not None:
-        changes |= {"data_root": data_root, "synthetic": False}
-    elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
-        changes["data_root"] = Path(recorded)
-    threads = run.record.environment.threads
-    plan = prepare(replace(request, threads=threads or request.threads, **changes), progress=False)
-    if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
-        raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
-    if plan.recipe_hash != run.record.recipe_hash:
-        changed = _changed(run.record.recipe, plan.recipe.as_dict())
-        raise RunError(
-            f"{run.path} was made with a different recipe than that of its card now: "
-            f"{changed or 'other weights'}; restore the card it was made with"
-        )
-    return plan
-
-
-def _changed(then: dict[str, Any], now: dict[str, Any]) -> str:
-    """The first few keys that differ, with both values."""
-    words = ("title", "description", "provenance")
-    cards = [flat({k: v for k, v in card.items() if k not in words}) for card in (then, now)]
-    changed = list(differing(*cards).items())[:5]
-    return ", ".join(f"{key} was {one!r} and is {other!r}" for key, (one, other) in changed)
 
 
 def evaluate_run(
@@ -105,9 +69,7 @@ def evaluate_run(
         if not checkpoint_path(path, number).is_file():
             raise RunError(f"{checkpoint_path(path, number)} is missing: the run must be repeated")
     parts = assemble(plan, choose_device(device), progress, compare_cache=True)
-    weights = run.record.backbone.weights_sha256
-    if weights != parts.backbone.weights_sha256:
-        raise RunError(f"{path} was made with different backbone weights ({weights}) than those found now")
+    require_weights(run, parts.backbone.weights_sha256)
     scores = run.scores()
     differences = []
     names = plan.protocol.objects

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from iufbench.engine.again import plan_again
 from iufbench.reporting.record import INFO, RunRecord
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress
-from iufbench.trust.reevaluate import compared, plan_again
+from iufbench.trust.reevaluate import compared
 
 ENVIRONMENT = ("python", "system", "packages", "device", "processor", "threads", "variables", "source", "git")
 

@@ -1,0 +1,130 @@
+"""Plans of finished runs, rebuilt from their run.json: with their data, or without any data."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from iufbench.cards.protocols import Protocol, find_protocol
+from iufbench.cards.request import Request
+from iufbench.cards.strategies import Recipe, load_strategy
+from iufbench.cards.streams import Stream
+from iufbench.data.decoding import Decoding
+from iufbench.data.samples import DataSet
+from iufbench.engine.plan import Plan, identity_of, prepare, resolve_recipe
+from iufbench.reporting.record import INFO, RunRecord
+from iufbench.reporting.store import Run
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.fields import build
+from iufbench.support.nested import differing, flat
+
+
+def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
+    """Rebuild the plan of a run, with its number of threads.
+
+    ``data_root``: current location of its data, if it has changed; ``changes``: overrides of its request.
+    Raises RunError, naming the difference, if the data or the card have changed.
+    """
+    request = request_of(run)
+    recorded = run.record.dataset.root
+    if data_root is not None:
+        changes |= {"data_root": data_root, "synthetic": False}
+    elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
+        changes["data_root"] = Path(recorded)
+    plan = prepare(replace(request, **changes), progress=False)
+    if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
+        raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
+    _require_recipe(run, plan.recipe, plan.recipe_hash)
+    return plan
+
+
+def plan_without_data(run: Run, device: str = "auto") -> Plan:
+    """Rebuild the plan of a run from its record alone, to load its checkpoints where its data are not.
+
+    The plan's data set has the run's objects and decoding but no samples.
+
+    Raises:
+        InputError: The card or the weights file is missing.
+        RunError: The card has changed since the run; the message names what has changed.
+    """
+    record = run.record
+    request = replace(request_of(run), device=device)
+    name, _ = find_protocol(request.protocol)
+    protocol = _protocol(record, name, run.path)
+    card = load_strategy(request.strategy)
+    recipe, learner, options = resolve_recipe(request, card, name, protocol, record.preset or "paper")
+    recipe_hash = identity_of(recipe, request)
+    _require_recipe(run, recipe, recipe_hash)
+    known = {field.name for field in dataclasses.fields(Decoding)}
+    decoding = Decoding(**{k: v for k, v in record.dataset.decoding.items() if k in known})
+    dataset = DataSet(
+        name=record.dataset.name,
+        root=Path(record.dataset.root or "."),
+        objects=protocol.products,
+        samples=(),
+        synthetic=record.dataset.synthetic,
+        decoding=decoding,
+    )
+    return Plan(
+        request=request,
+        protocol=protocol,
+        dataset=dataset,
+        dataset_card=None,
+        card=card,
+        recipe=recipe,
+        recipe_hash=recipe_hash,
+        preset=record.preset or "paper",
+        learner=learner,
+        options=options,
+    )
+
+
+def request_of(run: Run) -> Request:
+    """The request of a run, with the number of threads that it used."""
+    if not run.record.request:
+        raise RunError(f"{run.path}: run.json does not contain its request; run it again")
+    request = Request.from_dict(run.record.request)
+    return replace(request, threads=run.record.environment.threads or request.threads)
+
+
+def require_weights(run: Run, found: str) -> None:
+    """Raise RunError unless the backbone weights have the SHA-256 of those that the run was made with."""
+    weights = run.record.backbone.weights_sha256
+    if weights != found:
+        raise RunError(
+            f"{run.path} was made with different backbone weights ({weights}) than those found now"
+        )
+
+
+def _protocol(record: RunRecord, dataset: str, path: Path) -> Protocol:
+    stream = None
+    if record.protocol.stream is not None:
+        try:
+            stream = build(Stream, record.protocol.stream, f"{path / INFO}: protocol.stream")
+        except InputError as error:
+            raise RunError(str(error)) from error
+    groups = tuple(tuple(group) for group in record.protocol.experiences)
+    order = record.protocol.order or "dataset"
+    return Protocol(
+        record.protocol.id, dataset, groups, record.protocol.title or "", order=order, stream=stream
+    )
+
+
+def _require_recipe(run: Run, recipe: Recipe, recipe_hash: str) -> None:
+    if recipe_hash == run.record.recipe_hash:
+        return
+    changed = _changed(run.record.recipe, recipe.as_dict())
+    raise RunError(
+        f"{run.path} was made with a different recipe than that of its card now: "
+        f"{changed or 'other weights'}; restore the card it was made with"
+    )
+
+
+def _changed(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """The first few keys that differ, with both values."""
+    words = ("title", "description", "provenance")
+    cards = [flat({k: v for k, v in card.items() if k not in words}) for card in (then, now)]
+    changed = list(differing(*cards).items())[:5]
+    return ", ".join(f"{key} was {one!r} and is {other!r}" for key, (one, other) in changed)
