@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iufbench.learning.context import Uses
-from iufbench.learning.memory_bank import MemoryBank, Patches
+from iufbench.learning.memory_bank import MemoryBank, Patches, entries_each
 from iufbench.models.neighbours import greedy_coreset, nearest
 from iufbench.support.errors import InputError
 from iufbench.support.fields import number
@@ -76,13 +76,8 @@ class DINOSaur(MemoryBank):
         """Patches per position for each of ``objects``. Raises InputError if it is less than one."""
         budget, positions = self.options.positions.budget_bytes, math.prod(self.context.feature_size)
         patch, token = 4 * self.context.channels * positions, 4 * self.context.vector
-        most = (budget // objects - token) // patch
-        if most < 1:
-            raise InputError(
-                f"positions.budget_bytes: {budget} bytes hold no patch at each of {positions} positions for "
-                f"{objects} object(s); give at least {objects * (patch + token)}"
-            )
-        return most
+        what = f"patch at each of {positions} positions"
+        return entries_each("positions.budget_bytes", budget, objects, patch, token, what)
 
     def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
         """The object with the nearest mean class token."""

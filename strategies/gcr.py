@@ -25,12 +25,14 @@ from iufbench.support.seeding import derive
 class Geometry:
     """``prototypes`` per object; ``neighbours`` in the soft distance; ``tokens``: number of tokens per image
     used for routing, drawn once from the seed (None: all). ``router``: ``distance``, the summed squared
-    distance of the tokens to their nearest prototypes; ``score``, the head with the lowest anomaly score."""
+    distance of the tokens to their nearest prototypes; ``score``, the head with the lowest anomaly score;
+    ``budget_bytes``: budget for the prototypes of all objects, in equal shares."""
 
     prototypes: int = number(196, at_least=1)
     neighbours: int = number(16, at_least=1)
     tokens: int | None = number(None, at_least=1)
     router: Literal["distance", "score"] = "distance"
+    budget_bytes: int = number(32 * 2**20, at_least=1)
 
 
 class GCR(Prototypes):
@@ -42,6 +44,10 @@ class GCR(Prototypes):
     @property
     def size(self) -> int:
         return self.options.gcr.prototypes
+
+    @property
+    def budget(self) -> tuple[str, int]:
+        return "gcr.budget_bytes", self.options.gcr.budget_bytes
 
     def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
         if self.options.gcr.router == "score":

@@ -7,6 +7,7 @@ not matter, and no image is stored.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iufbench.learning.context import Uses
-from iufbench.learning.memory_bank import MemoryBank, Patches
+from iufbench.learning.memory_bank import MemoryBank, Patches, entries_each
 from iufbench.support.fields import number
 from iufbench.support.seeding import derive
 
@@ -22,10 +23,12 @@ from iufbench.support.seeding import derive
 @dataclass(frozen=True)
 class Gaussian:
     """``channels``: number of randomly chosen channels of the Gaussians (all if the backbone has no more);
-    ``regularisation``: value added to the diagonal of every covariance."""
+    ``regularisation``: value added to the diagonal of every covariance; ``budget_bytes``: budget for the
+    Gaussians of all memories together, whose size depends on ``channels`` alone: an error if exceeded."""
 
     channels: int = number(100, at_least=1)
     regularisation: float = number(0.01, above=0)
+    budget_bytes: int = number(512 * 2**20, at_least=1)
 
 
 class PaDiM(MemoryBank):
@@ -51,9 +54,16 @@ class PaDiM(MemoryBank):
 
     def see(self, key: int, patches: Tensor, vectors: Tensor | None) -> None:
         if key not in self._work:
+            self._check_budget(len({key, *self.memory, *self._work}))
             old = self.memory.get(key, {})
             self._work[key] = {name: tensor.double() for name, tensor in old.items()}
         self._work[key] = merge(self._work[key], moments(self._chosen(patches)))
+
+    def _check_budget(self, memories: int) -> None:
+        positions, channels = math.prod(self.context.feature_size), len(self.channels)
+        size, what = 4 * positions * channels * (channels + 1), f"Gaussian at each of {positions} positions"
+        budget = self.options.gaussian.budget_bytes
+        entries_each("gaussian.budget_bytes", budget, memories, size, 4, what)
 
     def settle(self) -> None:
         for key, parts in self._work.items():

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from iufbench.learning.context import Uses
-from iufbench.learning.memory_bank import MemoryBank, Patches, patch_rows
+from iufbench.learning.memory_bank import MemoryBank, Patches, entries_each, patch_rows
 from iufbench.models.neighbours import greedy_coreset, nearest
-from iufbench.support.errors import InputError
 from iufbench.support.fields import number
 from iufbench.support.seeding import derive
 
@@ -51,7 +50,8 @@ class PatchCore(MemoryBank):
 
     def settle(self) -> None:
         banks = len({*self.memory, *self._new})
-        share = self._patches_each(banks)
+        budget = self.options.coreset.budget_bytes
+        share = entries_each("coreset.budget_bytes", budget, banks, 4 * self.context.channels)
         for key in list(self._new):
             self._remember(key, torch.cat(self._new.pop(key)), share)
         # Banks of objects learnt earlier make room for the new ones.
@@ -68,17 +68,6 @@ class PatchCore(MemoryBank):
             )
             points = points[index]
         self.memory[key] = {"bank": torch.cat([old, points])}
-
-    def _patches_each(self, banks: int) -> int:
-        """Maximum number of patches per bank. Raises InputError if it is less than one."""
-        budget, size = self.options.coreset.budget_bytes, 4 * self.context.channels
-        share = budget // (size * banks)
-        if share == 0:
-            raise InputError(
-                f"coreset.budget_bytes: {budget} bytes hold no patch for each of {banks} bank(s); "
-                f"a patch takes {size} bytes, so give at least {size * banks}"
-            )
-        return share
 
     def _first(self, key: int, points: int) -> int:
         seed = derive(self.context.seeds.memory, "coreset", self.experience.current_experience, key)

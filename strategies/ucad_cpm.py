@@ -21,10 +21,12 @@ from iufbench.support.fields import number
 
 @dataclass(frozen=True)
 class Task:
-    """``key``: number of patches used for routing; ``knowledge``: number of patches used for scoring."""
+    """``key``: number of patches used for routing; ``knowledge``: number of patches used for scoring;
+    ``budget_bytes``: budget for the patches of all objects, in equal shares."""
 
     key: int = number(196, at_least=1)
     knowledge: int = number(196, at_least=1)
+    budget_bytes: int = number(32 * 2**20, at_least=1)
 
 
 class UCADCPM(Prototypes):
@@ -36,6 +38,10 @@ class UCADCPM(Prototypes):
     @property
     def size(self) -> int:
         return max(self.options.task.key, self.options.task.knowledge)
+
+    @property
+    def budget(self) -> tuple[str, int]:
+        return "task.budget_bytes", self.options.task.budget_bytes
 
     def route(self, patches: Tensor, vectors: Tensor | None) -> Tensor:
         """The object whose key has the smallest sum of distances to all patches of an image."""

@@ -8,6 +8,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from tiny import assembled
 
+from iufbench.cards.registry import card_paths
+from iufbench.cards.strategies import load_strategy
 from iufbench.data.resident import UNKNOWN_OBJECT, Batch, Batches
 from iufbench.learning import memory_bank
 from iufbench.models.neighbours import greedy_coreset, nearest
@@ -23,11 +25,13 @@ def points(n: int, channels: int, seed: int = 0) -> torch.Tensor:
 def farthest_points(x: np.ndarray, count: int, chosen: list[int], centres: np.ndarray) -> list[int]:
     """k-centre greedy, one point after another, every distance by subtraction."""
     x, start = x.astype(np.float64), len(chosen)
+    distance = np.full(len(x), np.inf)
+    for centre in [*x[chosen], *centres.astype(np.float64)]:
+        distance = np.minimum(distance, np.linalg.norm(x - centre, axis=1))
     while len(chosen) < start + count:
-        known = np.concatenate([x[chosen], centres])
-        distance = np.linalg.norm(x[:, None] - known[None], axis=2).min(axis=1)
         distance[chosen] = -1
         chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(x - x[chosen[-1]], axis=1))
     return chosen[start:]
 
 
@@ -157,6 +161,53 @@ def test_the_bank_stays_within_its_budget(strategy, patches, data, tmp_path):
         assert kept[-1] // size == (patches // len(banks)) * len(banks)
     else:  # a budget larger than the data is not filled
         assert kept == [96 * size, 144 * size]
+
+
+# The smallest budget of every memory that holds three objects of the tiny run: 16 positions, 192 channels.
+SMALLEST = {
+    "coreset.budget_bytes": 3 * 768,
+    "gcr.budget_bytes": 3 * 768,
+    "task.budget_bytes": 3 * 768,
+    "positions.budget_bytes": 3 * (16 + 1) * 768,
+    "gaussian.budget_bytes": 3 * (16 * 4 * 5 * 4 + 4),
+}
+
+
+def memories() -> dict[str, str]:
+    """Every strategy that stores features -> the card key of its budget."""
+    found = {}
+    for name in card_paths("strategy"):
+        content = load_strategy(name).content
+        if content["family"] == "memories":
+            blocks = [
+                b for b, value in content.items() if isinstance(value, dict) and "budget_bytes" in value
+            ]
+            (found[name],) = [f"{block}.budget_bytes" for block in blocks]
+    return found
+
+
+@pytest.mark.parametrize(("strategy", "setting"), memories().items())
+def test_every_memory_honours_its_budget(strategy, setting, data, tmp_path):
+    least, settings = SMALLEST[setting], ("gaussian.channels=4",) if "gaussian" in setting else ()
+    _, kept = train(strategy, data, tmp_path, f"{setting}={least}", *settings)
+    shared = load_strategy(strategy).content["learner"].split(":")[1] in ("PatchCore", "PaDiM")
+    banks = 1 if shared else 3
+    assert all(0 < bytes_kept <= least for bytes_kept in kept)
+    if banks == 3 or "gaussian" not in setting:  # one Gaussian for all objects does not grow
+        assert kept[-1] == least
+    too_little = least * banks // 3 - 1
+    message = f"{setting}: {too_little} bytes hold no .* give at least {too_little + 1}$"
+    with pytest.raises(InputError, match=message):
+        train(strategy, data, tmp_path, f"{setting}={too_little}", *settings)
+
+
+def test_truncated_prototypes_are_the_coreset_of_that_size(data, tmp_path):
+    """With a budget for 5 of 8 prototypes per object, the first 5 in farthest-first order remain."""
+    whole, _ = train("gcr", data, tmp_path)
+    cut, _ = train("gcr", data, tmp_path, f"gcr.budget_bytes={3 * 5 * 768}")
+    for key, parts in whole.strategy.memory.items():
+        assert len(parts["bank"]) == 8
+        assert torch.equal(cut.strategy.memory[key]["bank"], parts["bank"][:5])
 
 
 def test_a_shared_bank_keeps_what_it_has_until_the_budget_is_full(data, tmp_path):

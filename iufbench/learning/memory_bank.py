@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from iufbench.data.resident import UNKNOWN_OBJECT
 from iufbench.learning.base import ReconstructionStrategy
 from iufbench.learning.context import Uses
+from iufbench.support.errors import InputError
 from iufbench.support.fields import number
 
 SHARED = UNKNOWN_OBJECT  # the key of a memory that belongs to no object in particular
@@ -209,6 +210,34 @@ class MemoryBank(ReconstructionStrategy):
             vectors = self.mbatch.vector
             keys[~known] = self.route(patches[~known], None if vectors is None else vectors[~known])
         return self._judged_by(patches, keys)
+
+
+def entries_each(
+    setting: str, budget: int, banks: int, entry: int, fixed: int = 0, what: str = "patch"
+) -> int:
+    """Divide a memory budget equally among banks.
+
+    Args:
+        setting: Card key of the budget, for the error message.
+        budget: Bytes of all banks together.
+        banks: Number of banks.
+        entry: Bytes of one entry, such as a patch.
+        fixed: Bytes of a bank besides its entries.
+        what: What an entry is, for the error message.
+
+    Returns:
+        The maximum number of entries per bank, at least one.
+
+    Raises:
+        InputError: The budget cannot hold one entry per bank.
+    """
+    most = (budget // banks - fixed) // entry
+    if most < 1:
+        raise InputError(
+            f"{setting}: {budget} bytes hold no {what} for each of {banks} bank(s), which takes "
+            f"{entry + fixed} bytes, so give at least {banks * (entry + fixed)}"
+        )
+    return most
 
 
 def patch_rows(patches: Tensor) -> Tensor:
