@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
-from iufbench.cards.strategies import load_strategy, parse_yaml, read_yaml, resolve
+from iufbench.cards.strategies import load_strategy, resolve
+from iufbench.cards.yaml_files import parse_yaml, read_yaml
 from iufbench.data.readers.json_lists import read_json_lists
 from iufbench.data.readers.reading import path_below
 from iufbench.data.readers.visa import read_visa

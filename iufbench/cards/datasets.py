@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iufbench.cards.registry import card_paths, local_cards, shipped_cards
-from iufbench.cards.strategies import read_yaml
+from iufbench.cards.yaml_files import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from iufbench.cards.registry import card_paths
-from iufbench.cards.strategies import read_yaml
 from iufbench.cards.streams import ONE_OBJECT, SEPARATOR, Stream, find_stream
+from iufbench.cards.yaml_files import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, suggest
 from iufbench.support.names import problem_with_name

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from iufbench.cards.registry import card_paths
-from iufbench.cards.strategies import read_yaml
+from iufbench.cards.yaml_files import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 

@@ -15,7 +15,8 @@ from iufbench.cards.datasets import dataset_cards, dataset_content
 from iufbench.cards.layers import annotated
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
 from iufbench.cards.registry import card_paths, find_card, load_class
-from iufbench.cards.strategies import StrategyCard, load_strategy, read_yaml
+from iufbench.cards.strategies import StrategyCard, load_strategy
+from iufbench.cards.yaml_files import read_yaml
 from iufbench.data.datasets import default_root, known_objects
 from iufbench.engine.plan import Plan, image_counts, iterations
 from iufbench.metrics import continual, values

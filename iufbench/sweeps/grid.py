@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar
 from iufbench.cards.protocols import find_protocol, protocol_cards
 from iufbench.cards.registry import card_paths, shipped_grids
 from iufbench.cards.request import Request
-from iufbench.cards.strategies import load_strategy, read_yaml
+from iufbench.cards.strategies import load_strategy
+from iufbench.cards.yaml_files import read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
 
