@@ -13,7 +13,7 @@ from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import protocol_cards
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import load_strategy
-from iufbench.metrics import continual, values
+from iufbench.metrics import summaries, values
 from iufbench.metrics.definition import Definition
 
 
@@ -133,7 +133,7 @@ def metrics() -> str:
                 "scores; maps and masks are compared at 224x224.",
                 table(columns, rows(values.DEFINITIONS.values())),
                 "## Of a whole run",
-                table(columns, rows(continual.DEFINITIONS.values())),
+                table(columns, rows(summaries.DEFINITIONS.values())),
             ]
         )
         + "\n"

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fake_runs import fake_matrix, make_run
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.report.build import write_report
 from iufbench.reporting.report.parts import FILTERS
 from iufbench.reporting.store import find_runs

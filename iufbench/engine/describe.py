@@ -19,7 +19,7 @@ from iufbench.cards.strategies import StrategyCard, load_strategy
 from iufbench.cards.yaml_files import read_yaml
 from iufbench.data.datasets import default_root, known_objects
 from iufbench.engine.plan import Plan, image_counts, iterations
-from iufbench.metrics import continual, values
+from iufbench.metrics import summaries, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
@@ -94,7 +94,7 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
     for path, reason in damaged:
         warn(f"skipped {path}: {reason}")
     rows = []
-    shown = {name: continual.DEFINITIONS[name].function for name in ("acc", "acc_final", "fm")}
+    shown = {name: summaries.DEFINITIONS[name].function for name in ("acc", "acc_final", "fm")}
     for run in runs:
         image = {}
         if run.complete and "auroc" in run.names("image"):
@@ -216,7 +216,7 @@ def explain_metric(name: str, path: Path | None) -> str:
     ``name`` may also be the title used in tables, in upper or lower case. Raises InputError with suggestions
     for an unknown name.
     """
-    known = {**continual.DEFINITIONS, **values.DEFINITIONS}
+    known = {**summaries.DEFINITIONS, **values.DEFINITIONS}
     titles = {d.title.lower(): key for key, d in known.items()}
     name = name if name in known else titles.get(name.lower(), name.lower())
     if name in COSTS:
@@ -242,7 +242,7 @@ def explain_metric(name: str, path: Path | None) -> str:
         if name in BY_HAND:
             lines.append("  not recorded")
         else:
-            lines += _summary_on(run, name) if name in continual.DEFINITIONS else _values_on(run, name)
+            lines += _summary_on(run, name) if name in summaries.DEFINITIONS else _values_on(run, name)
     return "\n".join(lines)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from iufbench.metrics.continual import DEFINITIONS
 from iufbench.metrics.statistics import Spread
 from iufbench.metrics.statistics import compare as compare_values
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.against_frozen import against_frozen
 from iufbench.reporting.collect import collect
 from iufbench.reporting.groups import Group, group_runs

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.collect import collect
 from iufbench.reporting.measured import introduction
 from iufbench.reporting.store import LEVELS, Run

@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
-from iufbench.metrics.continual import fwt, summarise
+from iufbench.metrics.continual import fwt
+from iufbench.metrics.summaries import summarise
 from iufbench.reporting.measured import Measured, Scores, no_metrics, read_metrics, read_scores
 from iufbench.reporting.record import INFO, RunRecord, read_record, run_id, run_path, write_record
 from iufbench.reporting.rundir import (

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iufbench.metrics import continual
-from iufbench.metrics.continual import DEFINITIONS, summarise
+from iufbench.metrics.summaries import DEFINITIONS, summarise
 
 PUBLISHED = Path(__file__).parents[2] / "results" / "published"
 NAN = math.nan

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.against_frozen import BETTER, NOT_BETTER, TOO_FEW
 from iufbench.reporting.collect import Collection, collect
 from iufbench.reporting.examples import make_example

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.against_frozen import AgainstFrozen, against_frozen
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published

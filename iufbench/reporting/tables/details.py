@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.store import Run

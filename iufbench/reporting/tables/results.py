@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from iufbench.metrics.continual import DEFINITIONS
+from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.groups import Group, setting
 from iufbench.reporting.literature import Method, Published, PublishedValue, source_lines
 from iufbench.reporting.tables.table import Cell, Column, Row, Table, footnote_marks, mark_best, measured
