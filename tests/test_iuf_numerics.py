@@ -27,8 +27,8 @@ from iufbench.data.masks import PackedMasks
 from iufbench.data.resident import ResidentData
 from iufbench.data.samples import DataSet, Sample
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
-from iufbench.learning.base import learning_rate_factor
 from iufbench.learning.context import Context
+from iufbench.learning.optimizer import learning_rate_factor
 from iufbench.streams import streams
 from iufbench.support.seeding import Seeds, seed_everything
 

@@ -6,11 +6,10 @@ A method overrides the hooks it needs: ``losses`` (the objective) and Avalanche'
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,36 +19,29 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
 from iufbench.cards.strategies import Training
-from iufbench.data.resident import Batch, Batches, as_batch
+from iufbench.data.resident import Batch
 from iufbench.learning.context import Context, Uses
-from iufbench.learning.optimizer import CardOptimizer, start_given
-from iufbench.learning.resumable import Resumable
+from iufbench.learning.optimizer import CardOptimizer, learning_rate_factor, start_given
 from iufbench.learning.step import Capture, Step
 from iufbench.learning.stock import check_plugins, schedules
+from iufbench.learning.template import InputTemplate
 from iufbench.models.uniad import Reconstruction, UniAD, anomaly_map
-from iufbench.support.errors import InputError
 from iufbench.support.folders import cache_folder
 from iufbench.support.nested import flat
-from iufbench.support.seeding import derive
 
 
-class ReconstructionStrategy(Resumable):
+class ReconstructionStrategy(InputTemplate):
     """UniAD trained on one experience after another (the "UniAD" row of the papers).
 
     ``Options`` are the card blocks specific to a learner.
 
     Attributes:
-        training_log: One entry per epoch: loss terms and learning rate.
         replayed_images: Number of old images replayed in the current experience.
     """
 
     @dataclass(frozen=True)
     class Options:
         pass
-
-    optimizer: torch.optim.Optimizer
-    mbatch: Any
-    mb_output: Any
 
     uses: ClassVar[Uses] = Uses()
     # Short reason why an iteration cannot be captured as a CUDA graph, None if it can (learning/step.py).
@@ -89,15 +81,11 @@ class ReconstructionStrategy(Resumable):
         Raises:
             InputError: A stock plugin does not support reconstruction networks.
         """
-        context = with_training(context, train_mb_size, train_epochs, eval_mb_size)
+        context = context.with_training(train_mb_size, train_epochs, eval_mb_size)
         self.context = context
         self.recipe = context.recipe
         self.options = context.options
-        self.training_log: list[dict[str, float]] = []
         self.replayed_images = 0
-        self._sums: dict[str, Tensor] = {}
-        self._images = 0
-        self._rate: float | Tensor = math.nan
         self._standardises = getattr(model, "standardise", self.recipe.network.standardise)
         model = self.build_network() if model is None else model
         super().__init__(
@@ -221,45 +209,9 @@ class ReconstructionStrategy(Resumable):
         assert self.experience is not None
         return self.recipe.training(self.experience.current_experience)
 
-    def eval(self, exp_list: Any, *, untrained: bool = False, **kwargs: Any) -> Any:
-        """Evaluate as Avalanche does.
-
-        Args:
-            exp_list: An experience or a stream.
-            untrained: Allow evaluation before any training, for learners that support it.
-            **kwargs: Passed to Avalanche.
-
-        Returns:
-            The metrics of the evaluator.
-
-        Raises:
-            InputError: The strategy has not been trained, or the inputs have a different shape.
-        """
-        before = self.is_training and self.uses.gradients  # Avalanche's periodic evaluation begins with one
-        if self.clock.train_iterations == 0 and not (untrained or before):
-            raise InputError("eval before train: call strategy.train(experience) first")
-        return super().eval(exp_list, **kwargs)
-
     def _before_training(self, **kwargs: Any) -> None:
         check_plugins(self)  # plugins can be attached at any time
         super()._before_training(**kwargs)
-
-    def _check_inputs(self) -> None:
-        data, context = getattr(self.experience, "resident", None), self.context
-        if data is None:
-            raise InputError(
-                "this experience has no frozen inputs: take experiences from iufbench.make_benchmark"
-            )
-        made, given = (context.channels, *context.feature_size), tuple(data.features.shape[1:])
-        if made != given:
-            raise InputError(
-                f"the strategy was created for features of shape {made}, the experience has {given}: "
-                "use iufbench.make_strategy with the benchmark that it is trained on"
-            )
-
-    def _before_eval_exp(self, **kwargs: Any) -> None:
-        self._check_inputs()
-        super()._before_eval_exp(**kwargs)
 
     def _before_training_exp(self, **kwargs: Any) -> None:
         self._check_inputs()
@@ -307,37 +259,7 @@ class ReconstructionStrategy(Resumable):
             factor = learning_rate_factor(training, self.train_epochs * per_epoch, per_epoch)
             self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 
-    def make_train_dataloader(self, **kwargs: Any) -> None:
-        assert self.experience is not None
-        seed = derive(self.context.seeds.order, "experience", self.experience.current_experience)
-        generator = torch.Generator().manual_seed(seed)
-        self.dataloader = self.training_batches(generator)
-
-    def training_batches(self, generator: torch.Generator) -> Any:
-        """The mini-batches of one epoch as a sized iterable, in an order drawn from ``generator``."""
-        assert self.experience is not None
-        return Batches(self.experience.resident, self.train_mb_size, generator)
-
-    def make_eval_dataloader(self, **kwargs: Any) -> None:
-        assert self.experience is not None
-        self.dataloader = Batches(self.experience.resident, self.eval_mb_size)
-
-    def _eval_cleanup(self) -> None:
-        super()._eval_cleanup()
-        self.mbatch = self.mb_output = None  # no test image stays reachable in training
-
-    @property
-    def mb_task_id(self) -> Tensor:
-        # Avalanche takes the length of a batch as its number of parts; ours is its number of images.
-        return self.mbatch.task
-
-    def model_adaptation(self, model: nn.Module | None = None) -> nn.Module:
-        return self.model if model is None else model
-
     # One iteration -----------------------------------------------------------------------------------
-
-    def _unpack_minibatch(self) -> None:
-        self.mbatch = as_batch(self.mbatch).to(self.device, non_blocking=True)
 
     def forward(self) -> Any:
         """The network's output for the current mini-batch: a ``Reconstruction``, where it reconstructs."""
@@ -349,16 +271,6 @@ class ReconstructionStrategy(Resumable):
             return self.test_loss()
         return self.summed({**self.losses(), **self.losses_apart(self.apart())})
 
-    def summed(self, terms: dict[str, Tensor]) -> Tensor:
-        """Sum loss terms, and add each one in place to the log of the epoch."""
-        for name, value in terms.items():
-            value = value.detach() * len(self.mbatch)
-            if name in self._sums:
-                self._sums[name] += value
-            else:
-                self._sums[name] = value
-        return sum(terms.values(), torch.zeros((), device=self.device))
-
     def test_loss(self) -> Tensor:
         """The mean squared reconstruction error of the test batch; NaN for a learner without such a loss."""
         output = self.mb_output
@@ -366,53 +278,11 @@ class ReconstructionStrategy(Resumable):
             return torch.full((), math.nan, device=self.device)
         return F.mse_loss(output.reconstruction, output.target)
 
-    def training_epoch(self, **kwargs: Any) -> None:
-        assert self._step is not None
-        for batch in self.dataloader:
-            self.mbatch = batch
-            if self._stop_training:
-                break
-            self._unpack_minibatch()
-            self._before_training_iteration(**kwargs)
-            self._step()
-            self._after_training_iteration(**kwargs)
-
     def _before_update(self, **kwargs: Any) -> None:
         if self.schedule.clip_norm is not None:
             for parameters in self.clipped_together():
                 nn.utils.clip_grad_norm_(parameters, self.schedule.clip_norm)
         super()._before_update(**kwargs)
-
-    def _after_training_iteration(self, **kwargs: Any) -> None:
-        self._images += len(self.mbatch)
-        rate = self.optimizer.param_groups[0]["lr"]  # of this iteration, before the next one's is set
-        self._rate = rate.clone() if isinstance(rate, Tensor) else rate
-        if self.scheduler is not None:
-            self.scheduler.step()
-        super()._after_training_iteration(**kwargs)
-
-    def _before_training_epoch(self, **kwargs: Any) -> None:
-        self._images = 0
-        for total in self._sums.values():
-            total.zero_()
-        super()._before_training_epoch(**kwargs)
-
-    def _after_training_epoch(self, **kwargs: Any) -> None:
-        row = {name: float(total) / max(self._images, 1) for name, total in self._sums.items()}
-        self.training_log.append({"loss": sum(row.values()), **row, "lr": float(self._rate)})
-        super()._after_training_epoch(**kwargs)
-
-
-def with_training(context: Context, batch: int | None, epochs: int | None, test_batch: int | None) -> Context:
-    """``context`` with the batch sizes and number of epochs of its card replaced where they are given."""
-    given = {"batch_size": batch, "epochs": epochs}
-    given = {name: value for name, value in given.items() if value is not None}
-    recipe = context.recipe
-    for block in ("base", "increment"):
-        recipe = dataclasses.replace(recipe, **{block: dataclasses.replace(getattr(recipe, block), **given)})
-    if test_batch is not None:
-        recipe = dataclasses.replace(recipe, evaluation_batch_size=test_batch)
-    return dataclasses.replace(context, recipe=recipe)
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:
@@ -423,28 +293,3 @@ def _silent() -> EvaluationPlugin:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No loggers specified")
         return EvaluationPlugin(collect_all=False)  # its history would grow without bound
-
-
-def learning_rate_factor(training: Training, iterations: int, per_epoch: int) -> Callable[[int], float]:
-    """Create a learning rate schedule.
-
-    Args:
-        training: Schedule of the experience: warm-up, then constant, step (per epoch) or cosine decay to
-            ``final_factor``.
-        iterations: Iterations of the experience.
-        per_epoch: Iterations per epoch.
-
-    Returns:
-        Maps an iteration (from 0) to the factor on ``lr``.
-    """
-
-    def factor(iteration: int) -> float:
-        warm = min(1.0, (iteration + 1) / (training.warmup_iterations + 1))
-        if training.schedule == "step":
-            return warm * training.step_gamma ** (iteration // per_epoch // training.step_epochs)
-        if training.schedule == "cosine":
-            fallen = 0.5 + 0.5 * math.cos(math.pi * min(iteration / max(iterations, 1), 1.0))
-            return warm * (training.final_factor + (1 - training.final_factor) * fallen)
-        return warm
-
-    return factor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -61,3 +62,15 @@ class Context:
     precision: str = "fp32"
     compile: bool = False
     step: str = "auto"
+
+    def with_training(self, batch: int | None, epochs: int | None, test_batch: int | None) -> Context:
+        """A copy whose card has other batch sizes and another number of epochs, where they are not None."""
+        given = {"batch_size": batch, "epochs": epochs}
+        given = {name: value for name, value in given.items() if value is not None}
+        recipe = self.recipe
+        for block in ("base", "increment"):
+            training = dataclasses.replace(getattr(recipe, block), **given)
+            recipe = dataclasses.replace(recipe, **{block: training})
+        if test_batch is not None:
+            recipe = dataclasses.replace(recipe, evaluation_batch_size=test_batch)
+        return dataclasses.replace(self, recipe=recipe)

@@ -1,8 +1,9 @@
-"""A single optimiser object for all experiences, whichever optimiser the card requests for each."""
+"""A single optimiser object for all experiences, and the learning rate schedules that cards define."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -75,3 +76,28 @@ def start_given(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parame
         group["params"] = [p for p in group["params"] if id(p) in keep]
     optimizer.param_groups[-1]["params"] += [p for p in wanted if id(p) not in known]
     optimizer.state.clear()
+
+
+def learning_rate_factor(training: Training, iterations: int, per_epoch: int) -> Callable[[int], float]:
+    """Create a learning rate schedule.
+
+    Args:
+        training: Schedule of the experience: warm-up, then constant, step (per epoch) or cosine decay to
+            ``final_factor``.
+        iterations: Iterations of the experience.
+        per_epoch: Iterations per epoch.
+
+    Returns:
+        Maps an iteration (from 0) to the factor on ``lr``.
+    """
+
+    def factor(iteration: int) -> float:
+        warm = min(1.0, (iteration + 1) / (training.warmup_iterations + 1))
+        if training.schedule == "step":
+            return warm * training.step_gamma ** (iteration // per_epoch // training.step_epochs)
+        if training.schedule == "cosine":
+            fallen = 0.5 + 0.5 * math.cos(math.pi * min(iteration / max(iterations, 1), 1.0))
+            return warm * (training.final_factor + (1 - training.final_factor) * fallen)
+        return warm
+
+    return factor

@@ -10,7 +10,7 @@ import torch
 from scipy.special import erf
 
 from iufbench.cards.strategies import Training
-from iufbench.learning.base import learning_rate_factor
+from iufbench.learning.optimizer import learning_rate_factor
 from iufbench.learning.stable_adamw import StableAdamW
 from iufbench.models.dinomaly import Block, Dinomaly, LinearAttention, distances, hard_mining_loss
 from iufbench.models.uniad import Reconstruction
