@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import csv
+import functools
 import gzip
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from iufbench.reporting.store import Run
 
 # A time limit per example would judge how busy the machine is.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -125,3 +130,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     objects = ["candle", "capsules", "cashew"]
     make(root, objects=objects, n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
     return root
+
+
+@pytest.fixture(scope="session")
+def two_objects(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+    """A finished run of any strategy: candle, then capsules (cashew is not learnt). Read only."""
+    from tiny import tiny_run
+
+    @functools.cache
+    def make(strategy: str) -> Run:
+        results = tmp_path_factory.mktemp("two_objects") / "results"
+        return tiny_run(strategy, data, results, protocol="visa_1_1")
+
+    return make

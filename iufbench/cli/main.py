@@ -14,6 +14,7 @@ from iufbench.cli.bench import bench
 from iufbench.cli.data import data
 from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, json_option, results_option
+from iufbench.cli.predict import predict
 from iufbench.cli.results import compare, export, figures, report, tables
 from iufbench.cli.run import evaluate, run
 from iufbench.cli.sweep import sweep
@@ -140,7 +141,21 @@ def explain(metric: str, path: Path | None) -> None:
     echo(explain_metric(metric, path))
 
 
-for command in (run, evaluate, data, sweep, tables, figures, report, compare, export, verify, rerun, bench):
+for command in (
+    run,
+    evaluate,
+    predict,
+    data,
+    sweep,
+    tables,
+    figures,
+    report,
+    compare,
+    export,
+    verify,
+    rerun,
+    bench,
+):
     main.add_command(command)
 
 

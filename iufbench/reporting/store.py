@@ -7,11 +7,13 @@ read, so that a damaged directory is named with its reason and never becomes a n
 from __future__ import annotations
 
 import difflib
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,8 @@ from iufbench.reporting.rundir import (
 )
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import write_csv, write_json
+
+PathOrText = str | PathLike[str]
 
 __all__ = [
     "Matrix",
@@ -217,6 +221,34 @@ class Run:
         memory judged the image) of a strategy that chooses between memories. RunError when damaged."""
         return self._scores().frame()
 
+    def predict(
+        self,
+        images: PathOrText | Iterable[PathOrText],
+        object: str = "auto",
+        out: PathOrText | None = None,
+        device: str = "auto",
+    ) -> pd.DataFrame:
+        """Score new images with the last checkpoint: ``iufbench predict``.
+
+        Args:
+            images: Files or folders.
+            object: The object in the images; ``auto``: unknown.
+            out: New folder for tables, anomaly maps and overlays.
+            device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+        Returns:
+            A row per image: image, object, score, threshold, decision.
+
+        Raises:
+            InputError: The run is not finished, an image is missing or damaged, the object is unknown, or
+                ``out`` exists.
+            RunError: A checkpoint is missing or damaged, or the card or weights have changed.
+        """
+        # The engine is above this room: reached by name, as strategies are.
+        engine = importlib.import_module("iufbench.engine.predict")
+        rows = [prediction.row() for prediction in engine.predict(self, images, object, out, device)]
+        return pd.DataFrame(rows, columns=list(rows[0]))
+
     def _scores(self, texts: bool = True) -> Scores:
         path, known = self.path / SCORES, set(self.objects)
         found = read_scores(path, texts)
@@ -241,7 +273,7 @@ class Run:
         )
 
 
-def load_run(path: Path | str) -> Run:
+def load_run(path: PathOrText) -> Run:
     """Read a run directory and check that it is whole.
 
     Raises InputError when it is none, RunError saying what is damaged and where.

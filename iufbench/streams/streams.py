@@ -166,11 +166,12 @@ def build_streams(
 ) -> Streams:
     """Load the inputs as ``load_streams`` does (same arguments) and wrap them in sealed experiences."""
     loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed)
-    test = [_stream("test", [data])[0] for data in loaded.test]
-    return Streams(_stream("train", loaded.train), test, loaded.tests)
+    test = [sealed_stream("test", [data])[0] for data in loaded.test]
+    return Streams(sealed_stream("train", loaded.train), test, loaded.tests)
 
 
-def _stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:
+def sealed_stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:
+    """Wrap the inputs of experiences as the sealed experiences of one stream."""
     benchmark = benchmark_from_datasets(**{name: [avalanche_dataset(p) for p in parts]})
     experiences = list(benchmark.streams[name])
     for experience, data in zip(experiences, parts):

@@ -1,0 +1,64 @@
+"""``iufbench predict``: scores of new images."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from iufbench.cli.echo import echo
+from iufbench.cli.options import FOLDER, HomePath
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.argument("images", metavar="IMAGES...", type=HomePath(path_type=Path), nargs=-1, required=True)
+@click.option(
+    "--object",
+    default="auto",
+    show_default=True,
+    help="The object in the images; auto: unknown, the strategy chooses where it has a choice.",
+)
+@click.option("--out", type=FOLDER, help="New folder for tables, anomaly maps (float16) and overlays (PNG).")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["jsonl", "csv"]),
+    default="jsonl",
+    show_default=True,
+    help="What is printed, a line per image.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def predict(
+    path: Path, images: tuple[Path, ...], object: str, out: Path | None, style: str, device: str, quiet: bool
+) -> None:
+    """Score new images with the last checkpoint of a finished run.
+
+    IMAGES are files, folders, or - for a list on standard input, one file a line. The run's data are not
+    needed. The scores are those that `iufbench evaluate` gives the same images.
+
+    \b
+    iufbench predict results/runs/parts/parts_1_1/patchcore/1a2b3c4d/seed0 new.png
+    iufbench predict results/runs/parts/parts_1_1/patchcore/1a2b3c4d/seed0 today/ --out scored
+    find today -name '*.png' | iufbench predict RUN - --format csv > scores.csv
+    """
+    from iufbench.data.given import listed_images
+    from iufbench.reporting.predictions import COLUMNS, as_csv, as_json
+    from iufbench.reporting.store import load_run
+    from iufbench.support.progress import Progress
+
+    run = load_run(path)
+    given: list[Path] = []
+    for image in images:
+        given += listed_images(sys.stdin) if str(image) == "-" else [image]
+    from iufbench.engine.predict import predict as scored
+
+    for number, prediction in enumerate(
+        scored(run, given, object, out, device, Progress(-1 if quiet else 0))
+    ):
+        if style == "csv" and number == 0:
+            echo(as_csv(COLUMNS))
+        row = prediction.row()
+        echo(as_json(row) if style == "jsonl" else as_csv(tuple(row.values())))

@@ -1,0 +1,67 @@
+"""Image files named by a user: files, folders, and lists on standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from pathlib import Path
+
+from iufbench.data.images import read_header
+from iufbench.data.readers.reading import IMAGE_SUFFIXES, contents
+from iufbench.support.errors import InputError
+
+PathOrText = str | PathLike[str]
+
+
+def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:
+    """The images that files and folders name, in the given order; a folder's below it, sorted by path.
+
+    Headers are read, so that a file that is no image is found before any image is scored. In folders, hidden
+    files and files without the suffix of an image are left out.
+
+    Args:
+        paths: One or several files or folders.
+
+    Returns:
+        The files, at least one.
+
+    Raises:
+        InputError: A path does not exist or is no image; a folder has no images; there are no paths.
+    """
+    wanted = [paths] if isinstance(paths, (str, PathLike)) else paths
+    found: list[Path] = []
+    for path in map(Path, wanted):
+        if path.is_dir():
+            below = _below(path)
+            if not below:
+                raise InputError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += below
+        else:
+            found.append(path)
+    if not found:
+        raise InputError("no images given: name files or folders, or - for a list on standard input")
+    for path in found:
+        read_header(path)
+    return found
+
+
+def listed_images(lines: Iterable[str]) -> list[Path]:
+    """The files that a list names, one a line; empty lines are skipped.
+
+    Raises InputError naming the line of a file that does not exist.
+    """
+    found = []
+    for number, line in enumerate(lines, start=1):
+        name = line.rstrip("\r\n")
+        if not name.strip():
+            continue
+        if "\0" in name or not Path(name).exists():
+            raise InputError(f"standard input, line {number}: {name} does not exist")
+        found.append(Path(name))
+    return found
+
+
+def _below(folder: Path) -> Sequence[Path]:
+    files, folders = contents(folder)
+    images = [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+    return sorted([*images, *(path for sub in folders if not sub.is_symlink() for path in _below(sub))])
