@@ -41,7 +41,8 @@ class DER(JointRehearsal):
 
     def columns(self, chosen: Tensor) -> Memory:
         found = torch.cat([output.reconstruction for output in self.outputs(chosen)])
-        return {**super().columns(chosen), "reconstructions": found.to("cpu", self.precision)}
+        home = self.experience.resident.features.device
+        return {**super().columns(chosen), "reconstructions": found.to(home, self.precision)}
 
     def shown_again(self) -> Memory:
         old = super().shown_again()

@@ -6,7 +6,7 @@ Its forgetting has not been published; the variants with replay and EWC show the
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,8 @@ class Mining:
 
 
 class Dinomaly(ReconstructionStrategy):
+    not_captured: ClassVar[str | None] = "the share of easy positions grows from one iteration to the next"
+
     @dataclass(frozen=True)
     class Options:
         dinomaly: Mining = field(default_factory=Mining)

@@ -50,8 +50,12 @@ class Recorder:
     def __init__(self) -> None:
         self.captures = self.replays = 0
 
-    def warm_up(self, function: Callable[[], None]) -> None:
-        function()
+    def run(self, function: Callable[[], None], strict: bool = False) -> None:
+        if strict:
+            with Recording():
+                function()
+        else:
+            function()
 
     def __call__(self, function: Callable[[], None]) -> Callable[[], None]:
         self.captures += 1

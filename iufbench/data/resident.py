@@ -144,6 +144,7 @@ class ResidentData(Dataset):
     def batch(self, index: Tensor) -> Batch:
         """Select samples by index [B], in its order, on the device of the features; pinned if they are."""
         objects = self.objects[index]
+        index = index.to(self.features.device, non_blocking=True)  # else every batch waits for the GPU
         guide = None if self.guide is None else self.guide[index]
         vector = None if self.vectors is None else self.vectors[index].float()
         batch = Batch(self.features[index].float(), objects, torch.zeros_like(objects), guide, vector)

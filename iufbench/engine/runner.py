@@ -243,8 +243,8 @@ def _train(work: Work, number: int, label: str) -> None:
     for _ in work.parts.evaluation.watched(training, strategy, experience, number):
         aside.after_epoch(strategy)
         save()
-    if strategy.eager_because is not None:
-        work.progress.say(f"note: iterations are carried out one by one: {strategy.eager_because}")
+    if strategy.step_note is not None:
+        work.progress.say(f"note: {strategy.step_note}")
     info.seconds.train += start.seconds + time.perf_counter() - clock
     costs = info.costs
     costs.trained_images.append(images * strategy.train_epochs)

@@ -104,7 +104,7 @@ class ReconstructionStrategy(InputTemplate):
         if context.compile:
             self.compile_network()
         self._step: Step | None = None
-        self.eager_because: str | None = None  # set on a device that supports CUDA graphs
+        self.step_note: str | None = None  # how iterations are executed, where that is not as usual
 
     # What a method may override ------------------------------------------------------------------
 
@@ -156,22 +156,32 @@ class ReconstructionStrategy(InputTemplate):
 
     @property
     def network(self) -> Any:
-        """The model, or in training its compiled version if the run requests one.
+        """The model, or its compiled version for full training batches if the run is compiled.
 
         Compiled code ignores hooks that are added later, so evaluations and code that collects activations
-        call ``model`` directly.
+        call ``model`` directly. The smaller last batch of an epoch would be compiled once more.
         """
-        return self._compiled if self._compiled is not None and self.model.training else self.model
+        if self._compiled is None or not self.model.training or len(self.mbatch) != self.train_mb_size:
+            return self.model
+        return self._compiled
 
     @property
     def bytes_kept(self) -> int:
         """Size of ``beside_network`` in bytes, computed in the same way for every method."""
         return sum(getattr(tensor, "nbytes", 0) for tensor in flat(self.beside_network()).values())
 
-    def compile_network(self) -> None:
-        """Train with ``torch.compile`` from now on; build artefacts are kept in the cache folder."""
-        if self._compiled is None:
+    @property
+    def compiled(self) -> bool:
+        """Whether full training batches use ``torch.compile``."""
+        return self._compiled is not None
+
+    def compile_network(self, on: bool = True) -> None:
+        """Train with ``torch.compile`` from now on, or without it; artefacts are kept in the cache folder."""
+        if not on:
+            self._compiled = None
+        elif self._compiled is None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
+            torch.compiler.reset()  # a grown classifier is compiled anew: torch gives up after a few times
             self._compiled = torch.compile(self.model)
 
     # Set-up ----------------------------------------------------------------------------------------
@@ -228,7 +238,7 @@ class ReconstructionStrategy(InputTemplate):
 
     def _after_training_exp(self, **kwargs: Any) -> None:
         assert self._step is not None
-        self.eager_because = self._step.reason
+        self.step_note = self._step.note
         self._step = None  # also frees what it has captured
         super()._after_training_exp(**kwargs)
 

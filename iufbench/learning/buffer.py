@@ -116,7 +116,8 @@ def joined(memory: Mapping[str, Tensor], arrivals: Mapping[str, Tensor]) -> Memo
 
 def selected(memory: Mapping[str, Tensor], index: Tensor) -> Memory:
     """Select rows by an index tensor, in its order."""
-    return {name: column[index] for name, column in memory.items()}
+    # Copied to a GPU first: indexing with a tensor on the CPU would wait for the GPU.
+    return {name: column[index.to(column.device, non_blocking=True)] for name, column in memory.items()}
 
 
 def reservoir(

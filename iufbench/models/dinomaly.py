@@ -7,7 +7,6 @@ Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised A
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from iufbench.support.errors import InputError
 
-from .uniad import Reconstruction, channel_statistics
+from .uniad import Reconstruction, channel_statistics, matrix_products
 
 
 class LinearAttention(nn.Module):
@@ -114,7 +113,7 @@ class Dinomaly(nn.Module):
             target = (target - self.feature_mean[:, None, None]) / self.feature_std[:, None, None]
         maps = target.split(self.groups, dim=1)
         x = torch.stack(maps).mean(dim=0) if self.direct else target
-        with torch.autocast(x.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext():
+        with matrix_products(self.precision, x.device):
             x = self.bottleneck(x.flatten(2).transpose(1, 2))
             outputs = []
             for block in self.decoder:

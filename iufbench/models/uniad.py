@@ -6,7 +6,7 @@ description; parameter names are those of the public checkpoints.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -40,6 +40,17 @@ class Reconstruction:
     def distance(self) -> Tensor:
         """[B, h, w] >= 0: Euclidean distance over channels between reconstruction and target."""
         return torch.linalg.vector_norm(self.reconstruction - self.target, dim=1)
+
+
+def matrix_products(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Autocast for ``bf16``, else nothing.
+
+    Its cache of converted weights is off: in a captured iteration that runs inside a user's autocast, weights
+    converted before the capture would be used for ever. No weight is converted twice in a forward pass.
+    """
+    if precision != "bf16":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)
 
 
 def reconstruction_loss(output: Reconstruction) -> Tensor:
@@ -148,9 +159,7 @@ class UniAD(nn.Module):
         if self.training:
             tokens = self._jittered(tokens, generator)
         masks = tuple(self._mask if on else None for on in self.mask_switches)
-        with (
-            torch.autocast(tokens.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
-        ):
+        with matrix_products(self.precision, tokens.device):
             class_logits, guides = self._look_at(guide)
             outputs = self.transformer(self.input_proj(tokens), self.pos_embed(), guides, masks)
             reconstruction = self.output_proj(outputs[-1])
