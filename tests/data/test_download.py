@@ -72,7 +72,7 @@ def test_a_broken_download_goes_on_where_it_was(card, site, tmp_path, reset):
 def test_attempts_are_bounded_and_the_next_call_goes_on(card, site, tmp_path):
     site.behave(whole(10_000))
     folder = tmp_path / "tiny"
-    pauses = fails(card, folder, RunError, "ended early.*6 attempts.*same command goes on")
+    pauses = fails(card, folder, RunError, "ended early.*6 attempts.*repeat the command")
     assert pauses == [1, 2, 4, 8, 16] and len(site.ranges) == 6
     assert part_of(folder).read_bytes() == TINY[:60_000]
     site.behave(whole())
@@ -135,14 +135,14 @@ def test_a_part_that_is_complete_is_not_fetched_again(card, site, tmp_path, know
     assert tree(tmp_path / "tiny") == tiny_files()
 
 
-def test_wrong_bytes_are_put_aside_and_never_used(card, site, tmp_path):
+def test_a_file_with_a_wrong_checksum_is_moved_aside_and_not_used(card, site, tmp_path):
     folder = tmp_path / "tiny"
     site.content = changed(TINY)
     fails(
         card,
         folder,
         RunError,
-        f"wrong file .sha256 {sha256(changed(TINY))} instead of {sha256(TINY)}.*tiny.tar.wrong",
+        f"unexpected file .sha256 {sha256(changed(TINY))} instead of {sha256(TINY)}.*tiny.tar.wrong",
     )
     assert tree(tmp_path / "tiny.download") == {"tiny.tar.wrong": changed(TINY)}
     site.content = TINY
@@ -152,7 +152,7 @@ def test_wrong_bytes_are_put_aside_and_never_used(card, site, tmp_path):
 
 def test_another_size_is_refused_before_anything_is_received(card, site, tmp_path):
     site.content = b"<html>sign in to the hotel's network</html>"
-    fails(card, tmp_path / "tiny", RunError, "has 43 bytes, the archive should have .* another file")
+    fails(card, tmp_path / "tiny", RunError, "has 43 bytes, the archive should have .* a different file")
     assert list(tmp_path.iterdir()) == []
     site.content = TINY
     site.behave(whole(100_000), whole(declare=7))
@@ -160,7 +160,7 @@ def test_another_size_is_refused_before_anything_is_received(card, site, tmp_pat
     assert part_of(tmp_path / "tiny").stat().st_size == 100_000
 
 
-def test_sizes_that_are_not_announced_are_noticed_at_the_end(card, site, tmp_path):
+def test_a_wrong_size_that_was_not_announced_is_found_at_the_end(card, site, tmp_path):
     site.behave(chunked(lambda content: content + b"more"))
     fails(card, tmp_path / "tiny", RunError, "sends more than")
     assert not part_of(tmp_path / "tiny").exists()
@@ -171,9 +171,9 @@ def test_sizes_that_are_not_announced_are_noticed_at_the_end(card, site, tmp_pat
     assert tree(tmp_path / "tiny") == tiny_files()
 
 
-def test_a_lasting_refusal_is_not_tried_again_and_says_what_to_do(card, site, tmp_path):
+def test_a_permanent_failure_is_not_retried_and_the_message_says_what_to_do(card, site, tmp_path):
     site.behave(status(404))
-    advice = f"404 Not Found.*{card.home}.*--url.*tiny.download/tiny.tar by hand"
+    advice = f"404 Not Found.*{card.home}.*--url.*tiny.download/tiny.tar"
     assert fails(card, tmp_path / "tiny", RunError, advice) == []
     assert len(site.ranges) == 1 and list(tmp_path.iterdir()) == []
 
@@ -278,7 +278,7 @@ def test_an_archive_put_there_by_hand_is_used_if_it_is_the_right_one(card, site,
     work = tmp_path / "tiny.download"
     work.mkdir()
     (work / "tiny.tar").write_bytes(changed(TINY))
-    fails(card, tmp_path / "tiny", InputError, "tiny.tar is not the archive wanted .sha256")
+    fails(card, tmp_path / "tiny", InputError, "tiny.tar is not the expected archive .sha256")
     assert (work / "tiny.tar").read_bytes() == changed(TINY)
     (work / "tiny.tar").write_bytes(TINY)
     get(card, tmp_path / "tiny")
@@ -308,17 +308,17 @@ def test_only_nothing_or_the_complete_data_set_is_accepted_at_the_folder(card, t
     folder.mkdir()
     assert complete_root(card, folder) is None
     (folder / "notes.md").write_text("mine")
-    with pytest.raises(InputError, match=r"not the complete Tiny .there is no folder for each object"):
+    with pytest.raises(InputError, match=r"not hold the complete Tiny .there is no folder for each object"):
         complete_root(card, folder)
     for name, content in tiny_files().items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
     assert complete_root(card, folder) == folder
     (folder / "bolt/train/good/001.png").write_bytes(png(3))
-    with pytest.raises(InputError, match="other numbers of images"):
+    with pytest.raises(InputError, match="numbers of images differ"):
         complete_root(card, folder)
     (folder / "bolt/ground_truth/scratch/000_mask.png").unlink()
-    with pytest.raises(InputError, match="not the complete Tiny"):
+    with pytest.raises(InputError, match="not hold the complete Tiny"):
         complete_root(card, folder)
 
 
@@ -342,7 +342,7 @@ def test_further_addresses_are_tried_in_order(card, site, tmp_path):
     download_dataset(card, tmp_path / "tiny", [archive], notes, lambda seconds: None)
     assert tree(tmp_path / "tiny") == tiny_files() and len(site.ranges) == 3
     said = notes.text
-    assert "404" in said and "gave a wrong file" in said and f"trying {site.url}?c" in said
+    assert "404" in said and "served an unexpected file" in said and f"trying {site.url}?c" in said
 
 
 def test_a_data_set_in_several_archives_arrives_whole(card, site, tmp_path):
@@ -352,7 +352,7 @@ def test_a_data_set_in_several_archives_arrives_whole(card, site, tmp_path):
     several = replace(card, download={"archives": official})
     root = download_dataset(several, tmp_path / "tiny", archives_of(several), QUIET, lambda seconds: None)
     assert open_dataset("tiny", OBJECTS, root).counts() == card.counts
-    with pytest.raises(InputError, match="has 2 archives, they name only one"):
+    with pytest.raises(InputError, match="a single archive, but .* has 2"):
         archives_of(several, site.url)
 
 

@@ -68,7 +68,7 @@ def test_without_accepting_the_licence_nothing_happens(site, tmp_path):
     [
         ("elpv", "pip install"),
         ("vise", "did you mean 'visa'"),
-        ("coco", r"can: adam3d, .*mvtec.*, visa\)"),
+        ("coco", r"available: adam3d, .*mvtec.*, visa\)"),
     ],
 )
 def test_other_data_sets_are_not_downloaded(tmp_path, name, message):
@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_what_was_received_and_says_how_to_go_on(site, tmp_path):
     stderr = process.communicate(timeout=60)[1]
     released.set()
     assert process.returncode == 130
-    assert f"kept in {part.parent}; the same command goes on" in stderr and "Traceback" not in stderr
+    assert f"kept in {part.parent}; repeat the command" in stderr and "Traceback" not in stderr
     assert part.read_bytes() == site.content[:9000] and not folder.exists()
     assert invoke("visa", folder, *options).exit_code == 0
     assert site.ranges == [None, "bytes=9000-"]

@@ -68,9 +68,9 @@ def test_a_zip_is_unpacked(tmp_path):
     [
         (zip_of({"../evil": b"x"}), "not a relative path"),
         (zip_of({"/etc/evil": b"x"}), "not a relative path"),
-        (zip_of({"a": b"x", "./a": b"y"}), "twice"),
+        (zip_of({"a": b"x", "./a": b"y"}), "duplicate"),
         (zip_of({"a": b"x"}, link="evil"), "symbolic link"),
-        (zip_of({"a": b"x" * 9999})[:60], "damaged"),
+        (zip_of({"a": b"x" * 9999})[:60], "corrupted"),
     ],
     ids=["above", "absolute", "twice", "link", "damaged"],  # the bytes hold the time of their making
 )
@@ -107,14 +107,14 @@ HOSTILE = {
     ),
     "hard link out": ([entry("l", tarfile.LNKTYPE, "../secret")], "not a relative path"),
     "absolute hard link": ([entry("l", tarfile.LNKTYPE, "/etc/passwd")], "not a relative path"),
-    "hard link forward": ([entry("l", tarfile.LNKTYPE, "later")], "no file that came before"),
-    "hard link to itself": ([entry("l", tarfile.LNKTYPE, "l")], "no file that came before"),
+    "hard link forward": ([entry("l", tarfile.LNKTYPE, "later")], "not an earlier file"),
+    "hard link to itself": ([entry("l", tarfile.LNKTYPE, "l")], "not an earlier file"),
     "character device": ([entry("zero", tarfile.CHRTYPE)], "a character device"),
     "block device": ([entry("disk", tarfile.BLKTYPE)], "a block device"),
     "pipe": ([entry("pipe", tarfile.FIFOTYPE)], "a named pipe"),
-    "unknown": ([entry("odd", b"Z")], "unknown kind"),
+    "unknown": ([entry("odd", b"Z")], "unknown type"),
     "sparse": ([sparse("hole")], "sparse"),
-    "twice": ([entry("readme.txt", content=b"x")], "twice"),
+    "twice": ([entry("readme.txt", content=b"x")], "duplicate"),
     "twice by another name": ([entry("./bolt/.././readme.txt", content=b"x")], "not a relative path"),
 }  # fmt: skip
 
@@ -164,4 +164,4 @@ def test_an_archive_that_would_fill_the_disk_is_stopped_before(tmp_path, monkeyp
 def test_damaged_archives_are_named_even_if_their_checksum_was_asked_for(card, site, tmp_path, content):
     site.content = content
     archive = archive_of(card, site.url, sha256(content))
-    fails(card, tmp_path / "tiny", InputError, "tiny.tar (is damaged or no tar|has no folder)", archive)
+    fails(card, tmp_path / "tiny", InputError, "tiny.tar (is corrupted or not a tar|has no folder)", archive)

@@ -1,1 +1,1 @@
-"""Official archives: fetched, verified, unpacked."""
+"""Download, verification and extraction of official archives."""

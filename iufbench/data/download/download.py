@@ -1,6 +1,7 @@
-"""The official archive of a data set: fetched, verified, unpacked, and never half there.
+"""Downloads the official archives of a data set, verifies and unpacks them.
 
-Everything happens in ``<folder>.download`` beside the folder asked for; one rename makes the folder.
+All work is done in ``<folder>.download``, next to the requested folder, which appears by a single rename:
+it is complete or does not exist.
 """
 
 from __future__ import annotations
@@ -28,14 +29,19 @@ from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
 from iufbench.support.progress import Progress
 
-UNPACKED = 1.1  # images hardly shrink in an archive: its size and a tenth for blocks not filled
+UNPACKED = 1.1  # images hardly compress: the archive's size plus 10 % for partly filled disk blocks
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Where an archive is and how to know it: ``size`` in bytes (None: as the server says).
+    """An archive to download.
 
-    ``mirrors`` are further addresses of the same file, tried in this order after ``url``.
+    Attributes:
+        url: Its address.
+        name: File name to store it under.
+        size: Bytes; None if only the server knows.
+        sha256: 64 lower-case hexadecimal digits.
+        mirrors: Further addresses of the same file, tried in this order after ``url``.
     """
 
     url: str
@@ -46,7 +52,7 @@ class Archive:
 
 
 def downloadable() -> dict[str, DataSetCard]:
-    """The data sets whose card names archives with their checksums."""
+    """The data sets whose cards list archives with checksums, by name."""
     found = {}
     for name, card in dataset_cards().items():
         parts = card.download.get("archives", [card.download])
@@ -56,25 +62,35 @@ def downloadable() -> dict[str, DataSetCard]:
 
 
 def card_to_download(name: str) -> DataSetCard:
-    """The card of a data set that can be fetched; InputError telling which can."""
+    """The card of a data set that can be downloaded. Raises InputError listing those that can."""
     cards = downloadable()
     if name in cards:
         return cards[name]
     if name == "elpv":
-        raise InputError('elpv comes as a Python package: pip install "iufbench[elpv]"')
-    raise InputError(f"'{name}' cannot be downloaded{suggest(name, cards)} (can: {', '.join(cards)})")
+        raise InputError('elpv is distributed as a Python package: pip install "iufbench[elpv]"')
+    raise InputError(f"'{name}' cannot be downloaded{suggest(name, cards)} (available: {', '.join(cards)})")
 
 
 def archives_of(card: DataSetCard, url: str | None = None, sha256: str | None = None) -> list[Archive]:
-    """What to fetch. ``url`` alone is a mirror of the official archive; with ``sha256`` it is another one.
+    """The archives of a data set.
 
-    Raises InputError for a malformed ``sha256``, and for either where the data set has several archives.
+    Args:
+        card: The card of the data set.
+        url: Address to use instead of the official one. It is expected to serve the same file, unless
+            ``sha256`` is given too.
+        sha256: Checksum of a different archive.
+
+    Returns:
+        The archives to download.
+
+    Raises:
+        InputError: ``sha256`` is malformed, or ``url`` or ``sha256`` is given for several archives.
     """
     several = card.download.get("archives")
     if several is None:
         return [_archive_of(card.download, url, sha256)]
     if url is not None or sha256 is not None:
-        raise InputError(f"--url and --sha256: {card.title} has {len(several)} archives, they name only one")
+        raise InputError(f"--url and --sha256 describe a single archive, but {card.title} has {len(several)}")
     return [_archive_of(part, None, None) for part in several]
 
 
@@ -89,9 +105,17 @@ def _archive_of(official: dict[str, Any], url: str | None, sha256: str | None) -
 
 
 def complete_root(card: DataSetCard, folder: Path) -> Path | None:
-    """The data root in ``folder`` if the complete data set is there; None if nothing is there.
+    """Find a complete data set in a folder.
 
-    Raises InputError if something else is: it is never written over.
+    Args:
+        card: The card of the data set.
+        folder: Where it would be downloaded to.
+
+    Returns:
+        Its data root; None if the folder is empty or does not exist.
+
+    Raises:
+        InputError: The folder holds something else, which is never overwritten.
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return None
@@ -100,8 +124,8 @@ def complete_root(card: DataSetCard, folder: Path) -> Path | None:
     if root is not None and not reason:
         return root
     raise InputError(
-        f"{folder} exists but is not the complete {card.title} ({reason}): "
-        f"move it away or name another folder"
+        f"{folder} exists but does not hold the complete {card.title} ({reason}): "
+        f"move it away or choose another folder"
     )
 
 
@@ -114,7 +138,7 @@ def _incompleteness(card: DataSetCard, root: Path) -> str:
         return "it is synthetic"
     counts = found.counts()
     if any(counts[o].get(kind, 0) != n for o in card.counts for kind, n in card.counts[o].items()):
-        return "it has other numbers of images than the official ones"
+        return "the numbers of images differ from the official ones"
     return ""
 
 
@@ -125,18 +149,29 @@ def download_dataset(
     progress: Progress,
     wait: Callable[[float], None] = time.sleep,
 ) -> Path:
-    """Fetch ``archives``, verify them, unpack them to ``folder``; returns the data root in it.
+    """Download archives, verify them and unpack them.
 
-    ``folder`` must not exist or be empty; it appears complete or not at all. The archives stay in
-    ``<folder>.download``; one that was put there by hand is used if its sha256 is right. A download
-    that was interrupted goes on where it was.
+    The archives stay in ``<folder>.download``; one placed there by hand is used if its sha256 matches.
+    An interrupted download is resumed.
 
-    Raises InputError (address, disk too small, an archive that is not what it should be), RunError
-    (network, another process at the same work) and KeyboardInterrupt with a text that says how to go on.
+    Args:
+        card: The card of the data set.
+        folder: Must be empty or not exist; it is created complete or not at all.
+        archives: From ``archives_of``.
+        progress: Shows the progress.
+        wait: Sleeps for a number of seconds before another attempt.
+
+    Returns:
+        The data root, in ``folder``.
+
+    Raises:
+        InputError: Unusable address, too little disk space, or an unexpected archive.
+        RunError: Network failure, or another process downloads to the same folder.
+        KeyboardInterrupt: With a message that says how to resume.
     """
     folder = folder.resolve() if folder.is_symlink() else Path(os.path.abspath(folder))
     if folder.is_mount():
-        raise InputError(f"{folder} is the root of a disk: name a folder in it, which will be made")
+        raise InputError(f"{folder} is a mount point: choose a folder inside it, which will be created")
     work = folder.with_name(f"{folder.name}.download")
     try:
         with _locked(work):
@@ -146,32 +181,32 @@ def download_dataset(
             root = _unpack(card, complete, folder, work / "unpacked", progress)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"what was received is kept in {work}; the same command goes on from there"
+            f"the partial download is kept in {work}; repeat the command to resume it"
         ) from None
-    what = "the archive stays" if len(archives) == 1 else "the archives stay"
-    progress.say(f"{what} in {work} and {'is' if len(archives) == 1 else 'are'} no longer needed")
+    what = "the archive" if len(archives) == 1 else "the archives"
+    progress.say(f"{what} in {work} can be deleted")
     return root
 
 
 def _obtain(
     card: DataSetCard, archive: Archive, complete: Path, progress: Progress, wait: Callable[[float], None]
 ) -> None:
-    """The verified archive at ``complete``."""
+    """Download an archive to ``complete`` and verify it; one that exists already is verified only."""
     if complete.exists():
         _require_space_to_unpack(complete)
         problem = _difference(complete, archive, progress)
         if problem:
-            raise InputError(f"{complete} is not the archive wanted ({problem}): remove it and try again")
+            raise InputError(f"{complete} is not the expected archive ({problem}): delete it and try again")
         progress.say(f"using {complete}")
         return
-    # The name holds the checksum, so that parts of two archives are never joined.
+    # The name contains the checksum, so that parts of different archives are never joined.
     part = complete.with_name(f"{archive.name}.{archive.sha256[:8]}.part")
     have = part.stat().st_size if part.exists() else 0
     if archive.size is not None:
         needed = archive.size - min(have, archive.size) + int(UNPACKED * archive.size)
         require_space(complete.parent, needed, f"{card.title} (archive and images)")
     size = "" if archive.size is None else f" ({readable(archive.size)})"
-    progress.say(f"{f'going on after {readable(have)} of' if have else 'downloading'} {archive.url}{size}")
+    progress.say(f"{f'resuming after {readable(have)} of' if have else 'downloading'} {archive.url}{size}")
     addresses = (archive.url, *archive.mirrors)
     for number, url in enumerate(addresses, start=1):
         try:
@@ -193,21 +228,21 @@ def _fetch_verified(
     progress: Progress,
     wait: Callable[[float], None],
 ) -> None:
-    """The archive from one address, at ``complete`` only if it is what it should be. Raises RunError."""
+    """Download the archive from one address; ``complete`` is created once it is verified. Raises RunError."""
     try:
         fetch(url, part, archive.size, progress, wait)
     except RunError as error:
         raise RunError(
-            f"{error}. What was received is kept, the same command goes on. If the link has moved: "
-            f"start from {card.home} and give --url, or put the archive at {complete} by hand"
+            f"{error}. The partial download is kept; repeat the command to resume it. If the link has moved, "
+            f"find the archive at {card.home} and give --url, or place it at {complete}"
         ) from error
     problem = _difference(part, archive, progress)
     if problem:
         wrong = complete.with_name(f"{archive.name}.wrong")
         os.replace(part, wrong)
         raise RunError(
-            f"{url} gave a wrong file ({problem}); it was put aside as {wrong} and is not used. "
-            f"Try again; if it stays so, start from {card.home} and give --url"
+            f"{url} served an unexpected file ({problem}), moved to {wrong}. "
+            f"Try again; if this persists, find the archive at {card.home} and give --url"
         )
     os.replace(part, complete)
 
@@ -217,7 +252,7 @@ def _require_space_to_unpack(archive: Path) -> None:
 
 
 def _difference(path: Path, archive: Archive, progress: Progress) -> str:
-    """How a file differs from the archive wanted; "" when it does not."""
+    """How a file differs from the expected archive; "" if it does not."""
     size = path.stat().st_size
     if archive.size is not None and size != archive.size:
         return f"{size} bytes instead of {archive.size}"
@@ -233,8 +268,8 @@ def _difference(path: Path, archive: Archive, progress: Progress) -> str:
 def _unpack(
     card: DataSetCard, archives: Sequence[Path], folder: Path, temporary: Path, progress: Progress
 ) -> Path:
-    """Unpack to ``temporary``, rename to ``folder`` when complete; the data root in it."""
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed here
+    """Unpack to ``temporary`` and rename it to ``folder`` when complete. Returns the data root."""
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process that was killed here
     try:
         for archive in archives:
             unpack(archive, temporary, progress)
@@ -255,7 +290,7 @@ def _unpack(
 
 
 def _data_root(folder: Path, objects: Sequence[str]) -> Path | None:
-    """``folder``, or the only folder in it (and so on), where every object has its folder."""
+    """The folder with one folder per object: ``folder``, or the only folder in it, and so on; else None."""
     while not all((folder / name).is_dir() for name in objects):
         folders = contents(folder)[1]
         if len(folders) != 1:
@@ -266,20 +301,18 @@ def _data_root(folder: Path, objects: Sequence[str]) -> Path | None:
 
 @contextmanager
 def _locked(work: Path) -> Iterator[None]:
-    """Make the folder and hold it alone; it goes when nothing is in it at the end."""
+    """Create the folder and lock it; on exit it is removed if it is empty."""
     with ExitStack() as stack:
         try:
             work.mkdir(parents=True, exist_ok=True)
             held = stack.enter_context(locked(work))
         except OSError as error:
-            raise InputError(
-                f"cannot make {work}: {error.strerror}; name a folder where you may write"
-            ) from error
+            raise InputError(f"cannot create {work}: {error.strerror}; choose a writable folder") from error
         if not held:
             raise RunError(f"another process is downloading to {work}: wait for it to finish")
         try:
             yield
         finally:
-            (work / LOCK).unlink()  # nobody waits for it
-            with suppress(OSError):  # the folder stays when something is in it
+            (work / LOCK).unlink()  # no process waits for it
+            with suppress(OSError):  # not empty: the folder is kept
                 work.rmdir()

@@ -1,4 +1,4 @@
-"""Unpacking an archive that is not trusted: only plain files, only below one folder, all or nothing."""
+"""Extraction of untrusted archives: regular files below one folder, all or nothing."""
 
 from __future__ import annotations
 
@@ -23,39 +23,46 @@ KINDS = {
 }
 
 
-MOST_HEADER_BYTES = 1 << 20  # of a long name or an extended header, which tarfile reads whole
+MOST_HEADER_BYTES = 1 << 20  # of a long name or an extended header, which tarfile reads into memory
 
 
 class _Bounded(tarfile.TarInfo):
-    """An entry whose name cannot fill the memory."""
+    """An entry whose name is limited in size."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
         entry = super().frombuf(buf, encoding, errors)
         whole = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
         if entry.type in whole and entry.size > MOST_HEADER_BYTES:
-            raise InputError(
-                f"the archive has an entry with a name of {entry.size:,} bytes: it is not unpacked"
-            )
+            raise InputError(f"not unpacked: the archive has an entry with a name of {entry.size:,} bytes")
         return entry
 
 
 def unpack(archive: Path, folder: Path, progress: Progress) -> int:
-    """Unpack a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2 into ``folder``, made if missing; number of files.
+    """Unpack a .zip, .tar, .tar.gz, .tar.xz or .tar.bz2.
 
-    Accepted are folders, regular files, and hard links to files that came before in the same archive.
-    Anything else ends it: absolute paths, ``..``, symbolic links, devices, pipes, sparse files, one
-    file twice, more content than the disk has room for. The caller removes what was written until then.
+    Folders, regular files and hard links to earlier files of the same archive are accepted. Absolute paths,
+    ``..``, symbolic links, devices, pipes, sparse files, duplicate entries and contents larger than the free
+    disk space are errors. The caller removes what was written before an error.
 
-    Raises InputError naming the entry, or for a file that is no archive or a damaged one; RunError
-    when the disk refuses.
+    Args:
+        archive: The archive; its type is detected from its content.
+        folder: Where to unpack it; created if it is missing.
+        progress: Shows the progress.
+
+    Returns:
+        The number of files.
+
+    Raises:
+        InputError: An entry is not accepted (the message names it), or the archive is corrupted.
+        RunError: Writing fails.
     """
     with archive.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"  # of a tar the end may look like a zip, never the start
+        is_zip = file.read(4) == b"PK\x03\x04"  # the end of a tar may look like a zip, its start never does
     if is_zip:
         return _unpack_zip(archive, folder, progress)
     if not hasattr(tarfile, "data_filter"):
-        raise InputError("unpacking safely needs Python 3.10.12, 3.11.4 or newer: update Python")
+        raise InputError("safe extraction requires Python 3.10.12, 3.11.4 or newer: update Python")
     room = free_space(folder.parent)
     files: set[Path] = set()
     try:
@@ -76,7 +83,7 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
                 position = raw.tell()
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = str(error).partition("\n")[0].rstrip(":")  # tarfile lists every compression it tried
-        raise InputError(f"{archive} is damaged or no tar archive ({reason})") from error
+        raise InputError(f"{archive} is corrupted or not a tar archive ({reason})") from error
     except OSError as error:
         raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
     return len(files)
@@ -84,7 +91,7 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
 
 def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> int:
     room = free_space(folder.parent)
-    where = f"{archive} is not unpacked"
+    where = f"{archive} was not unpacked"
     files: set[Path] = set()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +103,7 @@ def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> int:
                     if stat.S_ISLNK(member.external_attr >> 16):
                         raise InputError(f"{where}: {member.filename!r} is a symbolic link")
                     if path in files:
-                        raise InputError(f"{where}: {member.filename!r} is in it twice")
+                        raise InputError(f"{where}: {member.filename!r} is a duplicate entry")
                     room -= member.file_size
                     if room < 0:
                         raise InputError(f"{archive} holds more than the disk of {folder} has room for")
@@ -106,25 +113,25 @@ def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> int:
                         shutil.copyfileobj(source, target, 1 << 20)
                     bar.advance(member.file_size)
     except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-        raise InputError(f"{archive} is damaged or of an unknown kind ({error})") from error
+        raise InputError(f"{archive} is corrupted or of an unsupported type ({error})") from error
     except OSError as error:
         raise RunError(f"cannot unpack {archive} into {folder}: {error.strerror or error}") from error
     return len(files)
 
 
 def _require_harmless(member: tarfile.TarInfo, folder: Path, files: set[Path], archive: Path) -> None:
-    """InputError unless the member may be written; a file is then remembered in ``files``."""
-    where = f"{archive} is not unpacked"
+    """Raise InputError if the member must not be written, else add its file to ``files``."""
+    where = f"{archive} was not unpacked"
     path = path_below(folder, member.name, where)
     if member.isdir():
         return
     shown = f"{where}: {member.name!r} is"
     if member.type in KINDS or not (member.isreg() or member.islnk()):
-        raise InputError(f"{shown} {KINDS.get(member.type, 'of an unknown kind')}, not a file or folder")
+        raise InputError(f"{shown} {KINDS.get(member.type, 'of an unknown type')}, not a file or folder")
     if member.issparse():
-        raise InputError(f"{shown} a sparse file ({readable(member.size)}), which no image is")
+        raise InputError(f"{shown} a sparse file ({readable(member.size)}), not an image")
     if path in files:
-        raise InputError(f"{shown} in it twice")
+        raise InputError(f"{shown} a duplicate entry")
     if member.islnk() and path_below(folder, member.linkname, where) not in files:
-        raise InputError(f"{shown} a link to {member.linkname!r}, which is no file that came before it")
+        raise InputError(f"{shown} a hard link to {member.linkname!r}, which is not an earlier file")
     files.add(path)

@@ -1,4 +1,4 @@
-"""One large file over HTTP, from the standard library alone: resumed, retried, never past its size."""
+"""Download of a large file over HTTP with the standard library: resumes, retries, bounds the size."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from iufbench.support.version import __version__
 CHUNK = 1 << 18
 TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1, 2, 4, 8, 16)  # seconds before each further attempt
-ADVANCE = 1 << 20  # an attempt that gets this many bytes further has earned the full patience again
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # answers that may be different in a moment
+ADVANCE = 1 << 20  # bytes of progress after which the number of failed attempts is reset
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # transient status codes
 
 
 class _Dropped(Exception):
-    """This attempt is over, another one may succeed."""
+    """An attempt failed, but another one may succeed."""
 
 
 def fetch(
@@ -36,20 +36,28 @@ def fetch(
     progress: Progress,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Bring ``part`` to the full content of ``url``, going on after the bytes it already has.
+    """Download a file, resuming after the bytes that ``part`` already has.
 
-    ``size``: bytes that the file must have; None takes the server's word for it and checks that it
-    fits on the disk. A server that cannot resume is read from the start. Connections that break, time
-    out or are refused, and answers such as 503, are tried again after 1, 2, 4, 8 and 16 seconds; the
-    count starts anew whenever an attempt came 1 MiB further than all before. ``wait`` does the pausing.
+    A server that cannot resume is read from the start. Broken or refused connections, timeouts and transient
+    status codes such as 503 are retried after 1, 2, 4, 8 and 16 seconds; the count is reset whenever an
+    attempt has received 1 MiB more than all before. On failure the received bytes stay in ``part`` unless
+    they belong to a different file.
 
-    What was received stays in ``part`` however this ends, except when it is known to be of another
-    file. Raises InputError for an unusable address, RunError when attempts are used up, for a lasting
-    refusal (404, a bad certificate) and when the server's file has another size.
+    Args:
+        url: An http or https address.
+        part: The file to complete.
+        size: Its expected size in bytes; None uses the size reported by the server, if the disk has room.
+        progress: Shows the progress.
+        wait: Sleeps for a number of seconds.
+
+    Raises:
+        InputError: The address is unusable.
+        RunError: All attempts failed, the failure is permanent (404, an untrusted certificate), or the
+            server's file has a different size.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise InputError(f"{url!r} is no http or https address")
+        raise InputError(f"{url!r} is not an http or https address")
     failures, best = 0, _length(part)
     while size is None or _length(part) != size:
         try:
@@ -63,7 +71,7 @@ def fetch(
                 raise RunError(f"{url}: {error}; given up after {failures + 1} attempts") from error
             pause = PAUSES[failures]
             failures += 1
-            progress.say(f"{error}; {readable(have)} are here, trying again in {pause} s")
+            progress.say(f"{error}; {readable(have)} received, retrying in {pause} s")
             wait(pause)
 
 
@@ -72,7 +80,7 @@ def _length(path: Path) -> int:
 
 
 def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None:
-    """One request and as much of its answer as comes. Raises _Dropped when there should be another."""
+    """Send one request and store what arrives. Raises _Dropped if another attempt may succeed."""
     have = _length(part)
     if size is not None and have > size:
         progress.say(f"{part} is longer than the archive: starting over")
@@ -85,9 +93,9 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None
         start, total = _range_of(response) if response.status == 206 else (0, _content_length(response))
         if start not in (0, have):
             part.unlink()
-            raise _Dropped(f"the server sent bytes from {start} on when asked for {have}")
+            raise _Dropped(f"the server sent bytes from {start} although {have} was requested")
         if total is not None and size is not None and total != size:
-            raise RunError(f"{url} has {total} bytes, the archive should have {size}: this is another file")
+            raise RunError(f"{url} has {total} bytes, the archive should have {size}: it is a different file")
         if size is None and total is not None:
             require_space(part.parent, total - start, "the archive")
         if start < have:
@@ -96,7 +104,7 @@ def _attempt(url: str, part: Path, size: int | None, progress: Progress) -> None
 
 
 def _open(url: str, part: Path, have: int) -> HTTPResponse | None:
-    """The server's answer to a request for all after ``have`` bytes; None if it says that was all."""
+    """The response to a request for everything after ``have`` bytes; None if the file ends there."""
     headers = {"User-Agent": f"iufbench/{__version__}", "Accept-Encoding": "identity"}
     if have:
         headers["Range"] = f"bytes={have}-"
@@ -112,7 +120,7 @@ def _open(url: str, part: Path, have: int) -> HTTPResponse | None:
                 return None
             part.unlink()
             raise _Dropped(f"the server has nothing beyond byte {have}: starting over") from error
-        answer = f"answers {error.code} {' '.join(str(error.reason).split())}"
+        answer = f"responds {error.code} {' '.join(str(error.reason).split())}"
         if error.code in PASSING:
             raise _Dropped(f"the server {answer}") from error
         raise RunError(f"{url} {answer}") from error
@@ -120,18 +128,18 @@ def _open(url: str, part: Path, have: int) -> HTTPResponse | None:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             raise RunError(f"{url}: the server's certificate is not trusted ({error.reason})") from error
         raise _Dropped(f"no connection ({error.reason})") from error
-    except (InvalidURL, ValueError) as error:  # ValueError: a port or host name that cannot be
-        raise InputError(f"{url!r} is no usable address ({error})") from error
+    except (InvalidURL, ValueError) as error:  # ValueError: an impossible port or host name
+        raise InputError(f"{url!r} is not a usable address ({error})") from error
     except (HTTPException, OSError) as error:
-        raise _Dropped(f"no answer ({error or type(error).__name__})") from error
+        raise _Dropped(f"no response ({error or type(error).__name__})") from error
 
 
 def _range_of(response: HTTPResponse) -> tuple[int, int | None]:
-    """(first byte, size of the whole file) from a partial answer."""
+    """(first byte, size of the whole file) of a partial response."""
     text = response.headers.get("Content-Range", "")
     match = re.fullmatch(r"\s*bytes\s+(\d+)-\d+/(\d+|\*)\s*", text)
     if match is None:
-        raise _Dropped(f"the server sent a part but does not say which ({text!r})")
+        raise _Dropped(f"the server sent a part without a valid Content-Range ({text!r})")
     return int(match[1]), None if match[2] == "*" else int(match[2])
 
 
@@ -145,7 +153,7 @@ def _receive(
 ) -> None:
     done = start
     try:
-        # Unbuffered: whatever stops this process, what was received is on disk.
+        # Unbuffered: received bytes are on disk even if the process is killed.
         with (
             open(part, "ab" if start else "wb", buffering=0) as file,
             ByteBar(progress, "download", total, start) as bar,
@@ -162,13 +170,13 @@ def _receive(
         raise RunError(f"cannot write {part}: {error.strerror or error}") from error
     if total is not None and done > total:
         part.unlink()
-        raise RunError(f"{url} sends more than the {total} bytes of the archive: this is another file")
+        raise RunError(f"{url} sends more than the {total} bytes of the archive: it is a different file")
     if total is not None and done < total:
         raise _Dropped("the connection ended early")
 
 
 def _blocks(response: HTTPResponse) -> Iterator[bytes]:
-    """What arrives, as it arrives; errors of the network become _Dropped, so that others are the disk's."""
+    """Blocks as they arrive. Network errors become _Dropped, so that any other OSError is the disk's."""
     while True:
         try:
             block = response.read1(CHUNK)
