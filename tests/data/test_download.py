@@ -352,7 +352,7 @@ def test_a_data_set_in_several_archives_arrives_whole(card, site, tmp_path):
     several = replace(card, download={"archives": official})
     root = download_dataset(several, tmp_path / "tiny", archives_of(several), QUIET, lambda seconds: None)
     assert open_dataset("tiny", OBJECTS, root).counts() == card.counts
-    with pytest.raises(InputError, match="a single archive, but .* has 2"):
+    with pytest.raises(InputError, match=r"a single archive, but .* has 2"):
         archives_of(several, site.url)
 
 
