@@ -191,7 +191,7 @@ def test_several_mistakes_stand_on_lines_of_their_own():
     done = invoke("sweep", "--protocol", "nonsense", "--strategy", "iuff\x1b[31m", "--dry-run")
     assert done.exit_code == 2
     first, *others = done.stderr.splitlines()
-    assert first == "error: 2 mistakes, nothing was started:"
+    assert first == "error: 2 errors, nothing was started:"
     assert len(others) == 2 and all(line.startswith("  ") for line in others)
     assert "\x1b" not in done.stderr and "\\x1b" in done.stderr
 

@@ -39,34 +39,34 @@ def sweep(
     verbose: bool = False,
     **options: Any,
 ) -> list[Run]:
-    """Do the runs of a grid that are not finished yet: ``iufbench sweep run`` with the same options.
+    """Execute the unfinished runs of a grid, as ``iufbench sweep run`` does with the same options.
 
     Args:
-        grid: YAML file or name of a ready-made grid; the other arguments override what it says.
+        grid: YAML file or name of a ready-made grid; the other arguments override its values.
         protocols: Ids or aliases, or ``all``.
-        strategies: Names or card files, or ``all``; ``{name: ["key=value"]}`` for settings of one's own.
+        strategies: Names or card files, or ``all``; ``{name: ["key=value"]}`` adds settings to one strategy.
         seeds: A number, ``"0-4"``, or a list.
         orders: ``"alphabetical"``, ``"seed:1-3"``, or a list.
         engine: ``local``, or ``ray`` for a Ray cluster.
-        jobs: Runs at once; None: one per GPU, else per core.
+        jobs: Number of parallel runs; None: one per GPU, else one per core.
         address: ``host:port`` of the head of the Ray cluster.
-        cpus_per_run: What a run asks of a Ray cluster; None: the card's, else its threads.
-        gpus_per_run: The same for GPUs; None: the card's, else 1 with ``device="cuda"``.
+        cpus_per_run: CPUs that a run requests from a Ray cluster; None: as on the card, else its threads.
+        gpus_per_run: GPUs that a run requests; None: as on the card, else 1 with ``device="cuda"``.
         shared_results: All nodes of a Ray cluster see ``results`` under the same path.
-        share_base: Train a base experience once where several runs begin alike.
-        retry_failed: Repeat runs that failed before.
-        name: Name of the sweep; None: the file's name.
+        share_base: Train a base experience that several runs have in common only once.
+        retry_failed: Repeat runs that failed in an earlier call.
+        name: Name of the sweep; None: the name of the grid file.
         results: Folder of the results.
-        quiet: No progress.
-        verbose: A line also when a run starts.
+        quiet: Show no progress.
+        verbose: Also print a line when a run starts.
         **options: Options of all runs, as in :func:`iufbench.run`: ``synthetic``, ``preset``, ...
 
     Returns:
         The complete runs of the grid, in its order.
 
     Raises:
-        InputError: The grid is wrong, with every mistake in it; nothing was started.
-        RunError: Runs failed; the message names them. The others are complete.
+        InputError: The grid is invalid; the message lists all errors. No run was started.
+        RunError: Some runs failed; the message names them. All others are complete.
     """
     given = {"protocols": protocols, "strategies": strategies, "seeds": seeds, "orders": orders, **options}
     plan, places = plan_sweep(
@@ -96,9 +96,25 @@ def carry_out(
     shared_results: bool = False,
     share_base: bool = False,
 ) -> dict[str, str]:
-    """Run what is left of a planned sweep. Returns run id -> reason for every failed run."""
+    """Execute the unfinished runs of a planned sweep.
+
+    Args:
+        plan: From ``plan_sweep``.
+        places: From ``plan_sweep``.
+        engine: ``local`` or ``ray``.
+        screen: Shows the progress.
+        address: As for ``sweep``.
+        shared_results: As for ``sweep``.
+        share_base: As for ``sweep``.
+
+    Returns:
+        Run id -> reason for every failed run.
+
+    Raises:
+        InputError: The engine cannot execute the runs, or is ``slurm``.
+    """
     if engine == "slurm":
-        raise InputError("engine slurm writes a script to submit: iufbench sweep run --engine slurm")
+        raise InputError("engine slurm only writes a job array: use iufbench sweep run --engine slurm")
     made = drive.make_engine(engine, places, address, shared_results)
     return drive.carry_out(plan, made, engine, screen, share_base)
 
@@ -115,7 +131,14 @@ def plan_sweep(
     name: str | None,
     results: Path,
 ) -> tuple[drive.Sweep, drive.Places]:
-    """All runs of a grid, checked, and where they would be done. Raises InputError with every mistake."""
+    """Expand and check a grid; the arguments are those of ``sweep``.
+
+    Returns:
+        The sweep with all runs of the grid, and where they would be executed.
+
+    Raises:
+        InputError: The grid is invalid; the message lists all errors.
+    """
     if engine not in ENGINES:
         raise InputError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
     file = None if grid is None else find_grid(str(grid))

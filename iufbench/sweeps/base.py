@@ -1,4 +1,4 @@
-"""One base experience for several runs: protocols of a strategy that begin alike need not train it twice."""
+"""Shares one trained base experience among runs that have it in common."""
 
 from __future__ import annotations
 
@@ -36,20 +36,26 @@ from iufbench.support.version import __version__
 
 
 def has_base(run: Path) -> bool:
-    """Whether the base experience of a run is finished and its state is there."""
+    """Whether the base experience of a run is finished and its checkpoint exists."""
     from iufbench.engine.checkpoint import is_finished
 
     return (run / INFO).is_file() and is_finished(run, 0)
 
 
 def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path | None:
-    """Begin the plan's run with the finished base experience of one of ``donors``, if it has not begun.
+    """Start a run from the finished base experience of another run, unless it has already begun.
 
-    The caller has seen to it that the base experiences are the same (``runs.base_key``); here donors made by
-    other versions, devices or numbers of threads are passed over, whose last bits may differ, and those
-    whose results have been changed. What is copied is what the run would have written itself, so that it
-    goes on as a run that was stopped after its base would. Returns the donor's run directory, None when
-    nothing was taken.
+    Donors of another version, device or number of threads are skipped because their last bits may differ;
+    so are donors whose results have been modified. The copied files are those the run would have written
+    itself, so it continues like a run that was interrupted after its base experience.
+
+    Args:
+        plan: The run.
+        donors: Run directories with the same base experience (``runs.base_key``).
+        progress: Reports what is copied or skipped.
+
+    Returns:
+        The run directory of the donor; None if nothing was copied.
     """
     from iufbench.engine.checkpoint import check_records, copy_checkpoint, remove_state, trained_experiences
 
@@ -62,7 +68,7 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
             try:
                 check_records(path)
             except RunError as error:
-                progress.say(f"base experience not taken over: {error}")
+                progress.say(f"base experience not reused: {error}")
                 continue
             donor = path
             break
@@ -75,14 +81,14 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
         for name, columns in ((METRICS, METRIC_COLUMNS), (SCORES, SCORE_COLUMNS), (TRAIN_LOG, None)):
             _copy_base_rows(donor / name, plan.path / name, columns)
         copy_checkpoint(donor, plan.path, 0)
-        # Last: where run.json is, all else of the base is there.
+        # Written last: if run.json exists, everything else does.
         write_record(plan.path, _after_base(plan, record))
-    progress.say(f"base experience taken over from {record.id}")
+    progress.say(f"base experience reused from {record.id}")
     return donor
 
 
 def _environment(plan: Plan) -> tuple[str | None, Environment]:
-    """Version, packages, device and threads as the plan's run would record them."""
+    """Version, packages, device and threads that the plan's run would record."""
     import torch
 
     from iufbench.engine.assembly import set_threads
@@ -102,13 +108,13 @@ def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -
     rows = [row for row in read_rows(source, columns, optional=(ROUTED,)) if row["experience"] == "0"]
     if not rows:
         raise RunError(f"{source} has no row of experience 0")
-    # Terms that only increments log have a column there, empty in the base.
+    # Loss terms that only increments log have a column that is empty in the base.
     names = [n for n in rows[0] if columns is not None or any(row[n] for row in rows)]
     write_csv(target, names, [[row[name] for name in names] for row in rows])
 
 
 def _after_base(plan: Plan, donor: RunRecord) -> RunRecord:
-    """``run.json`` of a run that stands after its base experience and has spent no time on it itself."""
+    """``run.json`` of a run that continues after a base experience on which it spent no time itself."""
     costs = replace(donor.costs, **{name: getattr(donor.costs, name)[:1] for name in PER_EXPERIENCE})
     return RunRecord(
         id=plan.id,

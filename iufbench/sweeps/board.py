@@ -16,7 +16,12 @@ from iufbench.sweeps.screen import Screen, duration
 class Board:
     """Engines call ``started``, ``finished`` and, about once a second, ``tick``.
 
-    ``costs`` are what finished runs took before; runs that finish here join their average.
+    Args:
+        runs: The runs to be executed.
+        costs: Costs of finished runs, for estimates.
+        record: The folder of the sweep.
+        screen: Where progress is shown.
+        jobs: Number of parallel runs.
     """
 
     def __init__(
@@ -53,7 +58,7 @@ class Board:
     def finished(
         self, run: PlannedRun, state: str, seconds: float = 0.0, error: str = "", node: str = ""
     ) -> None:
-        """``state``: complete, failed or interrupted."""
+        """Record that a run has ended; ``state`` is complete, failed or interrupted."""
         self.running.pop(run.number, None)
         self._begun.pop(run.number, None)
         self.record.write(run, event(state, node=node, seconds=round(seconds, 2), error=error))
@@ -120,9 +125,9 @@ class Board:
         parts = [f"{self.done}/{self._total} done", f"{len(self.running)} running"]
         if self.failures:
             parts.append(f"{len(self.failures)} FAILED")
-        parts.append(f"{duration(time.time() - self._start)} passed")
+        parts.append(f"{duration(time.time() - self._start)} elapsed")
         if left is not None and self.done < self._total:
-            parts.append(f"about {duration(left)} to go")
+            parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
     def _line(self, run: PlannedRun) -> dict[str, Any]:
@@ -131,17 +136,17 @@ class Board:
 
 
 def live_row(label: str, live: dict[str, Any], passed: float, expected: float | None) -> dict[str, str]:
-    """One line of the table: run, experience, phase, loss, images per second, time left, node."""
+    """One row of the table: run, experience, phase, loss, images per second, times, node."""
     experience = f"{live['experience']}/{live['experiences']}" if "experience" in live else ""
     share = f" {live['done'] / live['total']:.0%}" if live.get("total") else ""
     rate, loss = live.get("images_per_s"), live.get("loss")
     return {
         "run": label,
         "exp.": experience,
-        "doing": str(live.get("phase", "starting")).partition(" ")[0] + share,
+        "phase": str(live.get("phase", "starting")).partition(" ")[0] + share,
         "loss": "" if loss is None else f"{loss:.4g}",
         "images/s": "" if rate is None else f"{rate:.0f}",
-        "passed": duration(passed),
+        "elapsed": duration(passed),
         "left": "" if expected is None else duration(max(expected - passed, 0.0)),
         "node": str(live.get("node", "")),
     }

@@ -1,4 +1,4 @@
-"""A sweep from end to end: plan, skip finished runs, pass the rest to an engine, summarise."""
+"""Execution of a sweep: skips finished runs, passes the others to an engine, and reports failures."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from iufbench.sweeps.slurm import write_array
 
 
 class Engine(Protocol):
-    """Whatever does runs: it takes them from ``order`` and tells ``board`` what becomes of them.
+    """Executes runs: takes them from ``order`` and reports their outcomes to ``board``.
 
-    ``check`` raises InputError where runs could not be done, before anything is started;
-    ``prepare`` makes what several of them read.
+    ``check`` raises InputError before anything is started if runs could not be executed; ``prepare`` computes
+    inputs that several runs share.
     """
 
     jobs: int
@@ -44,7 +44,7 @@ class Engine(Protocol):
 
 @dataclass
 class Sweep:
-    """All runs of a grid. ``todo`` are those that a call would do."""
+    """All runs of a grid, and the subset (``todo``) that a call would execute."""
 
     name: str
     grid: Mapping[str, Any]
@@ -57,14 +57,14 @@ class Sweep:
         return self.results / "sweeps" / self.name
 
     def failed(self) -> dict[str, str]:
-        """Run id -> reason of what failed before: its directory says so or, if its process died, an event."""
+        """Run id -> reason for runs that failed earlier, from run directories and events."""
         events = Record(self.folder).events()
         found = {}
         for run in self.runs:
             known = events.get(run.id)
             died = known is not None and known.state == FAILED
             if run.state == FAILED or (died and run.state != COMPLETE):
-                found[run.id] = f"failed before: {known.error if known and died else 'see its run.json'}"
+                found[run.id] = f"failed earlier: {known.error if known and died else 'see its run.json'}"
         return found
 
     def todo(self) -> list[PlannedRun]:
@@ -73,26 +73,26 @@ class Sweep:
 
 
 def dry_run(sweep: Sweep, jobs: int) -> str:
-    """What a call would do: how many runs, hours and disk."""
+    """Describe what a call would execute: number of runs, hours, disk space."""
     todo, failed = sweep.todo(), sweep.failed()
     states = Counter(run.state for run in sweep.runs)
     lines = [
         f"sweep       {sweep.name} ({sweep.folder})",
-        f"runs        {len(sweep.runs)}: {states[COMPLETE]} finished already, {len(todo)} to do",
+        f"runs        {len(sweep.runs)}: {states[COMPLETE]} finished, {len(todo)} to do",
     ]
     if failed:
-        verb = "will be repeated" if sweep.retry_failed else "are left alone (--retry-failed repeats them)"
-        lines.append(f"            {len(failed)} have failed before and {verb}")
+        verb = "will be repeated" if sweep.retry_failed else "are skipped (--retry-failed repeats them)"
+        lines.append(f"            {len(failed)} failed earlier and {verb}")
     shared = saved_bases(sweep.runs, todo)
     if shared:
-        lines.append(f"            {shared} can begin with a base experience of another one (--share-base)")
+        lines.append(f"            {shared} can reuse the base experience of another run (--share-base)")
     costs = measured_costs(sweep.results)
     lines.append(describe(todo, costs, jobs, _free_bytes(sweep.results)))
     return "\n".join(lines)
 
 
 def saved_bases(runs: Sequence[PlannedRun], todo: Sequence[PlannedRun]) -> int:
-    """How many of ``todo`` need not train their base experience when bases are shared."""
+    """How many of ``todo`` need not train their base experience if bases are shared."""
     groups = Counter(run.base for run in todo if run.base)
     done = {run.base for run in runs if run.state == COMPLETE}
     return sum(count - (base not in done) for base, count in groups.items())
@@ -108,9 +108,21 @@ def _free_bytes(folder: Path) -> int:
 def carry_out(
     sweep: Sweep, engine: Engine, engine_name: str, screen: Screen, share_base: bool
 ) -> dict[str, str]:
-    """Do what is to be done. Returns run id -> reason of every run of the grid that is failed now.
+    """Execute the runs of a sweep that are not finished.
 
-    KeyboardInterrupt propagates once every run has stopped: the same call resumes the sweep.
+    Args:
+        sweep: The sweep.
+        engine: Executes the runs.
+        engine_name: Recorded in the folder of the sweep.
+        screen: Shows the progress.
+        share_base: Train a base experience that several runs have in common only once.
+
+    Returns:
+        Run id -> reason for every failed run of the grid, those that failed earlier included.
+
+    Raises:
+        InputError: The engine cannot execute the runs.
+        KeyboardInterrupt: All runs have stopped; the same call resumes the sweep.
     """
     record = Record(sweep.folder)
     engine.check(sweep.todo())
@@ -120,11 +132,9 @@ def carry_out(
         before = {} if sweep.retry_failed else sweep.failed()
         todo = sweep.todo()
         finished = sum(run.state == COMPLETE for run in sweep.runs)
-        screen.say(
-            f"sweep {sweep.name}: {len(sweep.runs)} runs, {finished} finished already, {len(todo)} to do"
-        )
+        screen.say(f"sweep {sweep.name}: {len(sweep.runs)} runs, {finished} finished, {len(todo)} to do")
         if before:
-            screen.say(f"{len(before)} failed before and are left alone (--retry-failed repeats them)")
+            screen.say(f"{len(before)} failed earlier and are skipped (--retry-failed repeats them)")
         costs = measured_costs(sweep.results) if todo else Costs()
         board = Board(todo, costs, record, screen, engine.jobs)
         try:
@@ -137,7 +147,7 @@ def carry_out(
 
 
 def write_slurm(sweep: Sweep, screen: Screen) -> list[str]:
-    """Write the job array of what is to be done into the sweep's folder; returns how to submit it."""
+    """Write a SLURM job array of the unfinished runs into the sweep's folder. Returns the submit commands."""
     record = Record(sweep.folder)
     with claimed(sweep.folder):
         for line in record.begin(sweep.name, sweep.grid, sweep.runs, "slurm"):
@@ -161,10 +171,14 @@ def failure_report(sweep: Sweep, failures: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """Where runs go: ``jobs`` at once on this machine, each with ``threads``; ``gpus`` are dealt out in turn.
+    """Where runs are executed.
 
-    ``asked`` is what the command line wants a run to ask of a cluster, ``usual`` what one asks that says
-    nothing.
+    Attributes:
+        jobs: Parallel runs on this machine.
+        threads: Threads per run.
+        gpus: GPUs, assigned to the parallel runs in turn.
+        asked: Resources that the command line requests per run.
+        usual: Resources of a run if neither the command line nor its card requests any.
     """
 
     jobs: int
@@ -177,7 +191,7 @@ class Places:
     def of(
         cls, grid: Grid, engine: str, jobs: int | None, cpus: float | None, run_gpus: float | None
     ) -> Places:
-        """What the options and this machine say. On a cluster a run has one thread unless told otherwise."""
+        """Choose from the options and this machine's hardware; on a cluster the default is one thread."""
         gpus = visible_gpus(grid.device) if engine == "local" else []
         jobs = jobs or len(gpus) or max(1, cores() // (grid.threads or 1))
         usual = cores() // jobs if engine == "local" else int(cpus or 1)
@@ -186,7 +200,7 @@ class Places:
         return cls(jobs, threads, gpus, Resources(cpus or None, run_gpus), usual_need)
 
     def assigned(self, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-        """The runs with what they ask of a cluster: the command line's, their card's, or what is usual."""
+        """The runs with the resources they request: the command line's, else the card's, else the default."""
         return [replace(run, resources=self._need(run.resources)) for run in runs]
 
     def _need(self, card: Resources) -> Resources:
@@ -197,7 +211,7 @@ class Places:
 
 
 def make_engine(name: str, places: Places, address: str | None, shared: bool) -> Engine:
-    """The local or the Ray engine. Raises InputError when Ray is not installed or does not answer."""
+    """Create the local or the Ray engine. Raises InputError if Ray is not installed or not reachable."""
     if name == "local":
         return LocalEngine(places.jobs, places.threads, places.gpus)
     from iufbench.sweeps.ray_engine import RayEngine, default_address
@@ -206,7 +220,7 @@ def make_engine(name: str, places: Places, address: str | None, shared: bool) ->
 
 
 def visible_gpus(device: str) -> list[str]:
-    """The GPUs that runs may be dealt out to, as CUDA_VISIBLE_DEVICES counts them."""
+    """The GPUs that runs may use, as identifiers for CUDA_VISIBLE_DEVICES."""
     if device not in ("auto", "cuda"):
         return []
     given = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -13,13 +13,13 @@ from iufbench.reporting.record import INFO, RunRecord, read_record
 from iufbench.support.errors import RunError
 from iufbench.sweeps.runs import PlannedRun
 
-DEFAULT_MEMORY_MB = 2048.0  # a run of the quick preset takes 1 GB; used where neither a run nor a card tells
+DEFAULT_MEMORY_MB = 2048.0  # without a finished run or a value on the card; the quick preset takes 1 GB
 MEASURED = ("the same run with other seeds or orders", "the same strategy", "other strategies")
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What one finished run took: seconds in all, peak MiB, bytes on disk."""
+    """Costs of a finished run: total seconds, peak MiB, bytes on disk."""
 
     kind: tuple[str, str, str, str]
     preset: str
@@ -31,7 +31,7 @@ class Finished:
 
 @dataclass
 class Estimate:
-    """``seconds`` None where no finished run is near enough; ``basis`` says what it rests on."""
+    """Expected costs of a run; ``seconds`` is None without a comparable finished run."""
 
     seconds: float | None = None
     basis: str = "nothing measured"
@@ -41,7 +41,7 @@ class Estimate:
 
 @dataclass
 class Costs:
-    """Everything measured so far, looked up from the nearest to the farthest."""
+    """Costs of all finished runs; estimates use the most similar ones."""
 
     finished: list[Finished] = field(default_factory=list)
     _known: dict[tuple[Any, ...], list[Finished]] = field(default_factory=dict, repr=False)
@@ -52,7 +52,7 @@ class Costs:
                 self._known.setdefault(key, []).append(one)
 
     def of(self, run: PlannedRun) -> Estimate:
-        """Same recipe on the same protocol: the mean. Further off: in proportion to the images trained on."""
+        """Estimate a run by the mean over the same recipe and protocol, else in proportion to its images."""
         for rank, (key, basis) in enumerate(zip(_keys(run.kind, run.preset), MEASURED)):
             known = self._known.get(key, [])
             scalable = known if rank == 0 else [f for f in known if f.trained_images]
@@ -74,7 +74,7 @@ def _keys(kind: tuple[str, str, str, str], preset: str) -> list[tuple[Any, ...]]
 
 
 def measured_costs(results: Path) -> Costs:
-    """The costs of all finished runs below ``results``; what cannot be read is left out."""
+    """The costs of all finished runs below ``results``; unreadable ones are skipped."""
     found = []
     for folder, folders, files in os.walk(results / "runs"):
         if INFO not in files:
@@ -85,7 +85,7 @@ def measured_costs(results: Path) -> Costs:
             record = read_record(path)
         except RunError:
             continue
-        if record.complete and record.shared_base is None:  # else it took less than a whole run
+        if record.complete and record.shared_base is None:  # a run with a reused base took less time
             found.append(_finished(path, record))
     return Costs(found)
 
@@ -107,13 +107,15 @@ def _finished(path: Path, record: RunRecord) -> Finished:
 
 
 def describe(runs: Sequence[PlannedRun], costs: Costs, jobs: int, free_bytes: int) -> str:
-    """Hours and disk of ``runs`` (those still to be done) as lines for people."""
+    """Describe the hours and disk space that ``runs`` (the unfinished ones) need."""
     estimates = [costs.of(run) for run in runs]
     known = [e for e in estimates if e.seconds is not None]
     lines = []
     if known:
         hours = sum(e.seconds for e in known if e.seconds is not None) / 3600
-        lines.append(f"time        about {hours:.2g} h of work, {hours / jobs:.2g} h with {jobs} at once")
+        lines.append(
+            f"time        about {hours:.2g} h in total, {hours / jobs:.2g} h with {jobs} in parallel"
+        )
         for basis in MEASURED:
             count = sum(e.basis == basis for e in known)
             if count:
@@ -129,14 +131,14 @@ def describe(runs: Sequence[PlannedRun], costs: Costs, jobs: int, free_bytes: in
         need = sum(sizes) * len(runs) / len(sizes)
         lines.append(f"disk        about {size(need)}, {size(free_bytes)} free")
         if need > free_bytes:
-            lines.append("            NOT ENOUGH: give --results a folder with more room")
+            lines.append("            NOT ENOUGH: choose a --results folder with more free space")
     else:
         lines.append(f"disk        not measured yet, {size(free_bytes)} free")
     return "\n".join(lines)
 
 
 def size(number: float) -> str:
-    """Bytes for people."""
+    """A number of bytes as text, such as ``3 MiB``."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if number < 1024:
             return f"{number:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""A grid: which strategies, protocols, seeds and orders are combined, and the runs that this gives."""
+"""Grids: strategies, protocols, seeds and orders, expanded into requests for runs."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _AS_THEY_ARE = (
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid as written, with everything that all of its runs share.
+    """A grid as written, with the options that all of its runs share.
 
-    ``protocols``: ids or aliases, or ``all`` that have a card. ``strategies``: names or card files, or
-    ``all`` that are registered; ``name: [key=value, ...]`` gives one strategy settings of its own. ``seeds``:
-    ``0-4``, ``0,3,7`` or a list. ``orders``: ``alphabetical`` (the data set's own), ``seed:1-3``, or lists of
-    objects. The rest are the options of ``iufbench run`` by their long names.
+    ``protocols``: ids or aliases, or ``all`` (those that have a card). ``strategies``: names or card files,
+    or ``all`` (those that are registered); ``name: [key=value, ...]`` adds settings to one strategy.
+    ``seeds``: ``0-4``, ``0,3,7`` or a list. ``orders``: ``alphabetical`` (the data set's own), ``seed:1-3``,
+    or lists of objects. The others are the long options of ``iufbench run``.
     """
 
     protocols: Any = ()
@@ -59,7 +59,7 @@ class Grid:
     eval_unseen: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, only those that differ from the defaults: what is kept to see edits."""
+        """The values that differ from their defaults, recorded to detect changes of the grid."""
         return {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
@@ -68,7 +68,7 @@ class Grid:
 
 
 def find_grid(name: str) -> Path:
-    """A grid file by path, or a ready-made one by name (``paper``, ``ablation``, ...)."""
+    """Find a grid file by path, or a ready-made one by name (``paper``, ``ablation``, ...)."""
     shipped = shipped_grids()
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)
@@ -81,9 +81,17 @@ def find_grid(name: str) -> Path:
 
 
 def read_grid(path: Path | None, flags: Mapping[str, Any]) -> Grid:
-    """The grid of a file with the flags given on the command line over it; settings are added to its own.
+    """Read a grid.
 
-    Raises InputError naming the file and what is wrong.
+    Args:
+        path: The file; None for a grid of command line options only.
+        flags: Options that override the file's values; ``settings`` are appended to the file's.
+
+    Returns:
+        The grid.
+
+    Raises:
+        InputError: A key or value is invalid; the message names the file.
     """
     content = {} if path is None else read_yaml(path)
     where = str(path) if path else "command line"
@@ -95,9 +103,17 @@ def read_grid(path: Path | None, flags: Mapping[str, Any]) -> Grid:
 
 
 def expand(grid: Grid, results: Path) -> list[Request]:
-    """Every run of the grid, the first seed of everything first.
+    """Expand a grid into runs.
 
-    Raises InputError that lists all mistakes: unknown protocols, strategies, seeds, orders.
+    Args:
+        grid: The grid.
+        results: Folder of the results.
+
+    Returns:
+        One request per run, with the seed as the slowest index.
+
+    Raises:
+        InputError: Unknown protocols, strategies, seeds or orders; the message lists all errors.
     """
     mistakes: list[str] = []
 
@@ -114,13 +130,13 @@ def expand(grid: Grid, results: Path) -> list[Request]:
     orders = collected(read_orders, grid.orders)
     if grid.data_root is not None and len({_dataset_of(p) for p in protocols}) > 1:
         mistakes.append(
-            "data_root is the folder of one data set, but the grid has several: set IUFBENCH_DATA to the "
-            "folder above them"
+            "data_root is the folder of one data set, but the grid has several: set IUFBENCH_DATA to their "
+            "parent folder"
         )
     report_all(mistakes)
     runs = len(seeds) * len(orders) * len(protocols) * len(strategies)
     if runs > MOST_RUNS:
-        raise InputError(f"the grid has {runs:,} runs, at most {MOST_RUNS:,} are planned at once")
+        raise InputError(f"the grid has {runs:,} runs, the limit is {MOST_RUNS:,}")
     shared = {name: getattr(grid, name) for name in _AS_THEY_ARE}
     return [
         Request(
@@ -141,12 +157,12 @@ def expand(grid: Grid, results: Path) -> list[Request]:
 
 
 def report_all(mistakes: Sequence[str]) -> None:
-    """Raise one InputError for everything that is wrong; nothing when there is nothing."""
+    """Raise one InputError that lists all distinct ``mistakes``, if there are any."""
     unique = list(dict.fromkeys(mistakes))
     if len(unique) == 1:
         raise InputError(unique[0])
     if unique:
-        raise InputError(f"{len(unique)} mistakes, nothing was started:", *(f"  {m}" for m in unique))
+        raise InputError(f"{len(unique)} errors, nothing was started:", *(f"  {m}" for m in unique))
 
 
 def _dataset_of(protocol: str) -> str:
@@ -154,7 +170,7 @@ def _dataset_of(protocol: str) -> str:
 
 
 def _listed(value: Any, what: str, separator: str | None = ",") -> list[Any]:
-    """A list, or a text with commas, as a list that is not empty."""
+    """A list, or comma-separated text, as a non-empty list."""
     if isinstance(value, str) and separator:
         value = [part.strip() for part in value.split(separator) if part.strip()]
     elif isinstance(value, (int, str)) and not isinstance(value, bool):
@@ -162,7 +178,7 @@ def _listed(value: Any, what: str, separator: str | None = ",") -> list[Any]:
     if not isinstance(value, (list, tuple)):
         raise InputError(f"{what} must be a list, not {value!r}")
     if not value:
-        raise InputError(f"the grid is empty: it names no {what}")
+        raise InputError(f"the grid is empty: it has no {what}")
     return list(value)
 
 
@@ -229,7 +245,7 @@ def read_orders(value: Any) -> list[tuple[tuple[str, ...] | None, int | None]]:
             result += [(None, k) for k in numbers]
         else:
             raise InputError(
-                f"orders: {part!r} is no order (allowed: alphabetical, seed:3, seed:1-3; in a file also a "
+                f"orders: {part!r} is not an order (allowed: alphabetical, seed:3, seed:1-3, or in a file a "
                 "list of objects)"
             )
     return result
@@ -243,5 +259,5 @@ def _numbers(text: str, where: str) -> list[int]:
     if last < first:
         raise InputError(f"{where}: the range ends before it starts")
     if last - first >= MOST_RUNS:
-        raise InputError(f"{where}: {last - first + 1:,} numbers, a grid has at most {MOST_RUNS:,} runs")
+        raise InputError(f"{where}: {last - first + 1:,} numbers, the limit is {MOST_RUNS:,} runs")
     return list(range(first, last + 1))

@@ -1,4 +1,4 @@
-"""Decoded images and backbone features, computed once before runs that share them start in parallel."""
+"""Fills the caches of decoded images and features before runs that share them start in parallel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ def prepare_inputs(
     progress: Progress,
     fill: Callable[[Request, Progress], None] | None = None,
 ) -> int:
-    """Fill the caches for inputs that two or more of ``runs`` share; returns how many inputs those are.
+    """Fill the caches for inputs that two or more runs share.
 
-    What cannot be made is said and left to the runs, each of which will report it as its own failure.
+    A failure is only a warning here: each of the runs will report it as its own failure.
+
+    Args:
+        runs: The runs to be executed.
+        progress: Shows the progress.
+        fill: Used instead of ``fill_caches``.
+
+    Returns:
+        The number of shared inputs.
     """
     counts = Counter(run.inputs for run in runs if run.inputs)
     first = {run.inputs: run for run in reversed(runs)}
@@ -33,10 +41,10 @@ def prepare_inputs(
 
 
 def fill_caches(request: Request, progress: Progress) -> None:
-    """Decode and encode all images of one run into the caches; does nothing where that is done.
+    """Decode and encode all images of a run into the caches, unless they are there.
 
-    Each image is encoded on one thread (that is what makes features the same everywhere), as many at a
-    time as this machine has cores.
+    Each image is encoded by a single thread, so features do not depend on the number of threads; as many
+    images are encoded in parallel as this machine has cores.
     """
     import torch
 

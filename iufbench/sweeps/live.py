@@ -17,7 +17,7 @@ PERIOD = 1.0  # seconds
 
 
 class LiveProgress(Progress):
-    """``Progress`` that prints plain lines (into the run's log) and tells ``tell`` the state of each bar."""
+    """``Progress`` that prints plain lines (into the run's log) and passes the state of bars to ``tell``."""
 
     def __init__(self, tell: Callable[[Mapping[str, Any]], None]) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class LiveBar(Bar):
 
 
 def to_file(path: Path) -> Callable[[Mapping[str, Any]], None]:
-    """Writes what it is told to ``path``. No run depends on it, so a full disk does not stop one."""
+    """A function that writes its values to ``path`` and ignores write errors: no run depends on them."""
     start = time.time()
 
     def tell(values: Mapping[str, Any]) -> None:

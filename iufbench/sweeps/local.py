@@ -32,7 +32,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 @dataclass
 class Slot:
-    """One place for a process: which GPU it sees (all where None), the process, what it is doing."""
+    """A place for a worker process: the GPU it sees (None: all), the process, its current run."""
 
     gpu: str | None
     process: subprocess.Popen[str] | None = None
@@ -41,10 +41,16 @@ class Slot:
 
 
 class LocalEngine:
-    """``jobs`` processes with ``threads`` threads each; with ``gpus`` they are dealt out in turn.
+    """Executes runs in worker processes of this machine.
 
-    A run starts only where the memory it is expected to need is free (``free``: bytes, for tests); alone it
-    always starts. ``function`` is what a process does for a run, as ``module:function``.
+    A run starts only if the memory it is expected to need is free, or if no other run is in progress.
+
+    Args:
+        jobs: Number of processes.
+        threads: Threads per process.
+        gpus: GPUs, assigned to the processes in turn.
+        function: Executes a run in a worker, as ``module:function``.
+        free: Returns the free memory in bytes.
     """
 
     def __init__(
@@ -61,15 +67,15 @@ class LocalEngine:
         self._warned = False
 
     def check(self, runs: Sequence[PlannedRun]) -> None:
-        """Planning has seen all there is to see on this machine."""
+        """Nothing to check: planning has checked everything on this machine."""
 
     def prepare(self, runs: Sequence[PlannedRun], progress: Progress) -> None:
-        """Make what several runs read, before they start side by side."""
+        """Fill the caches that several runs read before they start in parallel."""
         if self._function == TRAIN:
             prepare_inputs(runs, progress)
 
     def run(self, order: Order, board: Board) -> None:
-        """Do all runs. Signals to stop are passed on; KeyboardInterrupt follows once all have stopped."""
+        """Execute all runs. A stop signal interrupts them; then KeyboardInterrupt is raised."""
         before = {n: signal.signal(n, _as_interrupt) for n in (signal.SIGTERM, *hang_up())}
         try:
             while len(order) or board.running:
@@ -88,7 +94,7 @@ class LocalEngine:
             self._dismiss()
 
     def _fill(self, slot: Slot, order: Order, board: Board) -> bool:
-        """Give the slot its next run; False when none can start now."""
+        """Start the next run in the slot; False if none can start now."""
         run = order.next(lambda candidate: self._fits(candidate, board))
         if run is None:
             return False
@@ -98,7 +104,7 @@ class LocalEngine:
         assert slot.process.stdin is not None
         board.started(run)
         line = task_line(run.request, board.record.log(run), board.record.live(run), order.bases(run))
-        # A process that died while it had nothing to do is heard next, and told as this run's failure.
+        # A process that died while idle is noticed next, and reported as this run's failure.
         with contextlib.suppress(BrokenPipeError):
             slot.process.stdin.write(line)
             slot.process.stdin.flush()
@@ -109,9 +115,9 @@ class LocalEngine:
             need, free = board.memory_of(run), self._free() / MIB
             if need > free and not self._warned:
                 self._warned = True
-                board.warn(f"{run.label} may need {need:.0f} MiB and {free:.0f} MiB are free: it runs alone")
+                board.warn(f"{run.label} may need {need:.0f} MiB, {free:.0f} MiB are free: it runs alone")
             return True
-        # Runs that have just begun do not hold yet what they will.
+        # Runs that have just started have not allocated all their memory yet.
         growing = sum(
             max(0.0, board.memory_of(slot.run) - resident_memory(slot.process.pid) / MIB)
             for slot in self._slots
@@ -126,14 +132,14 @@ class LocalEngine:
             stdout=subprocess.PIPE,
             text=True,
             env=environment(self._threads, slot.gpu),
-            start_new_session=True,  # Ctrl-C reaches the driver alone, which then stops its processes
+            start_new_session=True,  # Ctrl-C reaches only the driver, which then stops its processes
         )
         assert process.stdout is not None
         self._selector.register(process.stdout, selectors.EVENT_READ, slot)
         return process
 
     def _hear(self, slot: Slot, order: Order, board: Board) -> None:
-        """An answer, or the end of a process."""
+        """Handle the reply of a worker, or its death."""
         assert slot.process is not None and slot.process.stdout is not None
         line = slot.process.stdout.readline()
         run, seconds = slot.run, time.perf_counter() - slot.since
@@ -154,7 +160,7 @@ class LocalEngine:
 
     def _stop(self, order: Order, board: Board) -> None:
         """Interrupt all runs and wait until they have saved their state."""
-        board.screen.say(f"stopping {len(board.running)} runs (again Ctrl-C: at once)")
+        board.screen.say(f"stopping {len(board.running)} runs (Ctrl-C again: immediately)")
         patience, kind = time.perf_counter() + PATIENCE, signal.SIGINT
         try:
             self._signal(kind)
@@ -169,7 +175,7 @@ class LocalEngine:
                 board.finished(slot.run, INTERRUPTED)
 
     def _hear_stopping(self, slot: Slot, order: Order, board: Board) -> None:
-        """As ``_hear``, but the end of a process is now what was asked for."""
+        """As ``_hear``, but the end of a process is expected."""
         assert slot.process is not None and slot.process.stdout is not None
         line = slot.process.stdout.readline()
         if slot.run is not None:
@@ -190,7 +196,7 @@ class LocalEngine:
                 slot.process.send_signal(number)
 
     def _dismiss(self) -> None:
-        """The end of their input lets processes that have nothing to do go home."""
+        """Close the workers' inputs, on which idle ones exit, and kill busy ones."""
         for slot in self._slots:
             if slot.process is not None and slot.process.stdin is not None:
                 with contextlib.suppress(OSError):
@@ -203,14 +209,14 @@ class LocalEngine:
 
 
 def environment(threads: int, gpu: str | None) -> Mapping[str, str]:
-    """The environment of a process that may use so many threads and sees one GPU (all where None)."""
+    """The environment of a process with a number of threads that sees one GPU (None: all)."""
     pinned = {name: str(threads) for name in THREAD_VARIABLES}
     visible = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
     return {**os.environ, **pinned, **visible}
 
 
 def ended(code: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended."""
     if code >= 0:
         return f"ended with exit code {code}"
     name = signal.Signals(-code).name

@@ -1,4 +1,4 @@
-"""Which run is next: in the order of the grid, but a run whose base is being trained elsewhere waits."""
+"""The order of execution: that of the grid, but a run waits while another one trains its base experience."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from iufbench.sweeps.runs import PlannedRun
 
 
 class Order:
-    """The runs still to be done. With ``share`` a base experience is trained once (see ``base.py``).
+    """The runs that have not been started.
 
-    ``known`` are all runs of the sweep, finished ones too: they may give their base to the others.
+    Args:
+        runs: The runs to be executed.
+        known: All runs of the sweep, finished ones included; their base experiences can be reused.
+        share: Train a base experience that several runs have in common only once (``base.py``).
     """
 
     def __init__(self, runs: Sequence[PlannedRun], known: Sequence[PlannedRun], share: bool) -> None:
@@ -25,16 +28,16 @@ class Order:
         self._training: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[PlannedRun]:
-        """What has not been taken yet."""
+        """The runs that have not been taken yet."""
         return iter(self._waiting.values())
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def next(self, fits: Callable[[PlannedRun], bool]) -> PlannedRun | None:
-        """Take the next run that can start now; None when all that are left have to wait.
+        """Take the next run that can start now; None if all remaining ones have to wait.
 
-        A run that does not fit holds back those behind it, or large ones would never start.
+        A run that does not fit blocks the ones after it; otherwise large runs might never start.
         """
         for run in self._waiting.values():
             if self._training.get(run.base, 0) and not self.bases(run):
@@ -48,7 +51,7 @@ class Order:
         return None
 
     def over(self, run: PlannedRun) -> None:
-        """The run has ended, however it did."""
+        """Note that a run has ended, successfully or not."""
         if run.base in self._alike:
             self._training[run.base] -= 1
 

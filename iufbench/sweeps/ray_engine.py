@@ -1,7 +1,7 @@
-"""The cluster engine: Ray hands runs to its nodes, and starts those of lost ones again elsewhere.
+"""The cluster engine: Ray assigns runs to nodes and restarts the runs of lost nodes elsewhere.
 
-A run goes on from its last checkpoint, which every node sends home after each experience (or leaves in
-a shared results folder). Ray is an optional extra: ``pip install 'iufbench[ray]'``.
+A restarted run resumes from its last checkpoint, which every node sends to the driver after each experience
+(or writes to a shared results folder). Ray is an optional dependency: ``pip install 'iufbench[ray]'``.
 """
 
 from __future__ import annotations
@@ -27,9 +27,15 @@ PERIOD = 1.0
 
 
 class RayEngine:
-    """Runs on the cluster at ``address`` (host:port, or ``auto`` for the one of this machine).
+    """Executes runs on a Ray cluster.
 
-    Raises InputError when Ray is not installed or no head answers there.
+    Args:
+        address: host:port of its head, or ``auto`` for the cluster this machine belongs to.
+        shared: All nodes see the results folder under the same path.
+        function: Executes a run on a node, as ``module:function``.
+
+    Raises:
+        InputError: Ray is not installed, or no head responds at the address.
     """
 
     def __init__(self, address: str = "auto", shared: bool = False, function: str = TRAIN) -> None:
@@ -39,26 +45,26 @@ class RayEngine:
         self.jobs = 1
 
     def _room(self, cpus: float, gpus: float) -> int:
-        """How many runs of that size the nodes that are alive can do at once."""
+        """How many runs of that size the living nodes can execute in parallel."""
         return sum(fitting(node, cpus, gpus) for node in self._nodes())
 
     def _nodes(self) -> list[dict[str, Any]]:
         return [node for node in self._ray.nodes() if node["Alive"]]
 
     def _largest_memory(self) -> float:
-        """Bytes of the node with the most: a run that is expected to need more goes there all the same."""
+        """Bytes of the largest node; a run that is expected to need more is placed there anyway."""
         return max((node["Resources"].get("memory", 0.0) for node in self._nodes()), default=0.0)
 
     def check(self, runs: Sequence[PlannedRun]) -> None:
-        """See on every node whether it can do the runs. Raises InputError naming nodes and what they lack."""
+        """Check on every node whether it can execute the runs. Raises InputError naming what nodes lack."""
         if not runs:
             return
         nodes = self._nodes()
         for need in dict.fromkeys(map(cpus_and_gpus, runs)):
             if not any(fitting(node, *need) for node in nodes):
                 raise InputError(
-                    f"no node has the {need[0]:g} CPUs and {need[1]:g} GPUs of a run: "
-                    "use --cpus-per-run and --gpus-per-run, or resources on the card"
+                    f"no node has the {need[0]:g} CPUs and {need[1]:g} GPUs that a run requests: "
+                    "change --cpus-per-run and --gpus-per-run, or the resources on the card"
                 )
         self.jobs = self._room(*smallest(runs))
         wanted = {run.data: (run.request.as_dict(), run.data) for run in runs}
@@ -73,10 +79,10 @@ class RayEngine:
         for node, reference in zip(nodes, found):
             try:
                 problems += self._ray.get(reference)
-            except self._ray.exceptions.RayError as error:  # the node is lost, or has no memory for a process
+            except self._ray.exceptions.RayError as error:  # the node is lost or out of memory
                 problems.append(f"node {node['NodeManagerHostname']}/{node['NodeID'][:6]}: {_reason(error)}")
         if problems:
-            raise InputError("\n  ".join(["nodes that cannot take part, nothing was started:", *problems]))
+            raise InputError("\n  ".join(["some nodes are unusable, nothing was started:", *problems]))
 
     def prepare(self, runs: Sequence[PlannedRun], progress: Progress) -> None:
         """Every node fills its own caches when its first run needs them."""
@@ -87,7 +93,7 @@ class RayEngine:
         return NodeAffinitySchedulingStrategy(node_id=node, soft=False)
 
     def run(self, order: Order, board: Board) -> None:
-        """Do all runs. Ctrl-C cancels them and ends with KeyboardInterrupt once they have stopped."""
+        """Execute all runs. Ctrl-C cancels them; KeyboardInterrupt is raised when all have stopped."""
         collector = (
             self._ray.remote(Collector)
             .options(num_cpus=0, max_concurrency=8, scheduling_strategy=self._on(self._node))
@@ -134,7 +140,7 @@ class RayEngine:
         )
 
     def _tell(self, board: Board, run: PlannedRun, reference: Any) -> None:
-        """What became of a run that is over, however it ended."""
+        """Report the outcome of a run that has ended."""
         try:
             outcome = self._ray.get(reference)
         except self._ray.exceptions.TaskCancelledError:
@@ -145,7 +151,7 @@ class RayEngine:
             board.finished(run, outcome["state"], outcome["seconds"], outcome["error"], outcome["node"])
 
     def _stop(self, flying: dict[Any, PlannedRun], board: Board) -> None:
-        board.screen.say(f"stopping {len(flying)} runs (again Ctrl-C: at once)")
+        board.screen.say(f"stopping {len(flying)} runs (Ctrl-C again: immediately)")
         end = time.monotonic() + PATIENCE
         try:
             for reference in flying:
@@ -166,45 +172,54 @@ def _reason(error: Exception) -> str:
 
 
 def cpus_and_gpus(run: PlannedRun) -> tuple[float, float]:
-    """What a run takes of a node, as Ray counts it."""
+    """The CPUs and GPUs that a run occupies on a node."""
     return run.resources.cpus or 1, run.resources.gpus or 0
 
 
 def smallest(runs: Iterable[PlannedRun]) -> tuple[float, float]:
-    """The fewest CPUs and GPUs that any of the runs takes: Ray queues what does not fit yet."""
+    """The smallest numbers of CPUs and GPUs that any run requests; Ray queues runs that do not fit yet."""
     cpus, gpus = zip(*map(cpus_and_gpus, runs))
     return min(cpus), min(gpus)
 
 
 def fitting(node: dict[str, Any], cpus: float, gpus: float) -> int:
-    """How many runs of that size a node can do at once."""
+    """How many runs of that size a node can execute in parallel."""
     has = node["Resources"]
     fits = [has.get("CPU", 0.0) / cpus] + ([has.get("GPU", 0.0) / gpus] if gpus else [])
     return int(min(fits))
 
 
 def connect(address: str) -> Any:
-    """The ``ray`` module, connected. InputError without Ray or without a head at ``address``."""
+    """Connect to a cluster.
+
+    Args:
+        address: host:port of its head, or ``auto``.
+
+    Returns:
+        The ``ray`` module.
+
+    Raises:
+        InputError: Ray is not installed, or no head responds at the address.
+        RunError: The head runs another version of Python or Ray.
+    """
     try:
         import ray
     except ImportError as error:
-        raise InputError("--engine ray needs Ray: pip install 'iufbench[ray]'") from error
+        raise InputError("--engine ray requires Ray: pip install 'iufbench[ray]'") from error
     host, colon, port = address.rpartition(":")
-    how = (
-        "start one there: ray start --head --port 6379, and on other machines: ray start --address HOST:6379"
-    )
+    how = "start it with ray start --head --port 6379, and on other machines: ray start --address HOST:6379"
     if colon:
         try:
             socket.create_connection((host, int(port)), timeout=5).close()
         except (OSError, ValueError) as error:
-            raise InputError(f"--address {address}: no Ray head answers ({error}); {how}") from error
+            raise InputError(f"--address {address}: no Ray head responds ({error}); {how}") from error
     elif address != "auto":
         raise InputError(f"--address {address}: must be host:port or auto")
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except ConnectionError as error:
-        raise InputError(f"--address {address}: no Ray head answers; {how}") from error
-    except RuntimeError as error:  # other versions of Python or Ray on the head
+        raise InputError(f"--address {address}: no Ray head responds; {how}") from error
+    except RuntimeError as error:  # the head runs another version of Python or Ray
         raise RunError(f"--address {address}: {str(error).strip().splitlines()[0]}") from error
     return ray
 

@@ -1,4 +1,4 @@
-"""What happens on the machines of a Ray cluster: a collector beside the driver, runs anywhere."""
+"""The code that executes on a Ray cluster: a collector on the driver's machine, runs on any node."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from iufbench.sweeps.worker import load_function, outcome_of, reset_peaks
 
 @dataclass(frozen=True)
 class Assignment:
-    """One run for whatever node takes it. Paths are the driver's; ``place`` is the run's below ``runs``.
+    """A run to be executed on any node.
 
-    ``shared``: every node sees the driver's results folder under the same path.
+    Paths are the driver's; ``place`` is relative to its folder of runs. ``shared``: every node sees the
+    driver's results folder under the same path.
     """
 
     number: int
@@ -41,17 +42,17 @@ class Assignment:
 
 
 class Collector:
-    """Lives on the driver's machine and writes what runs send there: files, logs, how far they are.
+    """Runs on the driver's machine and writes what nodes send: files, logs, progress.
 
-    A run that Ray starts again elsewhere gets a higher attempt; what an earlier attempt still sends (a node
-    that was only cut off) is refused.
+    A run that Ray restarts elsewhere gets a higher attempt number; data from earlier attempts (of a node
+    that was only disconnected) are rejected.
     """
 
     def __init__(self) -> None:
         self._attempts: dict[int, int] = {}
 
     def begin(self, job: Assignment) -> tuple[int, dict[str, bytes], dict[str, dict[str, bytes]]]:
-        """The number of this attempt, the files of earlier ones, and bases of other runs by their path."""
+        """The number of this attempt, the files of earlier ones, and base experiences by path."""
         attempt = self._attempts[job.number] = self._attempts.get(job.number, 0) + 1
         if job.shared:
             return attempt, {}, {}
@@ -63,7 +64,7 @@ class Collector:
             to_file(Path(job.live))(values)
 
     def keep(self, job: Assignment, attempt: int, files: Mapping[str, bytes], log: str) -> bool:
-        """Store what has changed; False when another attempt has taken over."""
+        """Store changed files and output; False if a newer attempt exists."""
         if attempt != self._attempts.get(job.number):
             return False
         put(Path(job.path), files)
@@ -74,7 +75,7 @@ class Collector:
 
 
 class SendingProgress(LiveProgress):
-    """Sends home what has changed whenever a new piece of work begins: after every experience, too."""
+    """Sends changed files to the driver whenever a new phase begins, thus also after every experience."""
 
     def __init__(self, tell: Any, send: Any) -> None:
         super().__init__(tell)
@@ -86,18 +87,18 @@ class SendingProgress(LiveProgress):
 
 
 class Superseded(RuntimeError):
-    """Another node does this run now."""
+    """A newer attempt of this run exists on another node."""
 
 
 def node_name() -> str:
-    """The host and, because one host can be several nodes, the beginning of the node's id."""
+    """The host name and, since a host can run several nodes, the beginning of the node's id."""
     import ray
 
     return f"{platform.node()}/{ray.get_runtime_context().get_node_id()[:6]}"
 
 
 def do_run(job: Assignment, collector: Any) -> dict[str, Any]:
-    """Do one run on this node, or go on where a lost one stopped; returns its outcome and the node's name."""
+    """Execute a run on this node, or resume one that was lost. Returns its outcome and the node's name."""
     import ray
 
     reset_peaks()
@@ -129,7 +130,7 @@ def do_run(job: Assignment, collector: Any) -> dict[str, Any]:
             log.seek(0)
             log.truncate()
             if not ray.get(collector.keep.remote(job, attempt, found, text)):
-                raise Superseded(f"another node does run {job.place} now")
+                raise Superseded(f"another node has taken over {job.place}")
 
         if job.shared:
             donors = [Path(base) for base in job.bases]
@@ -142,7 +143,14 @@ def do_run(job: Assignment, collector: Any) -> dict[str, Any]:
 
 
 def check_node(requests: list[tuple[dict[str, Any], str]]) -> list[str]:
-    """What this node lacks for the runs of each request (with the driver's data fingerprint), in words."""
+    """Check on this node that runs can be executed.
+
+    Args:
+        requests: Requests as mappings, each with the driver's fingerprint of the data set.
+
+    Returns:
+        One line per problem.
+    """
     from iufbench.engine.plan import prepare
 
     problems = []
@@ -155,7 +163,6 @@ def check_node(requests: list[tuple[dict[str, Any], str]]) -> list[str]:
             continue
         if plan.dataset.fingerprint() != fingerprint:
             problems.append(
-                f"node {node_name()}: {plan.dataset.root} holds other data than here (its file list or file "
-                "sizes differ)"
+                f"node {node_name()}: {plan.dataset.root} differs from the driver's data (file list or sizes)"
             )
     return problems

@@ -1,8 +1,8 @@
-"""The folder of a sweep, ``<results>/sweeps/<name>/``: its request and its events, in files.
+"""The folder of a sweep, ``<results>/sweeps/<name>/``.
 
-``sweep.json`` holds the grid and its runs, ``events.jsonl`` one line whenever a run changes its state,
-``live/<number>.json`` how far a run that is being done has come, ``logs/<number>.log`` what it printed.
-Everything that shows a sweep reads these, from whatever terminal.
+``sweep.json`` holds the grid and its runs, ``events.jsonl`` a line per change of a run's state,
+``live/<number>.json`` the progress of a running run, ``logs/<number>.log`` its output. Everything that shows
+the status of a sweep reads these files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUNNING, INTERRUPTED = "running", "interrupted"
 
 @dataclass
 class Event:
-    """The last thing known about a run. ``seconds`` it took or, while it runs, None."""
+    """A change of a run's state; ``seconds`` is its duration, None while it is running."""
 
     state: str
     time: float
@@ -41,7 +41,7 @@ class Record:
         self.folder = folder
 
     def begin(self, name: str, grid: Mapping[str, Any], runs: Sequence[PlannedRun], engine: str) -> list[str]:
-        """Write down what is to be done; returns how the grid differs from the last call, as lines."""
+        """Write ``sweep.json``. Returns lines that describe how the grid differs from the previous call."""
         (self.folder / LIVE).mkdir(parents=True, exist_ok=True)
         (self.folder / LOGS).mkdir(exist_ok=True)
         for left in (self.folder / LIVE).glob("*.json"):
@@ -70,7 +70,7 @@ class Record:
         return self.folder / LIVE / f"{run.number}.json"
 
     def write(self, run: PlannedRun, event: Event) -> None:
-        """Append an event. A line is written at once, so that a kill leaves at most its own half line."""
+        """Append an event with a single write, so that a kill leaves at most one incomplete line."""
         values = {k: v for k, v in vars(event).items() if v not in ("", None)}
         with open(self.folder / EVENTS, "a", encoding="utf-8") as file:
             file.write(json.dumps({"run": run.id, **values}) + "\n")
@@ -86,7 +86,7 @@ class Record:
         return dict(_parsed(text))
 
     def contents(self) -> dict[str, Any]:
-        """``sweep.json``. Raises InputError when the folder is not that of a sweep."""
+        """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep."""
         if not (self.folder / FILE).is_file():
             raise InputError(f"{self.folder} is not the folder of a sweep (no {FILE})")
         return read_json(self.folder / FILE)
@@ -98,7 +98,7 @@ def _parsed(text: str) -> Iterator[tuple[str, Event]]:
             values = json.loads(line)
             yield values.pop("run"), Event(**values)
         except (ValueError, KeyError, TypeError):
-            continue  # the half line of a driver that was killed: the run directory has the truth
+            continue  # the incomplete line of a killed driver: the run directory is authoritative
 
 
 def _shown(value: Any) -> str:
@@ -106,7 +106,7 @@ def _shown(value: Any) -> str:
 
 
 def read_live(path: Path) -> dict[str, Any]:
-    """What a run last said about itself; empty when it has not said anything yet."""
+    """The latest progress of a run; empty if it has not reported any."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -114,4 +114,5 @@ def read_live(path: Path) -> dict[str, Any]:
 
 
 def event(state: str, **values: Any) -> Event:
+    """An event that happens now."""
     return Event(state=state, time=round(time.time(), 1), **values)

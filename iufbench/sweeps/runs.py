@@ -1,4 +1,4 @@
-"""From requests to checked runs: what each is, where it lives, what state it is in, how to repeat it."""
+"""Turns requests into checked runs with their paths, states and sharing keys."""
 
 from __future__ import annotations
 
@@ -24,11 +24,20 @@ MISSING, UNFINISHED, FAILED, COMPLETE = "missing", "unfinished", "failed", "comp
 class PlannedRun:
     """One run of a sweep, small enough to hold ten thousand.
 
-    ``kind`` is what decides how long it takes (data set, protocol without the order, strategy, recipe);
-    ``trained_images`` how many images its training shows, epochs counted; ``base`` is equal in runs whose
-    base experience is the same bit for bit, empty where it cannot be shared;
-    ``data`` is the fingerprint of the data set, ``inputs`` equal in runs that read the same features (empty
-    without caches); ``resources`` what the run asks of a cluster.
+    Attributes:
+        number: Position in the grid.
+        id: ``<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>``.
+        path: Its run directory.
+        request: What ``iufbench run`` would be called with.
+        state: ``missing``, ``unfinished``, ``failed`` or ``complete``.
+        kind: What determines its duration: data set, protocol without the order, strategy, recipe.
+        preset: Name of the preset.
+        trained_images: Images shown in training, summed over epochs.
+        experiences: Number of experiences.
+        base: Equal in runs whose base experience is bit-identical; empty if it cannot be shared.
+        data: Fingerprint of the data set.
+        inputs: Equal in runs that read the same features; empty without caches.
+        resources: Resources requested from a cluster.
     """
 
     number: int
@@ -47,17 +56,24 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        """The id without the recipe hash: what fits in a line."""
+        """The id with a shortened recipe hash."""
         dataset, protocol, strategy, recipe, seed = self.id.split("/")
         return f"{dataset}/{protocol}/{strategy}/{recipe[:4]}/{seed}" if protocol else self.id
 
 
 def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
-    """Check all requests as ``iufbench run`` would; nothing is written but synthetic images.
+    """Check all requests as ``iufbench run`` would; only synthetic images are written.
 
-    ``cores``: threads of a run that says nothing itself and trains with the paper preset; recorded in its
-    request. Plans are made once for all seeds. Raises InputError listing every mistake, and two entries
-    that give the same run.
+    Args:
+        requests: The runs of a grid. A plan is made once for all seeds.
+        cores: Threads of a run that does not set them and does not use the quick preset; recorded in its
+            request.
+
+    Returns:
+        The runs, in the same order.
+
+    Raises:
+        InputError: Requests are invalid, or two give the same run; the message lists all errors.
     """
     plans: dict[str, Plan | None] = {}
     mistakes: list[str] = []
@@ -75,7 +91,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
         plan = dataclasses.replace(prepared, request=request)
         if plan.path in owners:
             mistakes.append(
-                f"two entries give the same run {plan.id}: {_told_apart(owners[plan.path], request)}"
+                f"two entries give the same run {plan.id}: {_differences(owners[plan.path], request)}"
             )
             continue
         owners[plan.path] = request
@@ -118,14 +134,14 @@ def _prepared(request: Request, mistakes: list[str]) -> Plan | None:
         return None
 
 
-def _told_apart(one: Request, other: Request) -> str:
-    """The options in which two requests differ, as typed."""
+def _differences(one: Request, other: Request) -> str:
+    """Two requests as command line options."""
     mine, yours = shlex.join(arguments(one)[1:]), shlex.join(arguments(other)[1:])
     return mine if mine == yours else f"{mine} | {yours}"
 
 
 def state_of(plan: Plan) -> str:
-    """What the run directory says. InputError when it holds a run on other data: nothing is replaced."""
+    """The state of a run from its directory. Raises InputError if it holds a run on other data."""
     if not (plan.path / INFO).is_file():
         return MISSING
     from iufbench.engine.runner import is_complete
@@ -140,16 +156,16 @@ def state_of(plan: Plan) -> str:
 
 
 def trained_images(plan: Plan) -> int:
-    """Images that the training of all experiences shows, epochs counted; one epoch without gradients."""
+    """Images shown in training, summed over epochs (one without gradients) and experiences."""
     return sum(plan.epochs(number) * images for number, images in enumerate(plan.train_counts))
 
 
 def base_key(plan: Plan) -> str:
-    """Equal in two runs exactly when everything that their base experience could depend on is equal.
+    """A key that is equal in two runs only if everything their base experience may depend on is equal.
 
-    The rule is stricter than it would have to be: the whole recipe counts, with the increments' schedule and
-    every option of the learner, because a learner may do anything after its base experience (EWC measures
-    its Fisher information there). What remains are protocols of one strategy that begin alike.
+    The whole recipe counts, including the increments' schedule and every option of the learner, because
+    computations at the end of the base experience may depend on them (EWC estimates the Fisher information
+    there). What remains are protocols of one strategy with the same base objects.
     """
     if len(plan.experiences) < 2 or plan.request.eval_unseen:
         return ""
@@ -169,7 +185,7 @@ def base_key(plan: Plan) -> str:
 
 
 def inputs_key(plan: Plan) -> str:
-    """Equal in two runs when their images and features are: data, backbone, sizes, precision."""
+    """A key that is equal in two runs that read the same images and features; empty without caches."""
     if not plan.request.cache:
         return ""
     recipe = plan.recipe

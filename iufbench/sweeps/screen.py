@@ -1,4 +1,4 @@
-"""Where a sweep is seen: a table that is redrawn on a terminal, plain lines elsewhere."""
+"""Display of a sweep: a redrawn table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iufbench.support.errors import one_line, printable
 
 
 class Screen:
-    """``verbosity``: -1 nothing, 0 a line per finished run, 1 a line per started run as well."""
+    """Prints to ``out``. ``verbosity``: -1 nothing, 0 a line per finished run, 1 also one per started run."""
 
     def __init__(self, verbosity: int = 0, out: TextIO | None = None) -> None:
         self._out = out or sys.stderr
@@ -26,7 +26,7 @@ class Screen:
             print(printable(text), file=self._out, flush=True)
 
     def draw(self, rows: Sequence[Mapping[str, str]], headline: str) -> None:
-        """Put the table where the last one stood; as many lines as the terminal has room for."""
+        """Replace the table shown last; it is limited to the height of the terminal."""
         size = shutil.get_terminal_size()
         room = max(size.lines - 3, 1)
         table = columns([dict(row) for row in rows[: room - 1]]).splitlines() if rows else []
@@ -48,7 +48,11 @@ class Screen:
 
 
 def duration(seconds: float) -> str:
-    """``42 s``, ``7.5 min``, ``3.2 h`` or ``12 d``."""
+    """A duration as text.
+
+    >>> [duration(s) for s in (42, 450, 11520, 1036800)]
+    ['42 s', '7.5 min', '3.2 h', '12.0 d']
+    """
     for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min"), (172800, 3600, "h")):
         if seconds < limit:
             value = seconds / divisor

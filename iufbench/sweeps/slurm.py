@@ -1,4 +1,4 @@
-"""SLURM: a job array whose every task is one ``iufbench run``. This writes it; submitting is the user's."""
+"""Writes a SLURM job array with one ``iufbench run`` per task, to be submitted by the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SCRIPT = """\
 #SBATCH --output={logs}/slurm-%a.log
 #SBATCH --open-mode=append
 #SBATCH --requeue
-# Two minutes before the time is up the run is interrupted; queued again, it goes on from its checkpoint.
+# Two minutes before the time limit the run is interrupted; when requeued, it resumes from its checkpoint.
 #SBATCH --signal=INT@120
 set -u
 export OMP_NUM_THREADS={cpus} MKL_NUM_THREADS={cpus}
@@ -39,11 +39,20 @@ eval "exec $command"
 
 
 def write_array(folder: Path, name: str, runs: Sequence[PlannedRun], costs: Costs) -> tuple[Path, list[str]]:
-    """Write ``commands.txt`` and ``array.sh`` into the folder; returns the script and how to submit it.
+    """Write ``commands.txt`` and ``array.sh``.
 
-    A task of an array asks for as much as every other: the CPUs and GPUs of the run that asks for most, and
-    half as much memory again as the largest is expected to need. Results folders are
-    written absolute: nodes must see them, and this Python, under the same path.
+    All tasks of an array request the same resources: the largest numbers of CPUs and GPUs of any run, and
+    1.5 times the largest expected memory. Paths are absolute: nodes must see the results folders and this
+    Python interpreter under the same paths.
+
+    Args:
+        folder: The folder of the sweep.
+        name: Its name.
+        runs: The runs to be executed.
+        costs: Costs of finished runs, for the memory.
+
+    Returns:
+        The script, and the commands that submit it.
     """
     folder = folder.absolute()
     lines = []

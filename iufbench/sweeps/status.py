@@ -1,4 +1,4 @@
-"""The status of a sweep from its files alone: for another terminal, or afterwards."""
+"""The status of a sweep, read from its files at any time."""
 
 from __future__ import annotations
 
@@ -15,14 +15,23 @@ from iufbench.sweeps.record import LIVE, RUNNING, Event, Record, read_live
 from iufbench.sweeps.runs import COMPLETE, FAILED, MISSING, UNFINISHED
 from iufbench.sweeps.screen import duration
 
-SILENT = 120.0  # seconds without a sign of life after which a run is shown as silent
+SILENT = 120.0  # seconds without progress after which a run is shown as silent
 
 
 def rows_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """``sweep.json`` and one mapping a run: id, state, path, command, and what is known besides.
+    """Read the folder of a sweep.
 
-    The run directory has the last word on what is complete: a run that ``iufbench run`` finished is.
-    Raises InputError when ``folder`` is not that of a sweep.
+    Run directories decide which runs are complete, so runs finished by ``iufbench run`` count.
+
+    Args:
+        folder: ``<results>/sweeps/<name>``.
+
+    Returns:
+        The content of ``sweep.json``, and one mapping per run: id, state, path, command, and, once it has
+        started, since, node, error, seconds and live.
+
+    Raises:
+        InputError: ``folder`` is not that of a sweep.
     """
     record = Record(folder)
     contents, events = record.contents(), record.events()
@@ -55,7 +64,7 @@ def _state(path: Path, event: Event | None, live: dict[str, Any]) -> str:
 
 
 def describe_status(folder: Path) -> str:
-    """Counts, what is running, and what failed with the command that repeats it."""
+    """Describe a sweep: counts by state, running runs, and failed runs with the commands that repeat them."""
     contents, rows = rows_of(folder)
     counts = Counter(row["state"] for row in rows)
     order = (COMPLETE, RUNNING, "silent", FAILED, UNFINISHED, MISSING)
@@ -71,6 +80,6 @@ def describe_status(folder: Path) -> str:
         lines += ["", columns([{k: v for k, v in r.items() if k != "left"} for r in table])]
     for row in rows:
         if row["state"] in (FAILED, "silent"):
-            reason = row.get("error") or "no sign of life; repeat the sweep to resume it"
+            reason = row.get("error") or "no progress; repeat the sweep to resume it"
             lines += ["", f"{row['state']}: {row['id']}: {reason}", f"  {row['command']}"]
     return "\n".join(lines)

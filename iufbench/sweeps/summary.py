@@ -1,4 +1,4 @@
-"""The end of a sweep in one table: means, standard deviations and n of every recipe."""
+"""The summary table of a sweep: means, standard deviations and numbers of seeds of every recipe."""
 
 from __future__ import annotations
 
@@ -17,16 +17,21 @@ SHOWN = (("image", "acc"), ("image", "fm"), ("pixel", "acc"), ("pixel", "fm"))
 
 
 def summary_table(paths: Sequence[Path]) -> str:
-    """AUROC in percent: ACC and FM of complete runs, mean ± sample standard deviation over n seeds.
+    """Summarise complete runs with the numbers of ``iufbench tables``.
 
-    The same numbers as in ``iufbench tables``, one row for each data set, protocol and recipe.
+    Args:
+        paths: Run directories; unreadable ones are named below the table.
+
+    Returns:
+        One row per data set, protocol and recipe: ACC and FM of the AUROC in percent, mean ± sample standard
+        deviation over n seeds.
     """
     runs, lines = [], []
     for path in paths:
         try:
             run = load_run(path)
         except (InputError, RunError) as error:
-            lines.append(f"left out: {error}")
+            lines.append(f"skipped: {error}")
             continue
         if run.complete:
             runs.append(run)

@@ -1,4 +1,4 @@
-"""Run directories as bytes, to go from one machine to another where no folder is shared."""
+"""Run directories as bytes, for transfers between machines that share no folder."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ BASE_FILES = (METRICS, SCORES, TRAIN_LOG, "checkpoints/experience0.pt", MANIFEST
 
 
 class Changes:
-    """What has changed in a run directory since it was last asked."""
+    """Tracks which files of a run directory have changed since the last call."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._known: dict[str, tuple[int, int]] = {}
 
     def forget(self) -> None:
-        """Take what is there now as known on the other side."""
+        """Consider the current files as known to the other side."""
         self._known = self._stamps()
 
     def take(self) -> dict[str, bytes]:
-        """Relative name -> content of every new or changed file; temporary files are left out."""
+        """Relative name -> content of every new or changed file; temporary files are skipped."""
         now = self._stamps()
         changed = [name for name, stamp in now.items() if self._known.get(name) != stamp]
         self._known = now
@@ -41,21 +41,27 @@ class Changes:
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Relative name -> content of all files of a run directory; empty when there is none."""
+    """Relative name -> content of all files of a run directory; empty if it does not exist."""
     return Changes(folder).take()
 
 
 def base_of(folder: Path) -> dict[str, bytes]:
-    """What ``adopt_base`` reads of a run directory."""
+    """The files of a run directory that ``adopt_base`` reads."""
     return {name: (folder / name).read_bytes() for name in BASE_FILES if (folder / name).is_file()}
 
 
 def put(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a run directory, checkpoints last, and the manifest that verifies them last of all.
+    """Write files into a run directory: checkpoints late, and last the manifest that verifies them.
 
-    Checkpoints that it does not name, because the run has continued since, are removed. The directory is
-    claimed meanwhile, as by every other writer: RunError when another process holds it. Without files nothing
-    is touched: where nodes write into a shared folder, they hold it themselves.
+    Checkpoints that the manifest does not list, because the run has continued since, are removed. Without
+    files nothing is touched: nodes that write into a shared folder lock it themselves.
+
+    Args:
+        folder: The run directory, locked while it is written.
+        files: Relative name -> content.
+
+    Raises:
+        RunError: Another process holds the directory.
     """
     if not files:
         return
@@ -70,7 +76,7 @@ def put(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def as_if_done_at_home(info: bytes, request: Request) -> bytes:
-    """``run.json`` of a run in a scratch folder, with the results folder and command it was asked with."""
+    """``run.json`` of a run in a temporary folder, with the results folder and command of its request."""
     record = record_from(json.loads(info), INFO)
     record.request, record.command = request.as_dict(), command(request)
     return (json_text(record.as_dict()) + "\n").encode("utf-8", "surrogateescape")

@@ -1,8 +1,8 @@
-"""A process that does one run after another, and what it does for each: exactly what ``iufbench run`` does.
+"""A worker process that executes one run after another, each exactly as ``iufbench run`` does.
 
-It reads tasks as JSON lines from its standard input and answers each with one JSON line; what a run prints
-goes into the run's own log. Importing torch and Avalanche costs seconds, so a process is kept for many
-runs, but never shared by two: whatever kills it costs the run at hand.
+It reads tasks as JSON lines from standard input and replies to each with one JSON line; the output of a run
+goes into its log. Importing torch and Avalanche takes seconds, so a process is reused for many runs, but
+only one at a time: a crash costs a single run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRAIN = "iufbench.sweeps.worker:train"
 
 
 def train(request: Request, progress: Progress, bases: Sequence[Path] = ()) -> None:
-    """Do one run, or go on with it; raises what ``iufbench run`` would print."""
+    """Execute or resume a run. Raises the errors that ``iufbench run`` would print."""
     from iufbench.engine.plan import prepare
     from iufbench.engine.runner import execute, is_complete
     from iufbench.reporting.figures.build import write_run_figures
@@ -49,7 +49,7 @@ def train(request: Request, progress: Progress, bases: Sequence[Path] = ()) -> N
 
 
 def load_function(name: str) -> RunFunction:
-    """``module:function``."""
+    """Import a function given as ``module:function``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -65,17 +65,17 @@ def outcome_of(function: RunFunction, request: Request, progress: Progress, base
     except (InputError, RunError) as problem:
         state, error = "failed", str(problem)
         print(f"error: {printable(error)}", file=sys.stderr)
-    except Exception as problem:  # a bug costs its own run, not the others
+    except Exception as problem:  # a bug fails its own run only
         traceback.print_exc()
         state, error = "failed", f"{type(problem).__name__}: {problem}".splitlines()[0]
     return {"state": state, "seconds": time.perf_counter() - clock, "error": error}
 
 
 def reset_peaks() -> bool:
-    """Forget the largest memory so far, so that the next run reports its own; False where that cannot be."""
+    """Reset the peak memory, so that the next run reports its own; False if that is not possible."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # runs keep freed memory for themselves (allocator.py)
+        ctypes.CDLL(None).malloc_trim(0)  # runs keep freed memory (support/allocator.py)
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -88,8 +88,8 @@ def reset_peaks() -> bool:
 
 
 def main(name: str) -> None:
-    # A sweep that a script started in the background ignores Ctrl-C, and so would what it starts; here it
-    # is the driver's word to stop.
+    # A sweep started in the background by a script ignores SIGINT, and its children inherit that; here the
+    # signal is how the driver stops a run.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     replies = os.fdopen(os.dup(1), "w")
     tasks: queue.Queue[dict[str, Any] | None] = queue.Queue()
@@ -104,7 +104,7 @@ def main(name: str) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         busy.clear()
-        with contextlib.suppress(BrokenPipeError):  # the driver is gone; the run directory has the truth
+        with contextlib.suppress(BrokenPipeError):  # the driver is gone; the run directory is complete
             replies.write(json.dumps(outcome) + "\n")
             replies.flush()
         if outcome["state"] == "interrupted" or not reset_peaks():
@@ -112,9 +112,9 @@ def main(name: str) -> None:
 
 
 def _listen(tasks: queue.Queue[dict[str, Any] | None], busy: threading.Event) -> None:
-    """Tasks as they come. The end of the input is the end of the driver: stop, as after Ctrl-C."""
+    """Queue tasks as they arrive. The end of the input means that the driver ended: stop as after Ctrl-C."""
     rest = b""
-    while chunk := os.read(0, 65536):  # not sys.stdin, whose lock must be free when Python ends
+    while chunk := os.read(0, 65536):  # not sys.stdin, whose lock must be free when Python exits
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             tasks.put(json.loads(line))
@@ -131,7 +131,7 @@ def _print_into(log: Path) -> None:
 
 
 def task_line(request: Request, log: Path, live: Path, bases: Sequence[Path]) -> str:
-    """A task for ``main``, as the line that it reads."""
+    """A task as the line that ``main`` reads."""
     task: Mapping[str, Any] = {
         "request": request.as_dict(),
         "log": str(log.absolute()),

@@ -38,7 +38,7 @@ def test_seeds_and_orders():
     for bad in ("x", "3-1", "-1", "1.5", [True]):
         with pytest.raises(InputError, match="seeds"):
             read_seeds(bad)
-    with pytest.raises(InputError, match="is no order"):
+    with pytest.raises(InputError, match="is not an order"):
         read_orders("reversed")
 
 
@@ -97,7 +97,7 @@ def test_every_mistake_is_told_at_once_and_nothing_is_started(tmp_path):
         "--seeds", "4-1", "--orders", "up", "--synthetic", "--results", tmp_path / "r",
     )  # fmt: skip
     assert done.exit_code == 2 and done.stdout == "" and not (tmp_path / "r").exists()
-    for part in ("4 mistakes", "viso", "did you mean 'iuf'", "ends before it starts", "'up' is no order"):
+    for part in ("4 errors", "viso", "did you mean 'iuf'", "ends before it starts", "'up' is not an order"):
         assert part in done.stderr, part
 
 
@@ -105,9 +105,9 @@ def test_every_mistake_is_told_at_once_and_nothing_is_started(tmp_path):
     ("content", "message"),
     [
         ("", "must be a mapping"),
-        ("protocols: []\nstrategies: [iuf]", "the grid is empty: it names no protocols"),
-        ("strategies: [iuf]", "the grid is empty: it names no protocols"),
-        ("protocols: [visa_8_4]\nstrategies: [iuf]\nseeds: []", "the grid is empty: it names no seeds"),
+        ("protocols: []\nstrategies: [iuf]", "the grid is empty: it has no protocols"),
+        ("strategies: [iuf]", "the grid is empty: it has no protocols"),
+        ("protocols: [visa_8_4]\nstrategies: [iuf]\nseeds: []", "the grid is empty: it has no seeds"),
         ("protocol: [visa_8_4]\nstrategies: [iuf]", "unknown key 'protocol'; did you mean 'protocols'?"),
         ("protocols: [visa_8_4]\nstrategies: [3]", "must be a name"),
         ("protocols: [visa_8_4]\nstrategies: iuf\npreset: fast", "preset must be one of paper, quick"),
@@ -163,7 +163,7 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
     file = tiny_grid(data, tmp_path, seeds="0-3")
     done = invoke(file, "--dry-run", "--results", tmp_path / "r")
     assert done.exit_code == 0, done.output
-    assert "4: 0 finished already, 4 to do" in done.stdout and "cannot be estimated" in done.stdout
+    assert "4: 0 finished, 4 to do" in done.stdout and "cannot be estimated" in done.stdout
     assert not (tmp_path / "r").exists()
 
 

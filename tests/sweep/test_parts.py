@@ -52,7 +52,7 @@ def test_an_estimate_rests_on_the_nearest_finished_runs(tmp_path):
     elsewhere = costs.of(planned_kind(tmp_path, ("mvtec", "m", "iuf", "x"), 1))
     assert elsewhere.seconds is None and elsewhere.memory_mb == DEFAULT_MEMORY_MB
     text = describe([planned_kind(tmp_path, KIND, 1)] * 60, costs, jobs=2, free_bytes=100)
-    assert "about 2 h of work, 1 h with 2 at once" in text and "NOT ENOUGH" in text
+    assert "about 2 h in total, 1 h with 2 in parallel" in text and "NOT ENOUGH" in text
 
 
 class Terminal(io.StringIO):

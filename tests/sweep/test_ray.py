@@ -47,7 +47,7 @@ def test_an_address_where_nobody_answers():
     from iufbench.support.errors import InputError
     from iufbench.sweeps.ray_engine import connect
 
-    with pytest.raises(InputError, match=r"no Ray head answers.*ray start --head"):
+    with pytest.raises(InputError, match=r"no Ray head responds.*ray start --head"):
         connect(f"127.0.0.1:{free_port()}")
     with pytest.raises(InputError, match="must be host:port or auto"):
         connect("somewhere")

@@ -83,7 +83,7 @@ def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(data, tmp_pat
 
     stamps = [(run.path / "run.json").stat().st_mtime_ns for run in runs]
     again = invoke("sweep", file, "--results", swept, "--seeds", "0-1", "--dry-run")
-    assert "2: 2 finished already, 0 to do" in again.stdout
+    assert "2: 2 finished, 0 to do" in again.stdout
     more = invoke("sweep", file, "--results", swept, "--seeds", "0-2", "--dry-run")
     assert "1 to do" in more.stdout and "1 estimated from the same run" in more.stdout
     nothing = invoke("sweep", file, "--results", swept)
@@ -103,7 +103,7 @@ def test_a_failed_run_is_listed_with_its_command_and_left_alone(data, tmp_path):
     assert "1 of 2 runs failed" in done.stderr and "--set base.lr=1e30" in done.stderr
     assert "visa_1_2" in done.stdout  # the other one is in the table
     again = invoke("sweep", spoilt, "--jobs", 1, "--results", tmp_path / "r")
-    assert again.exit_code == 1 and "left alone (--retry-failed repeats them)" in again.stderr
+    assert again.exit_code == 1 and "skipped (--retry-failed repeats them)" in again.stderr
     status = invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny")
     assert "1 complete, 1 failed" in status.stdout and "--set base.lr=1e30" in status.stdout
 
