@@ -167,6 +167,8 @@ def make_run(
             parameters_trainable=7_654_321,
             bytes_kept=[1_000_000 * (t + 1) for t in steps],
             replayed_images=[0 for _ in steps],
+            trained_images=[1000 + 10 * t for t in steps],
+            train_seconds=[200.0 + t for t in steps],
             peak_memory_mb=812.5,
             train_images_per_s=45.6,
         ),

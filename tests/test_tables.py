@@ -452,6 +452,10 @@ def test_costs(results):
     assert values["parameters trainable (M)"].value == pytest.approx(7.654321)
     assert values["kept for later bytes (MB)"].value == pytest.approx(2.0)
     assert values["seconds training"].value == pytest.approx(300.5)
+    # one increment of four objects
+    assert values["adding one object seconds"].value == pytest.approx(201 / 4)
+    assert values["adding one object images shown"].value == pytest.approx(1010 / 4)
+    assert values["adding one object bytes (MB)"].value == pytest.approx(1 / 4)
     assert values["images/s evaluation"].value == pytest.approx((8 + 12) * 30 / 60)
     assert values["object id at training"].text == "yes"
 

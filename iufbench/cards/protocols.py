@@ -1,10 +1,11 @@
 """Protocols: which objects arrive in which experience.
 
 Id grammar: ``<dataset>_<X>_<Y>[x<N>]``: X base objects, then N (default 1) experiences of Y objects
-each, in the data set's order. ``<dataset>_<N>x<M>``, the notation of some papers, means M experiences of
-N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published protocols have cards that list their
-objects; any other id that matches the grammar works without a card. ``<protocol>@<stream>`` adds a stream
-that modifies the images (``iufbench.cards.streams``). A ``.yaml`` file is the user's own protocol card.
+each, in the data set's order; ``<dataset>_<X>_0`` has no increments. ``<dataset>_<N>x<M>``, the notation of
+some papers, means M experiences of N objects each (``mvtec_1x15`` is ``mvtec_1_1x14``). The published
+protocols have cards that list their objects; any other id that matches the grammar works without a card.
+``<protocol>@<stream>`` adds a stream that modifies the images (``iufbench.cards.streams``). A ``.yaml`` file
+is the user's own protocol card.
 """
 
 from __future__ import annotations
@@ -196,11 +197,12 @@ def resolve_protocol(
         match = _GRAMMAR.fullmatch(name)
         assert match is not None  # checked by find_protocol
         base, step, count = int(match["base"]), int(match["step"]), int(match["count"] or 1)
-        if base == 0 or (count > 0 and step == 0):
+        alone = step == 0 and match["count"] is None  # a base without increments
+        if base == 0 or (count > 0 and step == 0 and not alone):
             raise InputError(f"protocol '{name}': an experience needs at least one object")
         if match["count"] is not None and count == 0:
             raise InputError(f"protocol '{name}': x0 leaves no increment; the smallest is x1")
-        sizes = [base] + [step] * count
+        sizes = [base] + ([] if alone else [step] * count)
         sequence = objects
         protocol_id = name if count != 1 else f"{dataset}_{base}_{step}"
     if order is None and sum(sizes) > len(objects):
@@ -312,5 +314,7 @@ def _given_order(order: Sequence[str], objects: Sequence[str], needed: int, name
 
 
 def _title(sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return f"{sizes[0]} object{'s' if sizes[0] > 1 else ''}, no increment"
     steps = len(sizes) - 1
     return f"{sizes[0]}-{sizes[1]} with {steps} Step{'s' if steps > 1 else ''}"

@@ -13,6 +13,7 @@ import click
 from iufbench.cli.bench import bench
 from iufbench.cli.data import data
 from iufbench.cli.echo import echo
+from iufbench.cli.extend import extend
 from iufbench.cli.options import FOLDER, json_option, results_option
 from iufbench.cli.predict import predict
 from iufbench.cli.results import compare, export, figures, report, tables
@@ -42,7 +43,7 @@ class Commands(click.Group):
             echo(f"error: {shown(error)}", err=True)
             context.exit(1)
         except (KeyboardInterrupt, click.Abort):
-            is_run = context.invoked_subcommand in ("run", "sweep")
+            is_run = context.invoked_subcommand in ("run", "sweep", "extend")
             hint = ": the same command resumes from the last checkpoint" if is_run else ""
             echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
@@ -145,6 +146,7 @@ for command in (
     run,
     evaluate,
     predict,
+    extend,
     data,
     sweep,
     tables,

@@ -36,7 +36,7 @@ def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
     plan = prepare(replace(request, **changes), progress=False)
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
-    _require_recipe(run, plan.recipe, plan.recipe_hash)
+    require_recipe(run, plan.recipe, plan.recipe_hash)
     return plan
 
 
@@ -56,7 +56,7 @@ def plan_without_data(run: Run, device: str = "auto") -> Plan:
     card = load_strategy(request.strategy)
     recipe, learner, options = resolve_recipe(request, card, name, protocol, record.preset or "paper")
     recipe_hash = identity_of(recipe, request)
-    _require_recipe(run, recipe, recipe_hash)
+    require_recipe(run, recipe, recipe_hash)
     known = {field.name for field in dataclasses.fields(Decoding)}
     decoding = Decoding(**{k: v for k, v in record.dataset.decoding.items() if k in known})
     dataset = DataSet(
@@ -112,7 +112,8 @@ def _protocol(record: RunRecord, dataset: str, path: Path) -> Protocol:
     )
 
 
-def _require_recipe(run: Run, recipe: Recipe, recipe_hash: str) -> None:
+def require_recipe(run: Run, recipe: Recipe, recipe_hash: str) -> None:
+    """Raise RunError, naming the keys, if the recipe is not the one that the run was made with."""
     if recipe_hash == run.record.recipe_hash:
         return
     changed = _changed(run.record.recipe, recipe.as_dict())

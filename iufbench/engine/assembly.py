@@ -103,13 +103,14 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     dataset = surveyed(plan.dataset)
     inputs = frozen_inputs(plan, device, dataset)
     backbone = inputs.backbone
+    first = plan.parent.experiences if plan.parent else 0
     counts = image_counts(plan)
-    total = sum(sum(c.values()) for c in counts.values())
+    total = sum(sum(c.values()) for c in counts.values()) - sum(plan.train_counts[:first])
     inputs.home = home_for(total * inputs.image_bytes, device, cache_folder())
     if inputs.home.kind == "mapped":
         progress.say(f"the inputs do not fit into memory: they are mapped from a file in {cache_folder()}")
     if plan.request.cache:
-        inputs.use_cache(cache_folder(), dataset, progress, compare_cache)
+        inputs.use_cache(cache_folder(), _needed(plan, dataset, first), progress, compare_cache)
     with progress.bar("reading images", total) as bar:
         built = streams.build_streams(
             dataset,
@@ -119,6 +120,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
             advance=bar.advance,
             object_id_at_test=plan.learner.uses.object_id_at_test,
             seed=plan.request.seed,
+            first=first,
         )
     evaluation = ObjectEvaluation(object_tests(plan, dataset, built.tests), recipe.score)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)
@@ -126,6 +128,13 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
         source = plan.request.init_from
         load_public_weights(strategy.model, read_state_dict(source), str(source))
     return Parts(built, strategy, evaluation, backbone, dataset)
+
+
+def _needed(plan: Plan, dataset: DataSet, first: int) -> DataSet:
+    """The data set without the training images of experiences before ``first``."""
+    learnt = {name for group in plan.experiences[:first] for name in group}
+    kept = tuple(s for s in dataset.samples if s.split != "train" or s.object not in learnt)
+    return dataclasses.replace(dataset, samples=kept) if learnt else dataset
 
 
 def object_tests(plan: Plan, dataset: DataSet, tests: Sequence[Sequence[Sample]]) -> list[ObjectTest]:

@@ -119,6 +119,11 @@ def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
         raise RunError(f"{error}; --restart runs the stream anew") from error
 
 
+def checkpoint_sha256(run: Path, experience: int) -> str:
+    """The hash of the state after ``experience``. RunError when the file is missing or damaged."""
+    return hashlib.sha256(_vouched(run, checkpoint_path(run, experience).name)).hexdigest()
+
+
 def is_finished(run: Path, experience: int) -> bool:
     """Whether ``experience`` (from 0) was trained and evaluated and its checkpoint is there."""
     return experience < min(trained_experiences(run), evaluated_experiences(run))

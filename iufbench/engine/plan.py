@@ -28,7 +28,7 @@ from iufbench.cards.strategies import (
 )
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
-from iufbench.reporting.record import run_id, run_path
+from iufbench.reporting.record import Parent, run_id, run_path
 from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
@@ -40,7 +40,8 @@ MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and I
 
 @dataclass(frozen=True)
 class Plan:
-    """A resolved request. ``learner`` is the strategy class, ``options`` its card blocks."""
+    """A resolved request. ``learner`` is the strategy class, ``options`` its card blocks; ``parent`` is the
+    run that has trained the first experiences."""
 
     request: Request
     protocol: Protocol
@@ -52,6 +53,7 @@ class Plan:
     preset: str
     learner: Any
     options: Any
+    parent: Parent | None = None
 
     @property
     def id(self) -> str:
@@ -91,12 +93,13 @@ class Plan:
         return len({name for group in self.experiences[: number + 1] for name in group})
 
 
-def prepare(request: Request, progress: bool = True) -> Plan:
+def prepare(request: Request, progress: bool = True, found: tuple[Protocol, DataSet] | None = None) -> Plan:
     """Resolve and validate a request. Writes nothing except synthetic images in the cache on first use.
 
     Args:
         request: What to run.
         progress: Show a bar while synthetic images are generated.
+        found: The requested protocol and data, if they are known already.
 
     Returns:
         The plan.
@@ -115,7 +118,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
     check_results_folder(request.results)
-    protocol = requested_protocol(request)
+    protocol = requested_protocol(request) if found is None else found[0]
     if protocol.stream is not None and protocol.stream.kind == "drift":
         # Each level is also tested before it is trained on: this is the purpose of a drift.
         request = dataclasses.replace(request, eval_unseen=True)
@@ -128,7 +131,7 @@ def prepare(request: Request, progress: bool = True) -> Plan:
     _, first_learner, _ = recipe_for(first_guess)
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
     _check_step(request, first_learner)
-    dataset = requested_data(request, protocol, progress)
+    dataset = requested_data(request, protocol, progress) if found is None else found[1]
     _check_data(dataset, protocol)
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:

@@ -68,6 +68,7 @@ def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, pr
     info.seconds = replace(spent, total=spent.features + spent.train + spent.evaluate)
     info.resumed = [*before.resumed, trained]
     info.shared_base = before.shared_base  # where a sweep took the base experience from
+    info.parent = before.parent
     info.costs = replace(before.costs, **{k: getattr(before.costs, k)[:trained] for k in PER_EXPERIENCE})
     place = f"after experience {trained}/{len(plan.experiences)}"
     start = Start(trained, evaluated_experiences(run))

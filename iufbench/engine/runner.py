@@ -188,8 +188,9 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
         with suppress(RunError):  # a full disk: what filled it is said, not that this could not be written
             _write(plan, info, FAILED)
         raise
-    images = sum(costs.trained_images)
-    costs.train_images_per_s = images / seconds.train if seconds.train else None
+    timed = costs.train_seconds  # also of experiences taken over from another run
+    images = sum(costs.trained_images[-len(timed) :]) if timed else 0
+    costs.train_images_per_s = images / sum(timed) if sum(timed) else None
     costs.peak_memory_mb = peak_memory_mb()
     device = parts.strategy.device
     if device.type == "cuda":
@@ -216,7 +217,8 @@ def _loop(work: Work) -> None:
             _train(work, number, label)
         if number >= start.evaluated:
             clock = time.perf_counter()
-            shown = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
+            due = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
+            shown = [k for k in due if parts.streams.tests[k]]  # an extended run may lack images of old ones
             rows = evaluate_objects(parts, number, objects_seen, shown, progress, label)
             record_experience(plan.path, number, rows.metrics, rows.scores)
             if plan.request.diagnose_every is not None:
@@ -245,8 +247,10 @@ def _train(work: Work, number: int, label: str) -> None:
         save()
     if strategy.step_note is not None:
         work.progress.say(f"note: {strategy.step_note}")
-    info.seconds.train += start.seconds + time.perf_counter() - clock
+    seconds = start.seconds + time.perf_counter() - clock
+    info.seconds.train += seconds
     costs = info.costs
+    costs.train_seconds.append(round(seconds, 3))
     costs.trained_images.append(images * strategy.train_epochs)
     costs.bytes_kept.append(int(strategy.bytes_kept))
     costs.replayed_images.append(int(strategy.replayed_images))
@@ -363,4 +367,5 @@ def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRe
         request=plan.request.as_dict(),
         command=command(plan.request),
         started=started,
+        parent=plan.parent,
     )

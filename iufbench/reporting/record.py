@@ -23,7 +23,7 @@ FORMAT = 1
 INFO = "run.json"
 COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
 MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run that is read
-PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept")  # lists among the costs
+PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists among the costs
 
 
 def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
@@ -151,7 +151,8 @@ class Costs:
     """What a run needed; lists have one entry per trained experience, None: not recorded.
 
     ``bytes_kept``: carried into the next experience besides the deployed weights; ``replayed_images``: stored
-    old training images; ``trained_images``: images shown, epochs counted; memory in MiB.
+    old training images; ``trained_images``: images shown, epochs counted; ``train_seconds``: wall time of
+    training without reading images; memory in MiB.
     """
 
     parameters_total: int | None = None
@@ -159,6 +160,7 @@ class Costs:
     trained_images: list[int] = field(default_factory=list)
     replayed_images: list[int] = field(default_factory=list)
     bytes_kept: list[int] = field(default_factory=list)
+    train_seconds: list[float] = field(default_factory=list)
     train_images_per_s: float | None = None
     peak_memory_mb: float | None = None
     peak_device_memory_mb: float | None = None
@@ -170,6 +172,17 @@ class SharedBase:
 
     run: str
     environment: Environment
+
+
+@dataclass
+class Parent:
+    """The run that this one extends: its first ``experiences`` are that run's. ``checkpoint_sha256``: of the
+    state from which the next experience was trained; ``missing``: objects whose data were not there."""
+
+    run: str
+    experiences: int
+    checkpoint_sha256: str
+    missing: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -211,6 +224,7 @@ class RunRecord:
     records_sha256: dict[str, str] = field(default_factory=dict)
     resumed: list[int] = field(default_factory=list)
     shared_base: SharedBase | None = None
+    parent: Parent | None = None
     error: str | None = None
     other: dict[str, Any] = field(default_factory=dict)
 

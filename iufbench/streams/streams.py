@@ -123,6 +123,7 @@ def load_streams(
     advance: Any = None,
     object_id_at_test: bool = False,
     seed: int = 0,
+    first: int = 0,
 ) -> Loaded:
     """Decode and encode every image of a protocol once.
 
@@ -134,6 +135,7 @@ def load_streams(
         advance: Called with the number of images that have been loaded, to report progress.
         object_id_at_test: Whether test images carry object ids; if not, all are ``UNKNOWN_OBJECT``.
         seed: Seed of the run; determines which images some streams present first.
+        first: Experiences before this one have been trained already: their images are not loaded.
 
     Returns:
         The inputs of all experiences and the samples of the test experiences.
@@ -147,7 +149,8 @@ def load_streams(
     def resident(samples: Sequence[Sample]) -> ResidentData:
         return inputs.load(samples, [ids[s.object] for s in samples], advance)
 
-    train = [resident(group) for group in train_samples(dataset, protocol, joint, seed)]
+    groups = enumerate(train_samples(dataset, protocol, joint, seed))
+    train = [resident(group if number >= first else []) for number, group in groups]
     tests = test_samples(dataset, protocol, inputs.from_files)
     test = [resident(group) for group in tests]
     if not object_id_at_test:
@@ -163,9 +166,10 @@ def build_streams(
     advance: Any = None,
     object_id_at_test: bool = False,
     seed: int = 0,
+    first: int = 0,
 ) -> Streams:
     """Load the inputs as ``load_streams`` does (same arguments) and wrap them in sealed experiences."""
-    loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed)
+    loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed, first)
     test = [sealed_stream("test", [data])[0] for data in loaded.test]
     return Streams(sealed_stream("train", loaded.train), test, loaded.tests)
 

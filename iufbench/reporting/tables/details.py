@@ -187,7 +187,28 @@ def test_images_per_second(run: Run) -> float:
     return images / seconds if seconds else np.nan
 
 
+def adding(name: str) -> Callable[[Run], float]:
+    """A reader of the mean cost of one new object in increments: the sum of a list of ``run.json`` over all
+    experiences but the first, divided by the objects that these add; NaN without increments."""
+
+    def value(run: Run) -> float:
+        found = list(getattr(run.record.costs, name))
+        objects = sum(map(len, run.experiences[1:]))
+        return sum(found[1:]) / objects if objects and len(found) == len(run.experiences) else np.nan
+
+    return value
+
+
+def growth(run: Run) -> float:
+    """Bytes by which what is kept grows with each object that increments add; NaN without increments."""
+    kept, objects = run.record.costs.bytes_kept, sum(map(len, run.experiences[1:]))
+    return (kept[-1] - kept[0]) / objects if objects and len(kept) == len(run.experiences) else np.nan
+
+
 COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
+    ("adding one object", "seconds", adding("train_seconds"), 1, 1),
+    ("adding one object", "images shown", adding("trained_images"), 1, 0),
+    ("adding one object", "bytes (MB)", growth, 1e-6, 2),
     ("parameters", "total (M)", cost("costs", "parameters_total"), 1e-6, 2),
     ("parameters", "trainable (M)", cost("costs", "parameters_trainable"), 1e-6, 2),
     ("kept for later", "bytes (MB)", cost("costs", "bytes_kept"), 1e-6, 2),
@@ -217,7 +238,9 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         labels = (protocol_title(group.protocol, groups, published), *_labels(group))
         rows.append((group, Row(labels, tuple(cells))))
     caption = (
-        "Mean ± sample standard deviation over seeds (number of seeds). Parameters: of the learner, without "
+        "Mean ± sample standard deviation over seeds (number of seeds). Adding one object: training seconds "
+        "and images shown (epochs counted) in increments, and growth of what is kept, per new object. "
+        "Parameters: of the learner, without "
         "the frozen backbone. Kept for later: the most that is carried from one experience into the next, "
         "in bytes, and old training images among it. Seconds: wall time of a whole run; features: reading "
         "images and the frozen backbone. "
