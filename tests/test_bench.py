@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,9 +11,16 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from iufbench.bench.latency import stages
 from iufbench.bench.timing import Spread, ratio, take_turns
 from iufbench.cards.datasets import dataset_cards
 from iufbench.cli.main import main
+from iufbench.engine.predict import Predictor
+from iufbench.reporting.figures.build import write_figures
+from iufbench.reporting.store import load_run
+from iufbench.reporting.tables.build import read_tables
+from iufbench.support import energy
+from iufbench.support.errors import RunError
 
 sys.path.append(str(Path(__file__).parent / "perf"))
 import bare_loop
@@ -207,3 +215,66 @@ def test_ratios_are_printed_and_written(monkeypatch, tmp_path, capsys):
     assert "plain/iuf 16.00" in out and "plain/iuf_release 2.00" in out and "at least 15.0 wanted" in out
     found = json.loads((tmp_path / "r.json").read_text())["results"]
     assert [row["ratio"]["median"] for row in found] == [16.0, 2.0]
+
+
+def test_latency_of_a_run(two_objects, data, tmp_path):
+    """Stages of a single image, stored in the run and shown in the cost table and a figure."""
+    made = two_objects("patchcore_per_object")
+    place = tmp_path / "results/runs" / made.id
+    shutil.copytree(made.path, place)
+    done = CliRunner().invoke(
+        main, ["bench", "--latency", "--results", str(tmp_path / "results"), "--repeats", "3"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "2 objects" in done.stdout and "GFLOPs" in done.stdout
+    found = load_run(place).latency
+    assert [point.objects for point in found.points] == [1, 2] and found.threads == 1 and found.repeats == 3
+    for point in found.points:
+        parts = [getattr(point, name) for name in ("decode", "backbone", "learner")]
+        assert all(0 < part.median <= part.p95 for part in parts)
+        assert point.total.median >= max(part.median for part in parts)
+    # EfficientNet-Lite0 has 407 million multiply-adds at 224 px (timm's table); its last stages are not used.
+    whole = 2 * 407e6 * (64 / 224) ** 2
+    assert 0.3 * whole < found.flops["backbone"] < whole
+    assert (found.energy_j is None) == (
+        "cannot" in found.energy or "no " in found.energy or "not" in found.energy
+    )
+    table = next(t for t in read_tables(tmp_path / "results") if t.name.startswith("costs_"))
+    column = next(k for k, c in enumerate(table.columns) if (c.group, c.title) == ("ms per image", "median"))
+    assert table.rows[0].cells[column].value == pytest.approx(found.points[-1].total.median)
+    files = write_figures(tmp_path / "results", tmp_path / "figures")
+    assert any(f.name.startswith("latency_") for f in files)
+    (place / "latency.json").write_text('{"format": 1}')
+    with pytest.raises(RunError, match=r"latency\.json"):
+        load_run(place)
+
+
+def test_the_timed_stages_give_the_score_of_predict(two_objects, data):
+    predictor = Predictor(two_objects("patchcore_per_object"))
+    image = data / "candle/Data/Images/Normal/0006.JPG"
+    (prediction,) = predictor.predictions([image])
+    assert stages(predictor, image)["learner"]() == pytest.approx(prediction.score, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["somewhere"], "timed with --latency only"),
+        (["--latency", "--results", "nowhere"], "no finished run"),
+    ],
+)
+def test_latency_needs_runs(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, ["bench", *arguments])
+    assert done.exit_code == 2 and message in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_energy_counters_say_why_there_are_none(tmp_path):
+    assert energy._rapl(tmp_path) == (None, "no RAPL counters")
+    package = tmp_path / "intel-rapl:0"
+    package.mkdir()
+    (package / "energy_uj").write_text("2500000")
+    (tmp_path / "intel-rapl:0:0").mkdir()
+    (tmp_path / "intel-rapl:0:0/energy_uj").write_text("1000000")  # a part of the package, not added
+    read, meaning = energy._rapl(tmp_path)
+    assert read() == 2.5 and "RAPL" in meaning

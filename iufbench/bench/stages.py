@@ -27,7 +27,7 @@ from iufbench.support.errors import InputError
 
 TEST_IMAGES = 50  # of an object, in the evaluation stage
 METRIC_IMAGES = 150
-_PHOTO = (1284, 1168)  # about the size of a VisA photograph
+PHOTO = (1284, 1168)  # about the size of a VisA photograph
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _decode(conditions: Conditions) -> Iterator[_Work]:
             for path in paths:
                 load_image(path, size)
 
-        yield _Work(f"JPEG {_PHOTO[0]}x{_PHOTO[1]} to {size}", len(paths), decode)
+        yield _Work(f"JPEG {PHOTO[0]}x{PHOTO[1]} to {size}", len(paths), decode)
 
 
 def photographs(folder: Path, count: int) -> list[Path]:
@@ -111,7 +111,7 @@ def photographs(folder: Path, count: int) -> list[Path]:
     paths = []
     for i in range(count):
         coarse = draw.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        smooth = np.asarray(Image.fromarray(coarse).resize(_PHOTO, Image.Resampling.BICUBIC), dtype=np.int16)
+        smooth = np.asarray(Image.fromarray(coarse).resize(PHOTO, Image.Resampling.BICUBIC), dtype=np.int16)
         grain = draw.integers(-6, 7, smooth.shape, dtype=np.int16)
         paths.append(folder / f"{i}.jpg")
         Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8)).save(paths[-1], quality=92)

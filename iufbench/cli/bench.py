@@ -11,7 +11,7 @@ import click
 
 from iufbench.bench import STAGES
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FILE, json_option
+from iufbench.cli.options import FILE, FOLDER, json_option, results_option
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text, read_json, write_json
 
@@ -19,6 +19,13 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
 
 
 @click.command()
+@click.argument("runs", metavar="[RUN]...", type=FOLDER, nargs=-1)
+@click.option(
+    "--latency",
+    is_flag=True,
+    help="Time single images with finished runs instead [default: all below --results].",
+)
+@results_option
 @click.option(
     "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Repeatable [default: all]."
 )
@@ -32,7 +39,7 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
 )
 @click.option("--preset", type=click.Choice(["quick", "paper"]), default="quick", show_default=True)
 @click.option("--batch", type=click.IntRange(1), help="Images per training step [default: the card's].")
-@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--repeats", type=click.IntRange(1), help="[default: 5; 50 with --latency]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
@@ -44,7 +51,16 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
 @click.option("--compare", "old", type=FILE, help="Show speedups over an earlier --out file.")
 @json_option
 def bench(
-    out: Path | None, old: Path | None, as_json: bool, threads: int, stages: tuple[str, ...], **given: Any
+    runs: tuple[Path, ...],
+    latency: bool,
+    results: Path,
+    repeats: int | None,
+    out: Path | None,
+    old: Path | None,
+    as_json: bool,
+    threads: int,
+    stages: tuple[str, ...],
+    **given: Any,
 ) -> None:
     """Measure each stage of a run: decode, backbone, training step, evaluation, metrics.
 
@@ -55,7 +71,19 @@ def bench(
     iufbench bench
     iufbench bench --preset paper --stage step --strategy iuf --batch 4 --repeats 3 --out before.json
     iufbench bench --preset paper --stage step --strategy iuf --batch 4 --repeats 3 --compare before.json
+
+    With --latency, finished runs score one photograph at a time: milliseconds for decoding, backbone and
+    learner, after several experiences, with floating-point operations and energy. The result is stored as
+    RUN/latency.json and appears in the cost table and figures.
+
+    \b
+    iufbench bench --latency results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
     """
+    if latency:
+        return _time_runs(runs, results, given["device"], threads, repeats or 50, as_json)
+    if runs:
+        raise InputError(f"{runs[0]}: runs are timed with --latency only")
+    given["repeats"] = repeats or 5
     before = None if old is None else _read(old)  # reject a wrong file before measuring
     import torch
 
@@ -92,6 +120,36 @@ def bench(
             echo(text, err=as_json)
     if as_json:
         sys.stdout.write(json_text(content))
+
+
+def _time_runs(
+    paths: tuple[Path, ...], results: Path, device: str, threads: int, repeats: int, as_json: bool
+) -> None:
+    from iufbench.reporting.latency import Latency
+    from iufbench.reporting.store import find_runs, load_run
+    from iufbench.support.progress import Progress
+
+    kept = (run for run in find_runs(results)[0] if (run.path / "checkpoints").is_dir())
+    runs = [load_run(path) for path in paths] or list(kept)
+    if not runs:
+        raise InputError(f"there is no finished run below {results}: name runs, or give --results DIR")
+    from iufbench.bench.latency import measure_latency
+
+    found: dict[str, Latency] = {}
+    for run in runs:
+        measured = found[run.id] = measure_latency(run, Progress(-1), device, threads, repeats)
+        echo(f"{run.id}: {measured.device}, {threads} threads, {measured.image}", err=as_json)
+        for point in measured.points:
+            parts = [
+                f"{name} {getattr(point, name).median:.2f}" for name in ("decode", "backbone", "learner")
+            ]
+            total = f"{point.total.median:.2f} ms (95 %: {point.total.p95:.2f})"
+            echo(f"  {point.objects} objects: {total}: {', '.join(parts)}", err=as_json)
+        flops = ", ".join(f"{name} {count / 1e9:.3g}" for name, count in measured.flops.items())
+        used = measured.energy if measured.energy_j is None else f"{measured.energy_j:.3g} J per image"
+        echo(f"  GFLOPs: {flops}; energy: {used}", err=as_json)
+    if as_json:
+        sys.stdout.write(json_text({name: dataclasses.asdict(value) for name, value in found.items()}))
 
 
 def _line(row: Any) -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.metrics.continual import fwt
 from iufbench.metrics.summaries import summarise
+from iufbench.reporting.latency import Latency, read_latency
 from iufbench.reporting.measured import Measured, Scores, no_metrics, read_metrics, read_scores
 from iufbench.reporting.record import INFO, RunRecord, read_record, run_id, run_path, write_record
 from iufbench.reporting.rundir import (
@@ -221,6 +222,14 @@ class Run:
         memory judged the image) of a strategy that chooses between memories. RunError when damaged."""
         return self._scores().frame()
 
+    @cached_property
+    def latency(self) -> Latency | None:
+        """The time of one image (``iufbench bench --latency``), None where it was not measured.
+
+        Raises RunError when ``latency.json`` is damaged.
+        """
+        return read_latency(self.path)
+
     def predict(
         self,
         images: PathOrText | Iterable[PathOrText],
@@ -294,7 +303,9 @@ def load_run(path: PathOrText) -> Run:
                 f"{path / METRICS} has no rows of experience {missing[0] + 1} of {len(experiences)}, "
                 "although the run is complete"
             )
-    return Run(path, record, measured)
+    run = Run(path, record, measured)
+    _ = run.latency  # a damaged file is found now
+    return run
 
 
 def _numbers(texts: list[str], path: Path, column: str) -> list[float]:

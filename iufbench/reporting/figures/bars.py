@@ -13,7 +13,7 @@ from iufbench.metrics.continual import forgetting_per_object
 from iufbench.reporting.figures.drawing import Look, head, legend, new_figure, plain, style_context, styles
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
-from iufbench.reporting.tables.details import cost
+from iufbench.reporting.tables.details import cost, per_image, timed_on
 from iufbench.reporting.tables.results import protocol_title
 
 PANELS_PER_ROW = 4
@@ -137,6 +137,23 @@ def cost_figure(
         dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: quality against cost"
         head(figure, title, info.dataset.synthetic)
+    return figure
+
+
+def latency_figure(
+    groups: Sequence[Group], published: Published, level: str, look: Look | None = None
+) -> Figure:
+    """ACC against milliseconds per image, of the groups that were timed (``iufbench bench --latency``)."""
+    with style_context():
+        figure = new_figure(4.6, 3.6)
+        axes = figure.subplots()
+        _cost_panel(axes, groups, look or styles(groups), level, per_image("median"), 1.0)
+        axes.set_xlabel("one image after the last experience (ms, median)")
+        axes.set_ylabel(f"ACC, {level} AUROC (%)")
+        axes.grid()
+        legend(figure, f"line: best ACC for its time; {'; '.join(timed_on(groups))}")
+        title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}: latency"
+        head(figure, title, groups[0].record.dataset.synthetic)
     return figure
 
 

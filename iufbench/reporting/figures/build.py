@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from iufbench.reporting.collect import collect
-from iufbench.reporting.figures.bars import cost_figure, forgetting_figure
+from iufbench.reporting.figures.bars import cost_figure, forgetting_figure, latency_figure
 from iufbench.reporting.figures.budgets import budget_figure, swept
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream_figure
 from iufbench.reporting.figures.drawing import save, styles
@@ -22,6 +22,7 @@ from iufbench.reporting.maps import how_to_keep
 from iufbench.reporting.routing import routes
 from iufbench.reporting.store import LEVELS, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
+from iufbench.reporting.tables.details import timed_on
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
 
@@ -104,6 +105,8 @@ def write_figures(
                 paths += save(budget_figure(members, numbers, level, look), out / f"budgets_{stem}_{level}")
             if len(members) > 1:
                 paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
+            if timed_on(members):
+                paths += save(latency_figure(members, numbers, level, look), out / f"latency_{stem}_{level}")
         for group in members:
             for level in levels if matrices else ():
                 heat_map = _matrix(group, level)

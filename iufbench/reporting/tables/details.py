@@ -205,6 +205,16 @@ def growth(run: Run) -> float:
     return (kept[-1] - kept[0]) / objects if objects and len(kept) == len(run.experiences) else np.nan
 
 
+def per_image(name: str) -> Callable[[Run], float]:
+    """A reader of the milliseconds of one image after the last experience; NaN where it was not measured."""
+
+    def value(run: Run) -> float:
+        found = run.latency
+        return np.nan if found is None else float(getattr(found.points[-1].total, name))
+
+    return value
+
+
 COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
     ("adding one object", "seconds", adding("train_seconds"), 1, 1),
     ("adding one object", "images shown", adding("trained_images"), 1, 0),
@@ -218,17 +228,27 @@ COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
     ("seconds", "evaluation", cost("seconds", "evaluate"), 1, 1),
     ("images/s", "training", cost("costs", "train_images_per_s"), 1, 1),
     ("images/s", "evaluation", test_images_per_second, 1, 1),
+    ("ms per image", "median", per_image("median"), 1, 2),
+    ("ms per image", "95 %", per_image("p95"), 1, 2),
     ("peak memory (MB)", "main", cost("costs", "peak_memory_mb"), 1, 0),
     ("peak memory (MB)", "GPU", cost("costs", "peak_device_memory_mb"), 1, 0),
 ]
 
 
+def timed_on(groups: Sequence[Group]) -> list[str]:
+    """Devices and threads on which the latency of some runs was measured."""
+    found = [run.latency for group in groups for run in group.runs]
+    return sorted({f"{x.device} ({x.threads} CPU threads)" for x in found if x is not None})
+
+
 def _costs(name: str, groups: Sequence[Group], published: Published, notes: Notes) -> Table:
-    columns = [Column(title, above) for above, title, *_ in COSTS]
+    timed = any(run.latency for group in groups for run in group.runs)
+    costs = [row for row in COSTS if timed or row[0] != "ms per image"]
+    columns = [Column(title, above) for above, title, *_ in costs]
     columns += [Column("at training", "object id"), Column("at test", "object id"), Column("device", "")]
     rows = []
     for group in groups:
-        cells = [measured([read(r) for r in group.runs], scale, d) for _, _, read, scale, d in COSTS]
+        cells = [measured([read(r) for r in group.runs], scale, d) for _, _, read, scale, d in costs]
         cells = [replace(c, sd=c.sd or None) for c in cells]  # a count that never varies has no spread
         uses = group.record.strategy.uses
         for key in ("object_id_at_training", "object_id_at_test"):
@@ -246,5 +266,10 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         "images and the frozen backbone. "
         "Times of different devices do not compare."
     )
+    if timed:
+        caption += (
+            " ms per image: decoding, backbone and learner at batch 1 after the last experience, on "
+            f"{', '.join(timed_on(groups))}."
+        )
     title = f"{groups[0].dataset_title}: costs"
     return table(name, title, caption, ("Protocol", "Strategy", "Recipe"), columns, rows, notes)
