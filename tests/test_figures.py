@@ -7,7 +7,7 @@ import warnings
 
 import numpy as np
 import pytest
-from fake_runs import MVTEC, OBJECTS, VISA, make_run
+from fake_runs import MVTEC, OBJECTS, VISA, fake_matrix, make_run
 from matplotlib import font_manager
 from matplotlib.collections import PolyCollection
 from matplotlib.text import Text
@@ -70,6 +70,38 @@ def test_matrix_shows_unseen_objects_apart_and_missing_values_as_such(tmp_path):
     assert "nan" not in texts(figure)
     hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
     assert len(hatched) == 2  # the missing cell and the mean that needs it
+
+
+def test_every_figure_says_what_has_no_value_and_why(tmp_path):
+    """No mean over what is left: a cross stands for it, and the note gives the reason."""
+    reason = "capsules: no good test images: image AUROC is undefined; image ACC and FM stay empty"
+    image = fake_matrix("visa_8_1x4", "image")
+    image[:, 1] = np.nan
+    for strategy in ("iuf", "frozen"):
+        make_run(tmp_path, "visa_8_1x4", strategy, image=image, warnings=[reason, "another warning"])
+    groups, levels = groups_of(tmp_path), ("image", "pixel")
+    figures = {
+        "curves": stream_figure(groups, published(), levels),
+        "forgetting": forgetting_figure(groups, published(), "image"),
+        "matrix": matrix_figure(groups[0].runs[0], "image"),
+        "plane": plane_figure(groups, published(), levels),
+        "costs": cost_figure(groups, published(), "image"),
+    }
+    for name, figure in figures.items():
+        assert sum(" ".join(t.split()).count(reason) for t in texts(figure)) == 1, name
+        assert not any("another warning" in t for t in texts(figure))
+        assert_inside(figure)
+    crosses = {
+        name: [
+            len(line.get_xdata()) for line in figures[name].axes[0].get_lines() if line.get_marker() == "x"
+        ]
+        for name in ("curves", "forgetting")
+    }
+    assert crosses == {"curves": [5, 5], "forgetting": [1]}
+    assert not any(line.get_linestyle() == ":" for line in figures["forgetting"].axes[0].get_lines())
+    pixel = forgetting_figure(groups, published(), "pixel")
+    assert not any("no value" in t for t in texts(pixel))
+    assert any(line.get_linestyle() == ":" for line in pixel.axes[0].get_lines())
 
 
 def test_matrix_without_the_level(tmp_path):

@@ -1,6 +1,6 @@
 """A run directory from somebody else is data: whatever it holds, the others are read, and soon.
 
-``IUFBENCH_FUZZ_SECONDS`` lets the fuzz test go on for so many seconds (CI: 60).
+``IUFBENCH_FUZZ_SECONDS`` makes the fuzz test run for that many seconds (CI: 60).
 """
 
 from __future__ import annotations
@@ -13,16 +13,38 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
+from contextlib import suppress
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from fake_runs import make_run
 
+from iufbench.cards.request import Request
 from iufbench.cli.main import main
+from iufbench.engine import describe
+from iufbench.engine.checkpoint import check_records
+from iufbench.engine.selection import COLUMNS, optimism
+from iufbench.evaluation.rows import MetricRow
 from iufbench.reporting.collect import collect
-from iufbench.reporting.store import find_runs
+from iufbench.reporting.export import pyclad, tidy_rows
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import published
+from iufbench.reporting.maps import read_maps, usual_value, write_maps
+from iufbench.reporting.report.parts import overview, provenance
+from iufbench.reporting.report.ranking import rankings
+from iufbench.reporting.store import find_runs, record_baseline
+from iufbench.reporting.tables.build import build_tables, render
+from iufbench.reporting.undefined import remarks
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import json_text, write_csv, write_json
+from iufbench.support.progress import Progress
+from iufbench.trust.verify import verify_run
 
-NAMES = ("run.json", "metrics.csv", "scores.csv.gz", "baseline.csv", "train_log.csv")
+NAMES = ("run.json", "metrics.csv", "scores.csv.gz", "baseline.csv", "train_log.csv", "selection.csv")
+NAMES += ("run.json", "maps/experience0/candle.npz", "checkpoints/manifest.json")
+PUBLISHED = published()
 MIB = 2**20
 
 
@@ -127,17 +149,36 @@ def test_damage_is_skipped_with_its_reason_and_the_others_count(damage, good, tm
     assert place == path and reason in why and len(why) < 600
 
 
-def test_reading_a_bomb_takes_little_memory(good, tmp_path):
-    """Peak memory of a process that reads an ordinary results folder, and then one with a bomb of rows."""
+LONG = {
+    "train_log.csv": b"experience,loss\n" + b"0,0.5\n" * (2**23 // 6 - 10),
+    "baseline.csv": b"experience,object,level,metric,value\n"
+    + b"".join(b"0,candle,image,%d,0\n" % k for k in range(40_000)),
+}
+
+
+def test_reading_what_is_within_the_limits_takes_little_memory(good, tmp_path):
+    """Peak memory of a process that reads an ordinary results folder, then one of long files and bombs."""
     path = make_run(tmp_path, "visa_8_1x4", scores=True)
+    for name, content in LONG.items():
+        (path / name).write_bytes(content)
     DAMAGE["a bomb of rows"][0](path)
+    (path / "maps/experience0").mkdir(parents=True)
+    np.savez_compressed(
+        path / "maps/experience0/candle.npz", maps=np.zeros((1500, 224, 224), "f2"), images=["a"] * 1500
+    )
     code = (
         "import resource, sys\n"
         "from iufbench.reporting.collect import collect\n"
+        "from iufbench.reporting.maps import read_maps, usual_value\n"
+        "from iufbench.reporting.store import find_runs\n"
         "from iufbench.support.errors import InputError\n"
         "for results in sys.argv[1:]:\n"
         "    try: collect(results)\n"
         "    except InputError: pass\n"
+        "    for run in find_runs(results)[0]:\n"
+        "        run.train_log(), run.baseline('image')\n"
+        "        if (run.path / 'maps').is_dir():\n"
+        "            usual_value(one for _, one in read_maps(run, 0, 'candle'))\n"
         "    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
     )
     command = [sys.executable, "-c", code, str(good), str(tmp_path)]
@@ -160,11 +201,12 @@ def mutate(path, rng: random.Random) -> str:
     file = path / rng.choice(NAMES)
     if file.is_dir():  # an earlier change made it a link to a folder
         file.unlink()
-    content = bytearray(file.read_bytes() if file.is_file() else b"")
+    content = bytearray(file.read_bytes() if file.is_file() and file.stat().st_size < MIB else b"")
     packed = file.name.endswith(".gz") and rng.random() < 0.7
     if packed and content:
-        content = bytearray(gzip.decompress(bytes(content)))
-    kind = rng.choice(("bytes", "cut", "repeat", "swap", "json", "remove", "link", "text"))
+        with suppress(OSError, EOFError, zlib.error):
+            content = bytearray(gzip.decompress(bytes(content)))
+    kind = rng.choice(("bytes", "cut", "repeat", "swap", "json", "json", "remove", "link", "text", "size"))
     if kind == "bytes":
         for _ in range(rng.randint(1, 8)):
             if content:
@@ -181,45 +223,121 @@ def mutate(path, rng: random.Random) -> str:
     elif kind == "text":
         at = rng.randrange(len(content) + 1)
         content[at : at + 3] = rng.choice(
-            (b"1e999", b"nan", b"-1", b'"', b",", b"\0", b"\r\n", b"9" * 5000, b"\xff")
+            (b"1e999", b"nan", b"-1", b'"', b",", b"\0", b"\r\n", b"9" * 5000, b"\xff", b"\x1b[2J", b"=1+1")
         )
-    elif kind == "json" and file.name == "run.json":
-        info = json.loads(bytes(content))
-        place = info
-        key = rng.choice(sorted(place))
-        while isinstance(place[key], dict) and place[key] and rng.random() < 0.8:
-            place = place[key]
-            key = rng.choice(sorted(place))
-        place[key] = rng.choice((None, -1, 2**70, 1.5, "x", "\x1b[31m", [], {}, [[]], True, "9" * 300))
-        content = bytearray(json.dumps(info).encode())
+    elif kind == "json" and file.suffix == ".json":
+        with suppress(ValueError, RecursionError):  # of an earlier change
+            content = bytearray(json.dumps(retyped(json.loads(bytes(content)), rng)).encode())
     elif kind == "remove":
         file.unlink(missing_ok=True)
         return f"{kind} {file.name}"
     elif kind == "link":
         file.unlink(missing_ok=True)
-        file.symlink_to(rng.choice(("/etc/passwd", "/dev/zero", "nowhere", "..")))
+        file.symlink_to(rng.choice(("/etc/passwd", "/dev/zero", "nowhere", "..", file.name)))
         return f"{kind} {file.name}"
+    elif kind == "size" and not file.is_symlink():
+        with file.open("ab") as end:
+            end.truncate(rng.choice((0, 2**20 + 1, 2**24 + 1, 2**33)))  # of holes: nothing is written
+        return f"{kind} {file.name}"
+    if file.is_symlink():
+        file.unlink()
     file.write_bytes(gzip.compress(bytes(content)) if packed else bytes(content))
     return f"{kind} {file.name}"
 
 
+OTHERS = (
+    None,
+    -1,
+    0,
+    2**40,
+    2**70,
+    1.5,
+    1e308,
+    "x",
+    "",
+    "\x1b[31m",
+    "\ud800",
+    "a\0b",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+    True,
+)
+
+
+def retyped(value, rng: random.Random):
+    """The same JSON with one value, anywhere in it, of another type or size."""
+    if isinstance(value, dict) and value and rng.random() < 0.85:
+        key = rng.choice(sorted(value))
+        if rng.random() < 0.1:
+            return {k: v for k, v in value.items() if k != key}
+        return {**value, key: retyped(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.7:
+        k = rng.randrange(len(value))
+        return [*value[:k], retyped(value[k], rng), *value[k + 1 :]]
+    return rng.choice((*OTHERS, "9" * 300))
+
+
+def read_in_every_way(results, whole: bool) -> None:
+    """All that reads run directories of others; only InputError and RunError may come out of a single run."""
+    collection = collect(results)
+    assert "elpv" in {run.record.dataset.name for run in collection.runs}
+    assert len(find_runs(results, include_incomplete=True)[0]) <= 2
+    describe.columns(describe.run_rows(results, warn=lambda text: None))
+    for run in (*collection.runs, *collection.incomplete):
+        if run.record.dataset.name == "elpv":
+            continue
+        for read in (
+            run.summaries,
+            run.train_log,
+            lambda run=run: describe.describe_results(run),
+            lambda run=run: optimism(run.path),
+            lambda run=run: check_records(run.path),
+            lambda run=run: Request.from_dict(run.record.request, run.path),
+            lambda run=run: usual_value(one for _, one in read_maps(run, 0, "candle")),
+            lambda run=run: verify_run(run.path, Progress(-1), scores_only=True),
+        ):
+            with suppress(InputError, RunError):
+                read()
+    for run in collection.runs:  # whole by now: nothing may be wrong with it
+        json.dumps([tidy_rows(run), provenance(run, remarks(run)).facts], default=str)
+        json_text(pyclad(run))
+    if whole:
+        tables = build_tables(collection.runs, PUBLISHED, collection.footnotes)
+        groups = group_runs(collection.runs)
+        assert tables and all(render(table, fmt) for table in tables for fmt in ("md", "html", "csv"))
+        assert rankings(groups, PUBLISHED) and overview(groups, PUBLISHED)
+
+
 def test_mutated_run_directories_are_read_or_skipped(good, tmp_path):
-    """Bytes, types and sizes: never a traceback, never a hang, and a whole run beside them always counts."""
+    """Bytes, types and sizes: never a traceback, never a hang, and a whole run beside them always counts.
+
+    A failure names the seed of its changes; ``IUFBENCH_FUZZ_SEED`` begins there.
+    """
     seconds = float(os.environ.get("IUFBENCH_FUZZ_SECONDS", 0))
-    rng, start, done = random.Random(0), time.monotonic(), 0
+    seed, start, done = int(os.environ.get("IUFBENCH_FUZZ_SEED", 0)), time.monotonic(), 0
     source = make_run(tmp_path / "source", "visa_11_1", scores=True)
+    record_baseline(source, [MetricRow("candle", "image", "auroc", 0.5, False)])
+    write_csv(source / "selection.csv", COLUMNS, [(0, "", 1, "candle", "image", 0.5)])
+    write_maps(source / "maps/experience0/candle.npz", np.ones((2, 4, 4)), ["a", "b"])
+    request = Request("visa_11_1", "iuf", data_root=tmp_path, settings=("base.epochs=2",)).as_dict()
+    edited(source, lambda info: info.update(request=request, warnings=["a warning"]))
+    write_json(
+        source / "checkpoints/manifest.json",
+        {"files": {"experience0.pt": "0" * 64}, "evaluated": 1, "records": {"metrics.csv": ["0" * 64]}},
+    )
     while done < 60 or time.monotonic() - start < seconds:
-        results = tmp_path / str(done)
+        rng, results = random.Random(seed + done), tmp_path / str(done)
         shutil.copytree(good / "runs", results / "runs")
         copied = results / "runs" / "mutated" / "seed0"
         shutil.copytree(source, copied)
         changes = [mutate(copied, rng) for _ in range(rng.randint(1, 3))]
         clock = time.process_time()
-        collection = collect(results)
-        for run in (*collection.runs, *collection.incomplete):
-            run.summaries()
-        assert time.process_time() - clock < 4, changes
-        assert "elpv" in {run.record.dataset.name for run in collection.runs}, changes
-        assert len(find_runs(results, include_incomplete=True)[0]) <= 2
+        try:
+            read_in_every_way(results, whole=done % 10 == 0 or seconds > 0)
+        except Exception as error:
+            raise AssertionError(f"seed {seed + done}: {changes}") from error
+        assert time.process_time() - clock < 6, f"seed {seed + done}: {changes}"
         shutil.rmtree(results)
         done += 1

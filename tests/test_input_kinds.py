@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from iufbench.cards.protocols import find_protocol, resolve_protocol
 from iufbench.cli.main import main
 from iufbench.data.datasets import open_dataset
 from iufbench.data.download.extract import unpack
+from iufbench.data.readers.reading import choose_objects
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.reporting.store import find_runs
@@ -167,6 +169,30 @@ def test_an_object_without_masks_has_image_metrics(plain, tmp_path):
     metrics, whole = only_run(tmp_path / "r").metrics, only_run(plain / "results").metrics
     kept = whole[(whole["level"] == "image") | (whole["object"] == "bolt")].reset_index(drop=True)
     assert metrics.equals(kept)
+
+
+def test_what_cannot_have_a_value_is_said_before_training_and_wherever_numbers_are_shown(tmp_path):
+    root, results = make(tmp_path / "parts", "bolt", "nut", "pin"), tmp_path / "r"
+    shutil.rmtree(root / "nut/test/good")
+    for part in ("test/dent", "ground_truth"):
+        shutil.rmtree(root / "pin" / part)
+    lines = [
+        "nut: no good test images: image AUROC is undefined; image ACC and FM stay empty",
+        "pin: no defective test images: image AUROC is undefined; image ACC and FM stay empty",
+        "pin: no defective test images: pixel AUROC is undefined; pixel ACC and FM stay empty",
+    ]
+    checked = invoke("data", "check", root, "--dataset", "parts", "--workers", "1").stdout
+    planned = run(root, results, "--dry-run", protocol="parts_1_1x2").stdout
+    done = run(root, results, protocol="parts_1_1x2")
+    assert done.exit_code == 0, done.output
+    found = only_run(results)
+    assert found.record.warnings == lines and done.stderr == "".join(f"warning: {line}\n" for line in lines)
+    assert all(f"warning: {line}" in text for line in lines for text in (checked, planned, done.stdout))
+    assert "; ".join(lines) in invoke("list", "runs", "--results", results).stdout
+    invoke("tables", "--results", results, "--out", tmp_path / "tables")
+    table = (tmp_path / "tables/results_parts_other_image.md").read_text()
+    (row,) = (line for line in table.splitlines() if "PaDiM" in line and line.startswith("|"))
+    assert not re.search(r"\d\.\d", row) and all(line in table for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -316,13 +342,44 @@ def test_the_depth_of_16_bit_images_is_kept(tmp_path):
 # Names ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mean", "NA", "nan", "a,b", "CON", "com1.x", " nut", "nut.", b"f\xfc\xdf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mean",
+        "NA",
+        "nan",
+        "a,b",
+        "CON",
+        "com1.x",
+        " nut",
+        "nut.",
+        b"f\xfc\xdf",
+        "nut\u200f",
+        "\u202etun",
+        "a:b",
+    ],
+)
 def test_names_that_something_could_not_hold_are_refused_with_the_rule(plain, tmp_path, name):
     root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
     os.rename(os.fsencode(root / "nut"), os.path.join(os.fsencode(root), os.fsencode(name)))
     done = run(root, tmp_path / "r")
     assert done.exit_code == 2 and "cannot name an object: rename it; the rule: " in done.stderr
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    "names", [("bolt", "Bolt"), ("gr\u00f6\u00dfe", "gro\u0308\u00dfe"), ("stra\u00dfe", "STRASSE")]
+)
+def test_names_that_some_systems_take_for_one_are_refused(names):
+    with pytest.raises(InputError, match="differ only in case or in the composition of letters"):
+        choose_objects(names, None, Path("parts"))
+    assert choose_objects(names, names[:1], Path("parts")) == names[:1]
+
+
+def test_an_order_that_cannot_name_an_object_is_told_the_rule(plain, tmp_path):
+    root = make(Path(shutil.copytree(plain / "parts", tmp_path / "parts")), "a,b")
+    done = run(root, tmp_path / "r", "--dry-run", "--order", "nut,a,b")
+    assert done.exit_code == 2 and "'a,b' cannot name an object: rename it; the rule: no ','" in done.stderr
 
 
 def test_names_that_are_kept_apart(tmp_path):
@@ -386,6 +443,9 @@ def test_weights_of_another_network_are_told(tmp_path):
     with pytest.raises(InputError, match="look like weights of resnet34"):
         FrozenBackbone(BackboneSpec("resnet50", weights=str(tmp_path / "w.pth")))
     FrozenBackbone(BackboneSpec("resnet34", weights=str(tmp_path / "w.pth"), layers=(1, 2)))
+    torch.save(timm.create_model("efficientnet_b1", pretrained=False).state_dict(), tmp_path / "e.pth")
+    with pytest.raises(InputError, match="look like weights of efficientnet_b1"):
+        FrozenBackbone(BackboneSpec("resnet18", weights=str(tmp_path / "e.pth")))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")

@@ -100,11 +100,11 @@ def test_panels_say_what_the_records_say(kept):
         best = max(f1_score(labels, values >= v) for v in values)
         assert f1_score(labels, values >= panel.threshold) == pytest.approx(best)
         assert panel.auroc == pytest.approx(roc_auc_score(labels, values))
-    maps = read_maps(run, 0, "candle")
+    maps = {name: found.astype(np.float32) for name, found in read_maps(run, 0, "candle")}
     usual = np.median([maps[name] for name in first.loc[first["label"] == 0, "image"]])
     threshold = line.panels[0].threshold
     for panel in line.panels:
-        raw = read_maps(run, panel.experience, "candle")[example.image]
+        raw = dict(read_maps(run, panel.experience, "candle"))[example.image].astype(np.float32)
         np.testing.assert_allclose(panel.map, (raw - usual) / (threshold - usual), rtol=1e-4, atol=1e-5)
     assert example.picture.shape == (224, 224, 3) and example.mask.any()
     again = invoke("explain", "auroc", run.path)
@@ -186,9 +186,9 @@ def test_unknown_names(kept, option, name, hint):
 
 def test_maps_of_another_training_are_refused(results):
     (group, _) = groups_of(results)
-    maps = read_maps(group.runs[0], 1, "candle")
+    maps = dict(read_maps(group.runs[0], 1, "candle"))
     path = maps_path(group.runs[0].path, 1, "candle")
-    write_maps(path, 1.1 * np.array(list(maps.values())), list(maps))
+    write_maps(path, 1.1 * np.array(list(maps.values()), dtype=np.float32), list(maps))
     with pytest.raises(RunError, match="does not belong to the scores of"):
         make_example([group], "candle")
     path.write_bytes(path.read_bytes()[:500])

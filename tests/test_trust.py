@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -151,6 +152,43 @@ def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):
     place = copied.parents[5]
     done = invoke("rerun", copied, "-q", "--results", place)
     assert done.exit_code == 2 and "contains the run itself" in done.stderr
+
+
+def test_the_code_of_whoever_made_a_run_needs_trust(copied, tmp_path, monkeypatch):
+    """A run directory can name any card and any learner: nothing of them is imported without being asked."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    ran = tmp_path / "ran"
+    (tmp_path / "theirs.py").write_text(
+        f"open({str(ran)!r}, 'a').write('x')\nfrom iufbench.strategies.uniad import UniAD\n"
+    )
+    card = tmp_path / "mine.yaml"
+    card.write_text("extends: uniad\nlearner: theirs:UniAD\n")
+    info = read_json(copied / "run.json")
+    received = [
+        {"strategy": str(card)},
+        {"settings": [*info["request"]["settings"], "learner=theirs:UniAD"]},
+        {"strategy": str(card.with_name("preset.yaml"))},
+    ]
+    card.with_name("preset.yaml").write_text("extends: uniad\npresets: {quick: {learner: theirs:UniAD}}\n")
+    for changes in received:
+        write_json(copied / "run.json", {**info, "request": {**info["request"], **changes}})
+        for command in ("verify", "evaluate", "rerun", "predict"):
+            done = invoke(command, copied, *([card] if command == "predict" else []), "-q")
+            assert done.exit_code == 2 and "imports 'theirs:UniAD' from" in done.stderr, (
+                changes,
+                done.output,
+            )
+            assert "--trust-code" in done.stderr and done.stderr.count("\n") == 1
+    assert not ran.exists()
+    write_json(copied / "run.json", {**info, "request": {**info["request"], "strategy": str(card)}})
+    place = f"note: {card} imports 'theirs:UniAD' from {tmp_path / 'theirs.py'}"
+    assert place in invoke("show", "strategy", card).stderr and ran.exists()
+    planned = invoke(
+        "run", "--protocol", "visa_2_1", "--strategy", card, "--data-root", "nowhere", "--dry-run"
+    )
+    assert planned.exit_code == 2 and place in planned.stderr
+    done = invoke("verify", copied, "-q", "--trust-code")
+    assert done.exit_code == 1 and "learner was" in done.stderr  # it was not made with this card
 
 
 def test_a_run_that_lies_alone_is_repeated_beside_it(made, tmp_path):

@@ -164,6 +164,35 @@ def load_class(target: str, where: Path) -> Any:
     return getattr(module, attribute)
 
 
+def foreign_code(target: str, where: Path) -> str:
+    """What importing a learner runs, in words; "" for a learner of iufbench or of an installed plug-in.
+
+    Args:
+        target: ``module:Class`` of the learner.
+        where: Its card, in whose folder the module may lie. Nothing is imported.
+
+    Returns:
+        ``card.yaml imports 'mine:Mine' from /path/mine.py``.
+    """
+    top = MOVED.get(target, target).partition(":")[0].partition(".")[0]
+    if top == "iufbench" or top in {
+        entry.module.partition(".")[0] for entry in _plug_ins("strategy").values()
+    }:
+        return ""
+    folder = where.parent.resolve()
+    beside = [path for path in (folder / f"{top}.py", folder / top) if path.exists()]
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except (ValueError, ImportError):
+        spec = None
+    place = (
+        (spec.origin or "".join(spec.submodule_search_locations or ()))
+        if spec
+        else "".join(map(str, beside[:1]))
+    )
+    return f"{where} imports {target!r} from {place or 'an unknown place'}"
+
+
 def _place(error: Exception) -> str:
     """File and line at which the imported module failed; empty if it failed before its first line."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -7,9 +7,16 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from iufbench.cards.strategies import WEIGHT_SOURCES
+from iufbench.support.errors import RunError
+
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -18,29 +25,29 @@ class Request:
 
     protocol: str
     strategy: str
-    seed: int = 0
+    seed: Seed = 0
     data_root: Path | None = None
     synthetic: bool = False
-    data_seed: int = 0
+    data_seed: Seed = 0
     lists: tuple[Path, ...] | None = None  # one manifest, or a training and a test list
     preset: str | None = None
     backbone: str | None = None
     weights: str | None = None
     device: str = "auto"
-    threads: int | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
     precision: str = "auto"  # resolved when the run is planned: part of its identity
     step: str = "auto"  # how an iteration is carried out: auto, eager or graph
     compile: bool = False
     settings: tuple[str, ...] = ()
     order: tuple[str, ...] | None = None
-    order_seed: int | None = None
+    order_seed: Seed | None = None
     eval_unseen: bool = False
     init_from: Path | None = None
     cache: bool = True
-    diagnose_every: int | None = None  # epochs between states for the diagnosis of selection; None: none
+    diagnose_every: Positive | None = None  # epochs between states for the diagnosis of selection; None: none
     card: Path | None = None  # the user's own data set card
     good_names: tuple[str, ...] = ()  # folders of normal images beside good and ok
-    max_pixels: int | None = None  # images with more are refused; None: the usual limit
+    max_pixels: Positive | None = None  # images with more are refused; None: the usual limit
     accept_masks: bool = False  # no warnings about masks
     results: Path = field(default_factory=lambda: Path("results"))
 
@@ -59,16 +66,32 @@ class Request:
         return plain
 
     @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Request:
-        """The request that ``as_dict`` described."""
-        values = dict(plain)
-        for name in ("data_root", "init_from", "results", "card"):
-            values[name] = None if values.get(name) is None else Path(values[name])
-        values["lists"] = None if values["lists"] is None else tuple(map(Path, values["lists"]))
-        for name in ("settings", "good_names"):
-            values[name] = tuple(values.get(name, ()))
-        values["order"] = None if values["order"] is None else tuple(values["order"])
-        return cls(**values)
+    def from_dict(cls, plain: Mapping[str, Any], where: Path | str = "run") -> Request:
+        """The request that ``as_dict`` described.
+
+        Args:
+            plain: Its plain values, such as ``request`` in a ``run.json``.
+            where: The file they come from, for messages.
+
+        Raises:
+            RunError: A value has the wrong type or is out of range, or an option is unknown.
+        """
+        unknown = sorted(set(plain) - {f.name for f in dataclasses.fields(cls)})
+        if unknown:
+            raise RunError(f"{where}: request: this iufbench has no option {unknown[0][:60]!r}")
+        try:
+            return msgspec.convert(plain, cls, dec_hook=_path)
+        except msgspec.ValidationError as error:
+            reason, _, key = str(error).partition(" - at `$.")
+            key = key.rstrip("`") or "request"
+            raise RunError(f"{where}: request: {key}: {reason[:1].lower()}{reason[1:]}") from error
+
+
+def _path(kind: Any, value: Any) -> Any:
+    """A path from text, for ``msgspec``."""
+    if not (kind is Path and isinstance(value, str)) or "\0" in value:
+        raise ValueError("expected the path of a file or folder")
+    return Path(value)
 
 
 def arguments(request: Request) -> list[str]:

@@ -14,3 +14,8 @@ def echo(text: object, err: bool = False, nl: bool = True) -> None:
     screen or rename a window. JSON comes out unchanged: it is ASCII.
     """
     click.echo(printable(text), err=err, nl=nl)
+
+
+def say_code(text: str) -> None:
+    """Say, before it happens, that a learner from outside the installed packages is imported."""
+    echo(f"note: {text}", err=True)

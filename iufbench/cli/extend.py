@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER
+from iufbench.cli.options import FOLDER, trust_option
 
 
 @click.command()
@@ -18,9 +18,16 @@ from iufbench.cli.options import FOLDER
 )
 @click.option("--results", type=FOLDER, help="Results folder of the new run [default: that of the run].")
 @click.option("--device", help="auto, cpu, cuda or cuda:N [default: the run's own].")
+@trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def extend(
-    path: Path, objects: str, data_root: Path | None, results: Path | None, device: str | None, quiet: bool
+    path: Path,
+    objects: str,
+    data_root: Path | None,
+    results: Path | None,
+    device: str | None,
+    trust_code: bool,
+    quiet: bool,
 ) -> None:
     """Add an object to a finished run: train one more experience from its last checkpoint.
 
@@ -40,7 +47,7 @@ def extend(
 
     progress = Progress(-1 if quiet else 0)
     with terminated_as_interrupted():
-        run = add(path, split_names(objects) or (), progress, data_root, results, device)
+        run = add(path, split_names(objects) or (), progress, data_root, results, device, trust_code)
     write_run_figures(run.path)
     echo(describe_results(run))
     costs = run.record.costs

@@ -12,7 +12,7 @@ import click
 
 from iufbench.cli.bench import bench
 from iufbench.cli.data import data
-from iufbench.cli.echo import echo
+from iufbench.cli.echo import echo, say_code
 from iufbench.cli.extend import extend
 from iufbench.cli.options import FOLDER, json_option, results_option
 from iufbench.cli.predict import predict
@@ -123,7 +123,7 @@ def show(kind: str, name: str, as_json: bool) -> None:
     """
     from iufbench.engine import describe
 
-    content = describe.content_of(kind, name)
+    content = describe.content_of(kind, name, say_code)
     echo(json_text(content) if as_json else describe.as_text(kind, name, content))
 
 

@@ -67,6 +67,13 @@ def data_root_option(function: F) -> F:
     )(function)
 
 
+def trust_option(function: F) -> F:
+    """For commands that need the strategy of a finished run."""
+    return click.option(
+        "--trust-code", is_flag=True, help="Import the run's learner even if it is not an installed one."
+    )(function)
+
+
 def json_option(function: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")(function)
 

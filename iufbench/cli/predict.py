@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER, HomePath
+from iufbench.cli.options import FOLDER, HomePath, trust_option
 
 
 @click.command()
@@ -30,9 +30,17 @@ from iufbench.cli.options import FOLDER, HomePath
     help="What is printed, a line per image.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def predict(
-    path: Path, images: tuple[Path, ...], object: str, out: Path | None, style: str, device: str, quiet: bool
+    path: Path,
+    images: tuple[Path, ...],
+    object: str,
+    out: Path | None,
+    style: str,
+    device: str,
+    trust_code: bool,
+    quiet: bool,
 ) -> None:
     """Score new images with the last checkpoint of a finished run.
 
@@ -56,7 +64,7 @@ def predict(
     from iufbench.engine.predict import predict as scored
 
     for number, prediction in enumerate(
-        scored(run, given, object, out, device, Progress(-1 if quiet else 0))
+        scored(run, given, object, out, device, Progress(-1 if quiet else 0), trust_code)
     ):
         if style == "csv" and number == 0:
             echo(as_csv(COLUMNS))

@@ -7,8 +7,17 @@ from typing import Any
 
 import click
 
-from iufbench.cli.echo import echo
-from iufbench.cli.options import FILE, FOLDER, SEED, data_root_option, reading_options, results_option
+from iufbench.cards.request import MAX_THREADS
+from iufbench.cli.echo import echo, say_code
+from iufbench.cli.options import (
+    FILE,
+    FOLDER,
+    SEED,
+    data_root_option,
+    reading_options,
+    results_option,
+    trust_option,
+)
 from iufbench.cli.trust import conclude
 from iufbench.engine.stopping import terminated_as_interrupted
 
@@ -33,7 +42,9 @@ from iufbench.engine.stopping import terminated_as_interrupted
 @click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
-    "--threads", type=click.IntRange(1), help="CPU threads [default: 1 with quick, else torch's choice]."
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="CPU threads [default: 1 with quick, else torch's choice].",
 )
 @click.option(
     "--precision",
@@ -134,13 +145,15 @@ def run(
         if dry_run:
             from iufbench.engine.describe import describe_plan
 
-            echo(describe_plan(prepare(api.request_of(**options), progress=not quiet)))
+            plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
+            echo(describe_plan(plan))
             return
         from iufbench.support.progress import Progress
 
         progress = Progress(-1 if quiet else int(verbose))
         if verify:
-            _do_twice(prepare(api.request_of(**options), progress=not quiet), progress)
+            plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
+            _do_twice(plan, progress)
             return
         done = api.run(
             **options,
@@ -186,9 +199,16 @@ def _show_results(run: Any, progress: Any) -> None:
 @click.option("--objects", help="Only these: a,b,c.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @data_root_option
+@trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def evaluate(
-    path: Path, save_maps: bool, objects: str | None, device: str, data_root: Path | None, quiet: bool
+    path: Path,
+    save_maps: bool,
+    objects: str | None,
+    device: str,
+    data_root: Path | None,
+    trust_code: bool,
+    quiet: bool,
 ) -> None:
     """Evaluate a run directory again from its checkpoints, to save its anomaly maps.
 
@@ -200,5 +220,5 @@ def evaluate(
     from iufbench.trust.reevaluate import evaluate_run
 
     progress, names = Progress(-1 if quiet else 0), split_names(objects)
-    differences = evaluate_run(path, progress, save_maps, names, device, data_root)
+    differences = evaluate_run(path, progress, save_maps, names, device, data_root, trust_code)
     conclude(list(map(str, differences)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER, data_root_option
+from iufbench.cli.options import FOLDER, data_root_option, trust_option
 
 SHOWN = 20
 
@@ -20,8 +20,11 @@ SHOWN = 20
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @data_root_option
+@trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, quiet: bool) -> None:
+def verify(
+    path: Path, scores_only: bool, device: str, data_root: Path | None, trust_code: bool, quiet: bool
+) -> None:
     """Recompute every number of a run directory from its own files, and report differences.
 
     Summaries from metrics.csv, image metrics from scores.csv.gz, and all metrics and scores from the
@@ -35,7 +38,7 @@ def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, q
     from iufbench.support.progress import Progress
     from iufbench.trust.verify import verify_run
 
-    verdict = verify_run(path, Progress(-1 if quiet else 0), scores_only, device, data_root)
+    verdict = verify_run(path, Progress(-1 if quiet else 0), scores_only, device, data_root, trust_code)
     for line in verdict.checked:
         echo(line)
     conclude(verdict.differences)
@@ -46,8 +49,16 @@ def verify(path: Path, scores_only: bool, device: str, data_root: Path | None, q
 @click.option("--results", type=FOLDER, help="Where to repeat it [default: <results>/reruns].")
 @click.option("--device", help="auto, cpu, cuda or cuda:N [default: the run's own].")
 @data_root_option
+@trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
-def rerun(path: Path, results: Path | None, device: str | None, data_root: Path | None, quiet: bool) -> None:
+def rerun(
+    path: Path,
+    results: Path | None,
+    device: str | None,
+    data_root: Path | None,
+    trust_code: bool,
+    quiet: bool,
+) -> None:
     """Repeat a run from its run.json, in a separate folder, and compare the numbers bit by bit.
 
     Reports which versions, sources and hardware differed. If interrupted, the same command resumes.
@@ -59,7 +70,7 @@ def rerun(path: Path, results: Path | None, device: str | None, data_root: Path 
     from iufbench.support.progress import Progress
     from iufbench.trust.rerun import rerun as do_again
 
-    repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root)
+    repetition = do_again(path, Progress(-1 if quiet else 0), results, device, data_root, trust_code)
     echo(f"repeated in {repetition.path}")
     for line in repetition.surroundings:
         echo(f"different surroundings: {line}")

@@ -20,6 +20,7 @@ from iufbench.data.images import read_image
 from iufbench.data.masks import MaskFacts, doubts, inspect_mask
 from iufbench.data.samples import DataSet, Sample
 from iufbench.data.survey import surveyed
+from iufbench.data.undefined import undefined_lines
 from iufbench.support.errors import InputError, RunError, one_line
 from iufbench.support.processes import in_processes
 
@@ -210,7 +211,7 @@ def check_dataset(
         RunError: A worker process died.
     """
     dataset = surveyed(dataset)
-    findings = [Finding("note", "", "", note) for note in dataset.notes] + _one_kind_findings(dataset)
+    findings = [Finding("note", "", "", note) for note in dataset.notes] + _undefined_findings(dataset)
     findings += [] if expected is None else _count_findings(dataset, expected, counts_are, partial)
     pictures: dict[bytes, list[Sample]] = {}
     looked_at: list[tuple[Sample, MaskFacts]] = []
@@ -258,14 +259,12 @@ def _count_findings(
     return findings + [Finding("warning", n, "", f"object {n!r} is not an official one") for n in extra]
 
 
-def _one_kind_findings(dataset: DataSet) -> list[Finding]:
-    findings = []
-    for name, counts in dataset.counts().items():
-        for kind in ("good", "defective"):
-            if counts[f"test_{kind}"] == 0:
-                text = f"no {kind} test images: AUROC and the like are undefined"
-                findings.append(Finding("warning", name, "", text))
-    return findings
+def _undefined_findings(dataset: DataSet) -> list[Finding]:
+    return [
+        Finding("warning", name, "", line.removeprefix(f"{name}: "))
+        for name in dataset.objects
+        for line in undefined_lines(dataset, (name,))
+    ]
 
 
 def _inspect(sample: Sample, how: Decoding) -> Result:

@@ -2,8 +2,8 @@
 
 A pixel is defective if the mask is not zero: MVTec AD writes 255, VisA the defect's class 1..k. In colour
 masks, if any channel is not zero. In palette masks, the index is used if index 0 is black or all colours are
-(VisA), and the colour if black has another index (quantising tools write white first). A varying alpha
-channel is part of the mask: if all colours are equal, it is the mask; otherwise the mask is what is coloured
+(VisA), and the colour if black has another index (quantising tools write white first) or several. A varying
+alpha channel is part of the mask: if all colours are equal, it is the mask; otherwise the mask is what is coloured
 and opaque. Several files are combined by union (MVTec LOCO). Masks are resized with nearest neighbour.
 
 Definite faults raise InputError: a size different from the image, a mask that marks nothing, a JPEG. Likely
@@ -184,8 +184,11 @@ def _of_palette(mask: Image.Image) -> tuple[Values, str]:
     colours[: len(known)] = known
     shade = colours.max(axis=1)
     used = np.unique(index)
-    if not shade[used].any() or (used[0] == 0 and shade[0] == 0):
+    black = int((shade[used] == 0).sum())
+    if black == len(used) or (used[0] == 0 and shade[0] == 0 and black == 1):
         return index, ""
+    if used[0] == 0 and shade[0] == 0:
+        return shade[index], "have more than one black in their palette, all assumed to mean normal pixels"
     if len(used) == 1 or (shade[used] == 0).any():
         return shade[index], ""
     return index, "have a palette without black, of which index 0 is assumed to mean normal pixels"

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.cards.protocols import Protocol, find_protocol
-from iufbench.cards.request import Request
+from iufbench.cards.request import MAX_THREADS, Request
 from iufbench.cards.strategies import Recipe, load_strategy
 from iufbench.cards.streams import Stream
 from iufbench.data.decoding import Decoding
 from iufbench.data.samples import DataSet
-from iufbench.engine.plan import Plan, identity_of, prepare, resolve_recipe
+from iufbench.engine.plan import BeforeCode, Plan, identity_of, prepare, resolve_recipe
 from iufbench.reporting.record import INFO, RunRecord
 from iufbench.reporting.store import Run
 from iufbench.support.errors import InputError, RunError
@@ -21,11 +21,13 @@ from iufbench.support.fields import build
 from iufbench.support.nested import differing, flat
 
 
-def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
+def plan_again(run: Run, data_root: Path | None = None, trust_code: bool = False, **changes: Any) -> Plan:
     """Rebuild the plan of a run, with its number of threads.
 
-    ``data_root``: current location of its data, if it has changed; ``changes``: overrides of its request.
-    Raises RunError, naming the difference, if the data or the card have changed.
+    ``data_root``: current location of its data, if it has changed; ``trust_code``: import a learner that is
+    not installed, which the run directory of someone else can name; ``changes``: overrides of its request.
+    Raises InputError for such a learner otherwise, RunError, naming the difference, if the data or the card
+    have changed.
     """
     request = request_of(run)
     recorded = run.record.dataset.root
@@ -33,20 +35,20 @@ def plan_again(run: Run, data_root: Path | None = None, **changes: Any) -> Plan:
         changes |= {"data_root": data_root, "synthetic": False}
     elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
         changes["data_root"] = Path(recorded)
-    plan = prepare(replace(request, **changes), progress=False)
+    plan = prepare(replace(request, **changes), progress=False, before_code=gate(run, trust_code))
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
     require_recipe(run, plan.recipe, plan.recipe_hash)
     return plan
 
 
-def plan_without_data(run: Run, device: str = "auto") -> Plan:
+def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) -> Plan:
     """Rebuild the plan of a run from its record alone, to load its checkpoints where its data are not.
 
-    The plan's data set has the run's objects and decoding but no samples.
+    The plan's data set has the run's objects and decoding but no samples; ``trust_code`` as in ``plan_again``.
 
     Raises:
-        InputError: The card or the weights file is missing.
+        InputError: The card or the weights file is missing, or the learner is not an installed one.
         RunError: The card has changed since the run; the message names what has changed.
     """
     record = run.record
@@ -54,7 +56,8 @@ def plan_without_data(run: Run, device: str = "auto") -> Plan:
     name, _ = find_protocol(request.protocol)
     protocol = _protocol(record, name, run.path)
     card = load_strategy(request.strategy)
-    recipe, learner, options = resolve_recipe(request, card, name, protocol, record.preset or "paper")
+    gate, preset = gate(run, trust_code), record.preset or "paper"
+    recipe, learner, options = resolve_recipe(request, card, name, protocol, preset, gate)
     recipe_hash = identity_of(recipe, request)
     require_recipe(run, recipe, recipe_hash)
     known = {field.name for field in dataclasses.fields(Decoding)}
@@ -75,7 +78,7 @@ def plan_without_data(run: Run, device: str = "auto") -> Plan:
         card=card,
         recipe=recipe,
         recipe_hash=recipe_hash,
-        preset=record.preset or "paper",
+        preset=preset,
         learner=learner,
         options=options,
     )
@@ -85,8 +88,23 @@ def request_of(run: Run) -> Request:
     """The request of a run, with the number of threads that it used."""
     if not run.record.request:
         raise RunError(f"{run.path}: run.json does not contain its request; run it again")
-    request = Request.from_dict(run.record.request)
-    return replace(request, threads=run.record.environment.threads or request.threads)
+    request = Request.from_dict(run.record.request, run.path / INFO)
+    threads = run.record.environment.threads
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise RunError(f"{run.path / INFO}: environment.threads is {threads}, not 1 to {MAX_THREADS}")
+    return replace(request, threads=threads or request.threads)
+
+
+def gate(run: Run, trust_code: bool) -> BeforeCode:
+    """Refuses code that the run brings, unless it is trusted."""
+
+    def before_code(text: str) -> None:
+        if not trust_code:
+            raise InputError(
+                f"{run.path}: {text}: this runs the code of whoever wrote it; read it, then add --trust-code"
+            )
+
+    return before_code
 
 
 def require_weights(run: Run, found: str) -> None:

@@ -117,11 +117,13 @@ def run(
     unknown = [name for name in loggers if name not in LOGGERS]
     if unknown:
         raise InputError(f"loggers: unknown {unknown[0]!r} (there are: {', '.join(LOGGERS)})")
-    plan = prepare(request_of(**options), progress=not quiet)
+    progress = Progress(-1 if quiet else int(verbose))
+    plan = prepare(
+        request_of(**options), progress=not quiet, before_code=lambda text: progress.say(f"note: {text}")
+    )
     from iufbench.engine.runner import execute, is_complete
     from iufbench.reporting.figures.build import write_run_figures
 
-    progress = Progress(-1 if quiet else int(verbose))
     if resume and is_complete(plan):
         progress.say(f"complete already: {plan.path} (restart: --restart, in Python resume=False)")
     else:

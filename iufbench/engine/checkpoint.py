@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import shutil
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
 from iufbench.evaluation.loggers import FOLDERS as LOG_FOLDERS
@@ -34,7 +37,7 @@ from iufbench.reporting.rundir import (
     experience_digests,
 )
 from iufbench.support.errors import RunError
-from iufbench.support.files import read_json, write_bytes, write_json
+from iufbench.support.files import open_file, read_json, write_bytes, write_json
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
 VOUCHED = (
@@ -44,8 +47,18 @@ VOUCHED = (
     BASELINE,
     SELECTION,
 )  # files of results
+MAX_MANIFEST, MAX_CHECKPOINT = 2**24, 2**40  # bytes
 EVERY = 60.0  # seconds between two files from inside an experience ...
 SHARE = 50  # ... or so many times as long as the last one took to write, when that is longer
+
+
+@dataclass
+class _Manifest:
+    """``manifest.json``: hashes of files and of the rows of every experience, and how many are evaluated."""
+
+    files: dict[str, str]
+    evaluated: Annotated[int, msgspec.Meta(ge=0)]
+    records: dict[str, list[str]] = field(default_factory=dict)
 
 
 def checkpoint_path(run: Path, experience: int) -> Path:
@@ -223,14 +236,12 @@ def _is_within(name: str) -> bool:
 
 def _manifest(run: Path) -> dict[str, Any]:
     path = run / FOLDER / MANIFEST
-    if not path.exists():
+    if not os.path.lexists(path):
         return {"files": {}, "evaluated": 0, "records": {}}
-    manifest = read_json(path)
-    records = manifest.setdefault("records", {})
-    sound = isinstance(manifest.get("files"), dict) and isinstance(manifest.get("evaluated"), int)
-    if not sound or not isinstance(records, dict) or not all(isinstance(d, list) for d in records.values()):
-        raise RunError(f"{path} is damaged; --restart runs the stream anew")
-    return manifest
+    try:
+        return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest))
+    except msgspec.ValidationError as error:
+        raise RunError(f"{path} is damaged ({error}); --restart runs the stream anew") from error
 
 
 def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -293,7 +304,8 @@ def _vouched(run: Path, name: str) -> bytes:
     if expected is None:
         raise RunError(f"{path}: the {MANIFEST} beside it does not vouch for it")
     try:
-        data = path.read_bytes()
+        with open_file(path, MAX_CHECKPOINT) as file:
+            data = file.read()
     except OSError as error:
         raise RunError(f"{path} is damaged ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != expected:

@@ -14,16 +14,17 @@ import yaml
 from iufbench.cards.datasets import dataset_cards, dataset_content
 from iufbench.cards.layers import annotated
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
-from iufbench.cards.registry import card_paths, find_card, load_class
+from iufbench.cards.registry import card_paths, find_card, foreign_code, load_class
 from iufbench.cards.strategies import StrategyCard, load_strategy
 from iufbench.cards.yaml_files import read_yaml
 from iufbench.data.datasets import default_root, known_objects
-from iufbench.engine.plan import Plan, image_counts, iterations
+from iufbench.data.undefined import undefined_lines
+from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
 from iufbench.metrics import summaries, values
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
-from iufbench.reporting.undefined import undefined
+from iufbench.reporting.undefined import remarks
 from iufbench.support.errors import InputError, one_line
 from iufbench.support.fields import suggest
 
@@ -107,7 +108,7 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
                 "image ACC": image.get("acc", math.nan),
                 "image ACC-final": image.get("acc_final", math.nan),
                 "image FM": image.get("fm", math.nan),
-                "note": "; ".join(undefined(run)) if run.complete else "",
+                "note": "; ".join(remarks(run) if run.complete else run.record.warnings),
                 "path": str(run.path),
             }
         )
@@ -116,18 +117,19 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
     return rows
 
 
-def content_of(kind: str, name: str) -> dict[str, Any]:
+def content_of(kind: str, name: str, before_code: BeforeCode = lambda text: None) -> dict[str, Any]:
     """The content of a card or a run directory.
 
     A strategy card is merged with what it extends and has the additional keys ``uses`` (the declaration of
-    its learner) and ``sources`` (the card each value comes from).
+    its learner, which is imported: ``before_code`` as for ``engine.plan.prepare``) and ``sources`` (the card
+    each value comes from).
     """
     if kind == "run":
         return load_run(name).info
     if kind == "strategy":
         card = load_strategy(name)
         sources = {".".join(path): source for path, source in card.sources.items()}
-        return {**card.content, "uses": _declared(card), "sources": sources}
+        return {**card.content, "uses": _declared(card, before_code), "sources": sources}
     if kind == "protocol":
         dataset, protocol = find_protocol(name)
         if protocol is None:  # it has no card
@@ -139,11 +141,14 @@ def content_of(kind: str, name: str) -> dict[str, Any]:
     return read_yaml(find_card(kind, name))
 
 
-def _declared(card: StrategyCard) -> dict[str, Any]:
+def _declared(card: StrategyCard, before_code: BeforeCode) -> dict[str, Any]:
     """The learner's ``uses``; imports the learner and therefore torch."""
     target = card.content.get("learner")
     if not isinstance(target, str):
         raise InputError(f"{card.path}: the key 'learner' is missing")
+    foreign = foreign_code(target, card.path)
+    if foreign:
+        before_code(foreign)
     learner = load_class(target, card.path)
     if not hasattr(learner, "uses"):
         raise InputError(f"{card.path}: learner '{target}' is not a strategy: it has no 'uses'")
@@ -171,6 +176,7 @@ def describe_plan(plan: Plan) -> str:
     ]
     tests = sum(c["test"] for c in counts.values())
     lines += [columns(rows), "", f"test images {tests}; training iterations {sum(steps)}"]
+    lines += [f"warning: {line}" for line in undefined_lines(plan.dataset, plan.protocol.objects)]
     from iufbench.engine.assembly import parameter_counts
 
     numbers = parameter_counts(plan)
@@ -205,8 +211,7 @@ def describe_results(run: Run) -> str:
             columns(rows),
             numbers,
         ]
-    lines = [f"undefined: {line}" for line in undefined(run)]
-    lines += [f"warning: {text}" for text in run.record.warnings]
+    lines = [f"warning: {text}" for text in remarks(run)]
     return "\n".join([*blocks, *([""] if lines else []), *lines])
 
 

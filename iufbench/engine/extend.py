@@ -15,7 +15,7 @@ from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.cards.request import Request
 from iufbench.data.datasets import MIXED, open_requested, synthetic_root
 from iufbench.data.samples import DataSet
-from iufbench.engine.again import request_of, require_recipe
+from iufbench.engine.again import gate, request_of, require_recipe
 from iufbench.engine.checkpoint import check_records, checkpoint_sha256, copy_checkpoint, trained_experiences
 from iufbench.engine.plan import Plan, prepare
 from iufbench.reporting.record import (
@@ -41,6 +41,7 @@ def extend(
     data_root: Path | None = None,
     results: Path | None = None,
     device: str | None = None,
+    trust_code: bool = False,
 ) -> Run:
     """Train a finished run on further objects and evaluate every object whose data are there.
 
@@ -54,6 +55,7 @@ def extend(
             the run's data are.
         results: Results folder of the new run; None: that of the run.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; None: the run's own.
+        trust_code: Import the run's learner even if it is not an installed one.
 
     Returns:
         The new run; ``record.parent`` names the old one.
@@ -66,7 +68,7 @@ def extend(
     from iufbench.engine.runner import execute, is_complete  # Avalanche
 
     run = load_run(path)
-    plan = plan_extended(run, objects, progress, data_root, results, device)
+    plan = plan_extended(run, objects, progress, data_root, results, device, trust_code)
     if is_complete(plan):
         progress.say(f"complete already: {plan.path}")
     else:
@@ -82,6 +84,7 @@ def plan_extended(
     data_root: Path | None = None,
     results: Path | None = None,
     device: str | None = None,
+    trust_code: bool = False,
 ) -> Plan:
     """The plan of a run with one more experience; arguments and errors as for :func:`extend`."""
     _require_extensible(run, objects)
@@ -105,7 +108,8 @@ def plan_extended(
     request, protocol = _protocol(run, request, name, objects, dataset)
     last = len(run.experiences) - 1
     parent = Parent(run.id, last + 1, checkpoint_sha256(run.path, last), missing)
-    plan = replace(prepare(request, progress=False, found=(protocol, dataset)), parent=parent)
+    plan = prepare(request, False, (protocol, dataset), gate(run, trust_code))
+    plan = replace(plan, parent=parent)
     require_recipe(run, plan.recipe, plan.recipe_hash)
     return plan
 

@@ -7,14 +7,14 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from iufbench.cards.datasets import DataSetCard, dataset_card, own_card
 from iufbench.cards.protocols import Protocol, find_protocol
-from iufbench.cards.registry import load_class
+from iufbench.cards.registry import foreign_code, load_class
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import (
     PRESETS,
@@ -93,13 +93,27 @@ class Plan:
         return len({name for group in self.experiences[: number + 1] for name in group})
 
 
-def prepare(request: Request, progress: bool = True, found: tuple[Protocol, DataSet] | None = None) -> Plan:
+BeforeCode = Callable[[str], None]
+
+
+def _go_on(text: str) -> None:
+    """Learners are imported without a word: the user named the card."""
+
+
+def prepare(
+    request: Request,
+    progress: bool = True,
+    found: tuple[Protocol, DataSet] | None = None,
+    before_code: BeforeCode = _go_on,
+) -> Plan:
     """Resolve and validate a request. Writes nothing except synthetic images in the cache on first use.
 
     Args:
         request: What to run.
         progress: Show a bar while synthetic images are generated.
         found: The requested protocol and data, if they are known already.
+        before_code: Called with ``cards.registry.foreign_code`` before a learner is imported that belongs
+            neither to iufbench nor to an installed plug-in; may raise.
 
     Returns:
         The plan.
@@ -124,7 +138,7 @@ def prepare(request: Request, progress: bool = True, found: tuple[Protocol, Data
         request = dataclasses.replace(request, eval_unseen=True)
 
     def recipe_for(preset: str) -> tuple[Recipe, Any, Any]:
-        return resolve_recipe(request, card, dataset_name, protocol, preset)
+        return resolve_recipe(request, card, dataset_name, protocol, preset, before_code)
 
     # The recipe is checked before data are generated or read, so that typing errors are reported at once.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
@@ -154,13 +168,21 @@ def prepare(request: Request, progress: bool = True, found: tuple[Protocol, Data
 
 
 def resolve_recipe(
-    request: Request, card: StrategyCard, dataset: str, protocol: Protocol, preset: str
+    request: Request,
+    card: StrategyCard,
+    dataset: str,
+    protocol: Protocol,
+    preset: str,
+    before_code: BeforeCode = _go_on,
 ) -> tuple[Recipe, Any, Any]:
     """The card resolved for a data set, protocol and preset: recipe, strategy class, its options.
 
-    Raises InputError for an invalid card, setting or weights file.
+    ``before_code`` as for ``prepare``. Raises InputError for an invalid card, setting or weights file.
     """
     recipe = resolve(card, dataset, _card_id(protocol), preset, request.settings, _overrides(request))
+    foreign = foreign_code(recipe.learner, card.path)
+    if foreign:
+        before_code(foreign)
     learner = load_class(recipe.learner, card.path)
     _check_learner(learner, recipe, card)
     _check_arithmetic(request, learner)

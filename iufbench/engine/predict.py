@@ -36,7 +36,12 @@ class Predictor:
     """
 
     def __init__(
-        self, run: Run | PathOrText, object: str = AUTO, device: str = "auto", experience: int | None = None
+        self,
+        run: Run | PathOrText,
+        object: str = AUTO,
+        device: str = "auto",
+        experience: int | None = None,
+        trust_code: bool = False,
     ) -> None:
         """Load the checkpoint.
 
@@ -46,9 +51,10 @@ class Predictor:
                 at test time cannot handle.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             experience: After which experience, from 0; None: the last.
+            trust_code: Import the run's learner even if it is not an installed one.
 
         Raises:
-            InputError: The run is not finished, lacks the object, or needs it and ``object`` is ``auto``.
+            InputError: The learner would have to be trusted. The run is not finished, lacks the object, or needs it and ``object`` is ``auto``.
             RunError: The checkpoint is missing or damaged, or the card or weights have changed.
         """
         run = run if isinstance(run, Run) else load_run(run)
@@ -60,7 +66,7 @@ class Predictor:
                 f"--object: {run.id} has not learnt '{object}'{suggest(object, run.objects)} (has: {known})"
             )
         self.run, self.object = run, object
-        self.plan = plan = plan_without_data(run, device)
+        self.plan = plan = plan_without_data(run, device, trust_code)
         if object == AUTO and plan.learner.uses.object_id_at_test:
             raise InputError(
                 f"{plan.card.name} needs to know the object of an image: give --object NAME "
@@ -137,6 +143,7 @@ def predict(
     out: PathOrText | None = None,
     device: str = "auto",
     progress: Progress | None = None,
+    trust_code: bool = False,
 ) -> Iterator[Prediction]:
     """Score images with the last checkpoint of a run: ``iufbench predict``.
 
@@ -148,6 +155,7 @@ def predict(
             once all images have been scored.
         device: As for :class:`Predictor`.
         progress: Shows a bar; None for silence.
+        trust_code: As for :class:`Predictor`.
 
     Yields:
         A prediction per image, in order.
@@ -160,7 +168,7 @@ def predict(
     if out is not None:
         require_new(Path(out))
     files = given_images(images)
-    predictor = Predictor(run, object, device)
+    predictor = Predictor(run, object, device, trust_code=trust_code)
     if out is None:
         yield from predictor.predictions(files, progress)
         return

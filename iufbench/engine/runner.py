@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from iufbench.cards.request import command
+from iufbench.data.undefined import undefined_lines
 from iufbench.engine.assembly import Parts, assemble, count_parameters
 from iufbench.engine.checkpoint import Saver, check_records, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
@@ -295,7 +296,8 @@ def _write(plan: Plan, info: RunRecord, status: str) -> None:
 def _warnings(plan: Plan, parts: Parts) -> list[str]:
     """What is likely wrong with the data, for whoever reads the results."""
     card, dataset = plan.dataset_card, parts.dataset
-    lines = [] if plan.request.accept_masks else parts.mask_doubts
+    lines = undefined_lines(dataset, plan.protocol.objects)
+    lines += [] if plan.request.accept_masks else parts.mask_doubts
     if card is None or dataset.synthetic:
         return lines
     differ = [

@@ -9,6 +9,7 @@ so that neither the training nor the data accessible to the strategy changes.
 from __future__ import annotations
 
 import io
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -99,7 +100,8 @@ def optimism(run: Path) -> dict[str, Optimism]:
     """level -> optimism of a diagnosed run.
 
     For every experience, the best of its epochs and the reported state is chosen for each level separately;
-    training always continued from the last epoch. Raises RunError if there is no diagnosis.
+    training always continued from the last epoch. NaN if the AUROC of an object is undefined. Raises RunError
+    if there is no diagnosis.
     """
     path = run / SELECTION
     if not path.exists():
@@ -111,9 +113,9 @@ def optimism(run: Path) -> dict[str, Optimism]:
         by_state.setdefault(state, []).append(float(row["auroc"] or "nan"))
     result = {}
     for level, experiences in values.items():
-        means = [{s: float(np.nanmean(v)) for s, v in states.items()} for states in experiences.values()]
+        means = [{s: float(np.mean(v)) for s, v in states.items()} for states in experiences.values()]
         reported = float(np.mean([m["reported"] for m in means]))
-        best = float(np.mean([max(m.values()) for m in means]))
+        best = float(np.mean([np.max(list(m.values())) for m in means]))
         result[level] = Optimism(reported, best, len(means))
     return result
 
@@ -122,6 +124,9 @@ def describe_optimism(run: Path) -> str:
     """The diagnosis as text, clearly marked as such."""
     lines = ["DIAGNOSIS, not a result: the best epoch on the test images would have been reported as"]
     for level, found in optimism(run).items():
+        if math.isnan(found.gap):
+            lines.append(f"  {level} AUROC: undefined, because it is undefined for an object")
+            continue
         lines.append(
             f"  {level} AUROC, mean over {found.experiences} experiences: {found.best:.4f} instead of "
             f"{found.reported:.4f} (optimism gap {found.gap:.4f})"

@@ -16,7 +16,16 @@ Shapes = dict[str, tuple[int, ...]]
 # What files carry beside a network's own weights: the classifier, step counters, tables that are computed.
 HEADS = ("fc.", "head.", "head_dist.", "classifier.", "last_linear.")
 COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
-PATIENCE = 20.0  # seconds that looking for the right network may take
+PATIENCE = 5.0  # seconds that looking for the right network may take
+# How names of tensors begin -> how the names of networks of timm with such tensors begin.
+FAMILIES = {
+    "layer1.": ("resnet", "wide_resnet", "resnext", "seresnet", "ecaresnet"),
+    "blocks.0.attn.": ("vit_", "deit", "beit", "eva"),
+    "conv_stem.": ("efficientnet", "tf_efficientnet", "mobilenet", "tf_mobilenet", "mnasnet"),
+    "stages.0.blocks.": ("convnext",),
+    "layers.0.blocks.": ("swin",),
+    "features.": ("vgg", "densenet"),
+}
 
 
 def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], name: str, source: str) -> None:
@@ -50,11 +59,15 @@ def shapes_of(name: str) -> Shapes:
 
 
 def resemblance(given: Mapping[str, Tensor], name: str) -> str:
-    """``": they look like weights of resnet34"`` for the network of the family that they fit, else ""."""
-    family = re.match(r"[a-z]+", name)
+    """``": they look like weights of resnet34"`` for the network that they fit, "" if none is found in time.
+
+    Names like that of ``name`` come first, then the shortest, which are the usual ones.
+    """
     own = {key: tuple(tensor.shape) for key, tensor in given.items() if not _beside(key)}
-    names = timm.list_models(f"{family[0]}*") if family else []
-    names.sort(key=lambda other: _pattern(other) != _pattern(name))  # resnet34 before resnet26d
+    begins = [names for sign, names in FAMILIES.items() if any(key.startswith(sign) for key in own)]
+    families = begins[0] if begins else tuple(re.findall(r"^[a-z]+", name))
+    names = [other for other in timm.list_models() if other.startswith(families)]
+    names.sort(key=lambda other: (_pattern(other) != _pattern(name), len(other), other))
     end = time.monotonic() + PATIENCE
     for other in names:
         if time.monotonic() > end:

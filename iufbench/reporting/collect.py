@@ -8,7 +8,7 @@ from pathlib import Path
 
 from iufbench.reporting.rundir import record_hashes
 from iufbench.reporting.store import SCORES, Run, find_runs
-from iufbench.reporting.undefined import undefined
+from iufbench.reporting.undefined import remarks
 from iufbench.reporting.worlds import differences
 from iufbench.support.errors import InputError, RunError
 
@@ -19,28 +19,34 @@ TOLERANCE = 1e-9
 class Collection:
     """``runs`` are complete; ``damaged`` could not be read.
 
-    ``notes`` are disagreements and ``undefined`` what has no value, by run id; ``differences`` say that runs
-    are on different data or of code that scores differently.
+    ``notes`` are disagreements and ``remarks`` what has no value and what the run warned of, by run id;
+    ``differences`` say that runs are on different data or of code that scores differently.
     """
 
     runs: list[Run]
     incomplete: list[Run] = field(default_factory=list)
     damaged: list[tuple[Path, str]] = field(default_factory=list)
     notes: dict[str, list[str]] = field(default_factory=dict)
-    undefined: dict[str, list[str]] = field(default_factory=dict)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
     differences: list[str] = field(default_factory=list)
 
     @property
     def footnotes(self) -> dict[str, list[str]]:
         """All that a table must say about a run, by run id."""
-        found = {run.id: [*self.notes.get(run.id, []), *self.undefined.get(run.id, [])] for run in self.runs}
+        found = {run.id: [*self.notes.get(run.id, []), *self.remarks.get(run.id, [])] for run in self.runs}
         return {run: lines for run, lines in found.items() if lines}
 
     def warnings(self) -> list[str]:
         """One line for everything a reader of the results should know."""
         lines = [f"skipped {path}: {reason}" for path, reason in self.damaged]
         lines += [f"{run}: {note}" for run, notes in self.notes.items() for note in notes]
-        lines += [f"{run}: {line}" for run, found in self.undefined.items() for line in found]
+        runs_of: dict[str, list[str]] = {}
+        for run, found in self.remarks.items():
+            for line in found:
+                runs_of.setdefault(line, []).append(run)
+        for line, runs in runs_of.items():
+            more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+            lines.append(f"{runs[0]}{more}: {line}")
         lines += self.differences
         return lines + [f"not counted: {run.id} is {run.record.status}" for run in self.incomplete]
 
@@ -65,9 +71,9 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
         runs.append(run)
         if problems:
             notes[run.id] = problems
-    missing = {run.id: lines for run in runs if (lines := undefined(run))}
+    said = {run.id: lines for run in runs if (lines := remarks(run))}
     apart = differences(runs)
-    collection = Collection(runs, [r for r in found if not r.complete], damaged, notes, missing, apart)
+    collection = Collection(runs, [r for r in found if not r.complete], damaged, notes, said, apart)
     if strict and (damaged or notes or apart):
         raise RunError("; ".join(Collection([], [], damaged, notes, {}, apart).warnings()))
     if not runs:

@@ -9,7 +9,7 @@ these two numbers, so that what drifts is seen to drift.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from iufbench.data.masks import load_mask
 from iufbench.metrics.curve import score_curve
 from iufbench.metrics.image import image_score
 from iufbench.reporting.groups import Group
-from iufbench.reporting.maps import how_to_keep, images_of, maps_path, read_maps
+from iufbench.reporting.maps import how_to_keep, images_of, maps_path, read_maps, usual_value
 from iufbench.reporting.store import Run
 from iufbench.support.errors import InputError, RunError
 
@@ -112,7 +112,9 @@ def make_example(groups: Sequence[Group], object_name: str) -> Example:
     )
     lines = tuple(_line(g, run, s, object_name, image) for s, (g, run) in zip(scores, chosen))
     dataset = images_of(chosen[0][1])
-    sample = next(s for s in dataset.samples if s.image == dataset.root / image)
+    sample = next((s for s in dataset.samples if s.image == dataset.root / image), None)
+    if sample is None:
+        raise RunError(f"{chosen[0][1].path}: {image[:200]} is no image of {dataset.root}")
     size = len(lines[0].panels[0].map)
     return Example(
         object=object_name,
@@ -152,18 +154,34 @@ def _line(group: Group, run: Run, scores: pd.DataFrame, object_name: str, image:
     for t in shown_steps(run, object_name):
         now = scores[scores["experience"] == t]
         labels, values = now["label"].to_numpy(bool), now["score"].to_numpy()
+        if labels.all() or not labels.any():
+            raise RunError(f"{run.id}: {object_name} has no good or no defective test images to compare")
         curve = score_curve(labels, values)
         threshold = curve.f1_max_threshold()
+        shown: list[np.ndarray] = []
+        normal = set() if panels else set(now.loc[now["label"] == 0, "image"])
         maps = read_maps(run, t, object_name)
-        score = float(now.loc[now["image"] == image, "score"].iloc[0])
-        _check(run, t, object_name, maps.get(image), score)
+        found = usual_value(_passing(maps, image, shown, normal))
+        same = now.loc[now["image"] == image, "score"]
+        score = float(same.iloc[0]) if len(same) else float("nan")
+        _check(run, t, object_name, shown[0] if shown else None, score)
         if not panels:
-            normal = [maps[name] for name in now.loc[now["label"] == 0, "image"]]
-            usual = float(np.median(normal)) if normal else 0.0
+            usual = found
             unit = (threshold if threshold > usual else float(values.max())) - usual
             unit = unit if unit > 0 else 1.0  # maps without contrast: nothing to scale
-        panels.append(Panel(t, (maps[image] - usual) / unit, score, threshold, curve.auroc()))
+        panels.append(Panel(t, (shown[0] - usual) / unit, score, threshold, curve.auroc()))
     return Line(group, run, tuple(panels))
+
+
+def _passing(
+    maps: Iterable[tuple[str, np.ndarray]], image: str, shown: list[np.ndarray], normal: set[str]
+) -> Iterator[np.ndarray]:
+    """The maps of normal images; that of ``image`` goes into ``shown``, as float32, on the way."""
+    for name, found in maps:
+        if name == image:
+            shown.append(found.astype(np.float32))
+        if name in normal:
+            yield found
 
 
 def _check(run: Run, experience: int, object_name: str, found: np.ndarray | None, score: float) -> None:

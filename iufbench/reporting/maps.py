@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import IO, Any, BinaryIO
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
+from numpy.lib import format as npy
 
 from iufbench.cards.request import Request
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
+from iufbench.reporting.record import INFO
 from iufbench.reporting.store import Run
 from iufbench.support.errors import RunError
-from iufbench.support.files import write_bytes
+from iufbench.support.files import open_file, write_bytes
 
 MAPS = "maps"
+MAX_FILE, MAX_NAMES, MAX_SIDE = 2**30, 2**25, 2048  # bytes, bytes, values
 
 
 def maps_path(run: Path, experience: int, object_name: str) -> Path:
@@ -32,21 +39,79 @@ def write_maps(path: Path, maps: np.ndarray, images: Sequence[str]) -> Path:
     return write_bytes(path, buffer.getvalue())
 
 
-def read_maps(run: Run, experience: int, object_name: str) -> dict[str, np.ndarray]:
-    """Image name -> map [S, S] float32 of one object after one experience.
+def read_maps(run: Run, experience: int, object_name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Image name and map [S, S] float16 of one object after one experience, one image at a time.
 
-    Raises RunError, with the command that keeps them, when they cannot be read.
+    Memory does not grow with the file. Raises RunError, with the command that keeps them, when they cannot
+    be read.
     """
     path = maps_path(run.path, experience, object_name)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            maps, images = stored["maps"].astype(np.float32), stored["images"]
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        with open_file(path, MAX_FILE) as file:
+            yield from _unpacked(file)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile, RuntimeError, zlib.error) as error:
+        reason = " ".join(str(error).split())[:200]
         raise RunError(f"{path} is damaged ({reason}); {how_to_keep(run, [object_name])}") from error
-    if maps.ndim != 3 or images.shape != maps.shape[:1]:
-        raise RunError(f"{path} is damaged (its arrays do not fit); {how_to_keep(run, [object_name])}")
-    return dict(zip(map(str, images), maps))
+
+
+def _unpacked(file: BinaryIO) -> Iterator[tuple[str, np.ndarray]]:
+    """What ``write_maps`` packed. Raises ValueError for arrays that it does not write, or too large."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - 42))
+    end = file.read()[-42:]  # of a zip archive: its list of members, which ZipFile reads as a whole
+    if end[-22:-18] != b"PK\5\6" or end[:4] == b"PK\6\7" or int.from_bytes(end[-10:-6], "little") > 1024:
+        raise ValueError("it is not an archive of maps")
+    with ZipFile(file) as packed, _array(packed, "images") as (stream, shape, dtype):
+        (count,) = shape if len(shape) == 1 else (0,)
+        if dtype.kind != "U" or count * dtype.itemsize > MAX_NAMES:
+            raise ValueError("it holds no names of images")
+        names = np.frombuffer(_exactly(stream, count * dtype.itemsize), dtype)
+        with _array(packed, "maps") as (stream, shape, dtype):
+            if len(shape) != 3 or shape[0] != count or dtype != np.float16:
+                raise ValueError("its arrays do not fit")
+            size = shape[1] * shape[2] * dtype.itemsize
+            if max(count, 1) * size > MAX_FILE or shape[1] > MAX_SIDE or shape[2] > MAX_SIDE:
+                raise ValueError(f"maps of {shape[1]}x{shape[2]} values for {count} images are too large")
+            for name in names:
+                yield str(name), np.frombuffer(_exactly(stream, size), dtype).reshape(shape[1:])
+
+
+@contextmanager
+def _array(packed: ZipFile, name: str) -> Iterator[tuple[IO[bytes], tuple[int, ...], np.dtype[Any]]]:
+    """A member of an ``.npz`` file after its header, which says shape and type."""
+    member = packed.getinfo(f"{name}.npy")
+    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError("it is compressed in another way")
+    with packed.open(member) as stream:
+        version = npy.read_magic(stream)  # type: ignore[arg-type]
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)  # type: ignore[arg-type]
+        if fortran or any(n < 0 for n in shape):
+            raise ValueError("its arrays do not fit")
+        yield stream, shape, dtype
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) < size:
+        raise EOFError("it is cut short")
+    return data
+
+
+def usual_value(maps: Iterable[np.ndarray]) -> float:
+    """Median of all values of float16 maps, as ``np.median`` of them in float32; 0 without any.
+
+    float16 has 65,536 values: they are counted, so that memory does not grow with the number of maps.
+    """
+    counts = np.zeros(2**16, dtype=np.int64)
+    for one in maps:
+        counts += np.bincount(one.view(np.uint16).ravel(), minlength=2**16)
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    order = np.argsort(values)  # not-a-numbers last
+    ends = np.cumsum(counts[order])
+    if not ends[-1]:
+        return 0.0
+    middle = [int(np.searchsorted(ends, k, side="right")) for k in ((ends[-1] - 1) // 2, ends[-1] // 2)]
+    return float(np.mean(values[order][middle]))
 
 
 def how_to_keep(run: Run, objects: Sequence[str] = ()) -> str:
@@ -62,7 +127,7 @@ def images_of(run: Run) -> DataSet:
     """
     if not run.record.request:
         raise RunError(f"{run.path}: run.json does not say where its images lie; run it anew")
-    request = Request.from_dict(run.record.request)
+    request = Request.from_dict(run.record.request, run.path / INFO)
     dataset = requested_data(request, requested_protocol(request), progress=False)
     if dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was made from other data than {dataset.root} holds now")

@@ -1,4 +1,4 @@
-"""``metrics.csv`` and ``scores.csv.gz`` in memory: checked while they are read, and small."""
+"""The tables of a run directory in memory: checked while they are read, and small."""
 
 from __future__ import annotations
 
@@ -15,11 +15,17 @@ import numpy as np
 import pandas as pd
 
 from iufbench.metrics.image import image_metrics
-from iufbench.reporting.rundir import LEVELS, METRIC_COLUMNS, ROUTED, SCORE_COLUMNS, table_rows
+from iufbench.reporting.rundir import (
+    BASELINE_COLUMNS,
+    LEVELS,
+    METRIC_COLUMNS,
+    ROUTED,
+    SCORE_COLUMNS,
+    table_rows,
+)
 from iufbench.support.errors import RunError
 
-# What a directory from somebody else may take: seconds and memory of reading stay bounded.
-MAX_METRICS_BYTES, MAX_SCORES_BYTES = 2**23, 2**28
+# What a directory from somebody else may take, beside the lengths of its files (``rundir.LIMITS``).
 MAX_VALUES = 4_000_000  # of all matrices of a run
 MAX_SCORES = 1_000_000
 
@@ -92,7 +98,7 @@ def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
     keys: dict[tuple[str, str], int] = {}
     steps, width = len(experiences), len(objects)
     key, experience, column, values = array("i"), array("i"), array("i"), array("d")
-    chunks = table_rows(path, METRIC_COLUMNS, limit=MAX_METRICS_BYTES)
+    chunks = table_rows(path, METRIC_COLUMNS)
     next(chunks)
     rows = itertools.chain.from_iterable(chunks)
     for number, (step, obj, level, metric, text, seen) in enumerate(rows, start=2):
@@ -180,7 +186,7 @@ class _Numbered(dict[tuple[str, str], int]):
 
 def read_scores(path: Path, texts: bool = True) -> Scores:
     """``scores.csv.gz``; without ``texts`` in a tenth of the memory. RunError when it is damaged."""
-    chunks = table_rows(path, SCORE_COLUMNS, (ROUTED,), MAX_SCORES_BYTES)
+    chunks = table_rows(path, SCORE_COLUMNS, (ROUTED,))
     ((*header,),) = next(chunks)
     groups: dict[tuple[str, str], int] = _Numbered()
     group, labels, scores = array("i"), array("b"), array("d")
@@ -204,3 +210,40 @@ def read_scores(path: Path, texts: bool = True) -> Scores:
         raise RunError(f"{path}: scores must be finite and labels 0 or 1")
     named = tuple((int(experience), obj) for experience, obj in groups)
     return Scores(named, np.array(group, dtype=int), kinds, values, kept)
+
+
+def read_baseline(path: Path, objects: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
+    """``baseline.csv``: (level, metric) -> object -> value. RunError naming the row that is wrong."""
+    chunks, known = table_rows(path, BASELINE_COLUMNS), set(objects)
+    next(chunks)
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    rows = itertools.chain.from_iterable(chunks)
+    for number, (_, obj, level, metric, text) in enumerate(rows, start=2):
+        values = found.setdefault((level, metric), {})
+        if obj not in known or obj in values or level not in LEVELS:
+            what = f"{level[:40]} {metric[:40]} of {obj[:100]}"
+            raise RunError(f"{path}, row {number}: {what} appears twice or is not in the protocol")
+        (values[obj],) = _floats([text], f"{path}, row {number}")
+        if not (math.isnan(values[obj]) or 0 <= values[obj] <= 1):
+            raise RunError(f"{path}, row {number}: value {text[:40]} is outside [0, 1]")
+    return found
+
+
+def read_log(path: Path) -> dict[str, array[float]]:
+    """``train_log.csv``: column -> values, NaN where there is none. RunError when it is damaged."""
+    chunks = table_rows(path)
+    ((*header,),) = next(chunks)
+    if len(set(header)) < len(header):
+        raise RunError(f"{path}: a column appears twice")
+    columns = {name: array("d") for name in header}
+    for rows in chunks:
+        for name, texts in zip(header, zip(*rows)):
+            columns[name].extend(_floats(texts, f"{path}: column {name[:40]}"))
+    return columns
+
+
+def _floats(texts: Sequence[str], where: str) -> list[float]:
+    try:
+        return [float(text or "nan") for text in texts]  # Python's own parser: the exact float64 written
+    except ValueError as error:
+        raise RunError(f"{where}: {str(error)[:100]}") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.support.errors import RunError
-from iufbench.support.files import LARGEST, open_file, read_csv, write_csv
+from iufbench.support.files import open_file, read_csv, write_csv
 from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
 
@@ -25,6 +25,8 @@ BASELINE = "baseline.csv"
 SELECTION = "selection.csv"
 EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
 RECORDS = (METRICS, SCORES, BASELINE)
+# Bytes of a table when unpacked: a directory from somebody else takes seconds and some memory, not more.
+LIMITS = {METRICS: 2**23, SCORES: 2**28, TRAIN_LOG: 2**23, BASELINE: 2**20, SELECTION: 2**24}
 LEVELS = ("image", "pixel")
 DIGITS = 9  # of the number of an experience
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
@@ -181,15 +183,15 @@ def read_rows(
 
 
 def table_rows(
-    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = (), limit: int = LARGEST
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> Iterator[list[list[str]]]:
     """The header alone, then the rows in parts of some thousand, checked as by :func:`read_rows`.
 
-    ``limit``: bytes of the file when unpacked. Rows are counted from 1, the header, in messages.
+    A file may be as long as ``LIMITS`` says. Rows are counted from 1, the header, in messages.
     """
     header: list[str] = []
     count = 0
-    for rows in read_csv(path, limit):
+    for rows in read_csv(path, LIMITS[path.name]):
         if not count:
             header = _checked_header(path, rows.pop(0), columns, optional)
             count = 1

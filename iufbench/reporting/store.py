@@ -24,17 +24,23 @@ from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.metrics.continual import fwt
 from iufbench.metrics.summaries import summarise
 from iufbench.reporting.latency import Latency, read_latency
-from iufbench.reporting.measured import Measured, Scores, no_metrics, read_metrics, read_scores
+from iufbench.reporting.measured import (
+    Measured,
+    Scores,
+    no_metrics,
+    read_baseline,
+    read_log,
+    read_metrics,
+    read_scores,
+)
 from iufbench.reporting.record import INFO, RunRecord, read_record, run_id, run_path, write_record
 from iufbench.reporting.rundir import (
     BASELINE,
-    BASELINE_COLUMNS,
     LEVELS,
     METRICS,
     SCORES,
     TRAIN_LOG,
     file_hashes,
-    read_rows,
     record_baseline,
     record_experience,
     record_training,
@@ -197,18 +203,16 @@ class Run:
         return {level: values for level, values in found.items() if values}
 
     @cached_property
-    def _baselines(self) -> list[dict[str, str]]:
+    def _baselines(self) -> dict[tuple[str, str], dict[str, float]]:
         path = self.path / BASELINE
-        return read_rows(path, BASELINE_COLUMNS) if os.path.lexists(path) else []
+        return read_baseline(path, self.objects) if os.path.lexists(path) else {}
 
     def baseline(self, level: str, metric: str = "auroc") -> np.ndarray | None:
         """float64 [O]: the metric of every object before any training; None when it was not measured."""
         if not self._baselines:
             return None
-        rows = [row for row in self._baselines if (row["level"], row["metric"]) == (level, metric)]
-        found = {row["object"]: row["value"] for row in rows}
-        texts = [found.get(name) or "nan" for name in self.objects]
-        return np.array(_numbers(texts, self.path / BASELINE, "value"))
+        found = self._baselines.get((level, metric), {})
+        return np.array([found.get(name, np.nan) for name in self.objects])
 
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
         """Experience, object and image metrics, computed again from ``scores.csv.gz``.
@@ -273,13 +277,9 @@ class Run:
     def train_log(self) -> pd.DataFrame:
         """The training log: experience, epoch, loss, ... as floats, NaN where a term was not logged."""
         path = self.path / TRAIN_LOG
-        if not path.exists():
+        if not os.path.lexists(path):
             return pd.DataFrame({"experience": [], "epoch": [], "loss": []})
-        rows = read_rows(path)
-        names = list(rows[0]) if rows else ["experience"]
-        return pd.DataFrame(
-            {name: _numbers([row[name] or "nan" for row in rows], path, name) for name in names}
-        )
+        return pd.DataFrame(read_log(path))
 
 
 def load_run(path: PathOrText) -> Run:
@@ -306,13 +306,6 @@ def load_run(path: PathOrText) -> Run:
     run = Run(path, record, measured)
     _ = run.latency  # a damaged file is found now
     return run
-
-
-def _numbers(texts: list[str], path: Path, column: str) -> list[float]:
-    try:
-        return [float(text) for text in texts]  # Python's own parser: the exact float64 that was written
-    except ValueError as error:
-        raise RunError(f"{path}: column {column}: {str(error)[:100]}") from error
 
 
 def find_runs(

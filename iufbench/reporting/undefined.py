@@ -1,29 +1,35 @@
-"""What has no value in a run, and why."""
+"""What a reader of a run's numbers must know: what has no value and why, and what the run warned of."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from iufbench.reporting.store import LEVELS, SCORES, Run
+from iufbench.data.undefined import undefined_line
+from iufbench.reporting.store import LEVELS, Run
 
 
-def undefined(run: Run) -> list[str]:
-    """What is undefined in a run and why: ``nut: no good test images: image AUROC is undefined; ...``."""
+def undefined(run: Run, level: str | None = None) -> list[str]:
+    """What is undefined in a run (at one level): ``nut: no good test images: image AUROC is undefined; ...``.
+
+    The reason is the one that the run recorded before it trained; it is left out if there is none.
+    """
     lines = []
-    for level in LEVELS:
-        if "auroc" not in run.names(level):
+    for one in LEVELS if level is None else (level,):
+        if "auroc" not in run.names(one):
             continue
-        matrix = run.matrix(level)
+        matrix = run.matrix(one)
         for i, name in enumerate(matrix.objects):
             if np.isnan(matrix.values[matrix.seen[:, i], i]).any():
-                reason = _reason(run, name)
-                lines.append(f"{name}: {reason}{level} AUROC is undefined; {level} ACC and FM stay empty")
+                lines.append(_with_reason(run, name, undefined_line(name, one)))
     return lines
 
 
-def _reason(run: Run, name: str) -> str:
-    if not (run.path / SCORES).exists():
-        return ""
-    scores = run.scores()
-    labels = set(scores.loc[scores["object"] == name, "label"])
-    return {(0,): "no defective test images: ", (1,): "no good test images: "}.get(tuple(labels), "")
+def _with_reason(run: Run, name: str, line: str) -> str:
+    end = line.removeprefix(f"{name}: ")
+    told = (text for text in run.record.warnings if text.startswith(f"{name}: ") and text.endswith(end))
+    return next(told, line)
+
+
+def remarks(run: Run) -> list[str]:
+    """What is undefined in a run, then every other warning that it recorded."""
+    return list(dict.fromkeys([*undefined(run), *run.record.warnings]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+from collections.abc import Iterable
 
 # What Windows keeps for devices, with any ending: a folder of results must be able to go there.
 DEVICES = frozenset(
@@ -26,6 +28,8 @@ MISSING = frozenset(
         "-1.#qnan",
     }
 )
+JOINERS = "\u200c\u200d"  # invisible, and part of words in Persian and Hindi and of emoji
+WINDOWS = frozenset(':*?"<>|')
 COLUMNS = frozenset({"mean", "after"})  # that stand beside the objects in tables
 MOST_BYTES = 200
 
@@ -49,6 +53,10 @@ def problem_with_name(name: str) -> str | None:
         "no '/', '\\\\' and control characters": any(
             c in "/\\\\" or ord(c) < 32 or ord(c) == 127 for c in name
         ),
+        "no invisible characters, such as marks of direction": any(
+            not c.isprintable() and c not in JOINERS for c in name
+        ),
+        'no character that Windows refuses in names of files (: * ? " < > |)': not WINDOWS.isdisjoint(name),
         "no leading '.', as hidden files have": name.startswith("."),
         "no space at its ends and no '.' at its end": name != name.strip() or name.endswith("."),
         "no ',', which parts the names of --order and --objects": "," in name,
@@ -57,6 +65,20 @@ def problem_with_name(name: str) -> str | None:
         "not the name of a column of the tables (mean, after)": lower in COLUMNS,
     }
     return next((rule for rule, broken in rules.items() if broken), None)
+
+
+def alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """The first two names that differ only in case or in the composition of letters, None without such.
+
+    >>> alike(["bolt", "nut", "Bolt"])
+    ('bolt', 'Bolt')
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        if first.setdefault(key, name) != name:
+            return first[key], name
+    return None
 
 
 def _not_text(raw: bytes) -> str:

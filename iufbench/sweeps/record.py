@@ -8,19 +8,23 @@ the status of a sweep reads these files.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from iufbench.cards.request import command
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import read_json, write_json
+from iufbench.support.files import read_json, read_text, write_json
 from iufbench.sweeps.runs import PlannedRun
 
 FILE, EVENTS, LIVE, LOGS = "sweep.json", "events.jsonl", "live", "logs"
 RUNNING, INTERRUPTED = "running", "interrupted"
+MAX_BYTES = 2**26  # of a file that is read
 
 
 @dataclass
@@ -32,6 +36,45 @@ class Event:
     node: str = ""
     error: str = ""
     seconds: float | None = None
+
+
+@dataclass
+class _Line(Event):
+    """A line of ``events.jsonl``."""
+
+    run: str = field(kw_only=True)
+
+
+@dataclass
+class _PlannedLine:
+    id: str
+    path: str
+    command: str
+
+
+@dataclass
+class _Sweep:
+    """``sweep.json``."""
+
+    name: str
+    engine: str
+    grid: dict[str, Any]
+    runs: list[_PlannedLine]
+
+
+@dataclass
+class _Live:
+    """``live/<number>.json``: what ``live.LiveProgress`` tells."""
+
+    time: float | None = None
+    done: int | None = None
+    total: int | None = None
+    phase: str | None = None
+    experience: int | None = None
+    experiences: int | None = None
+    loss: float | None = None
+    images_per_s: float | None = None
+    node: str | None = None
 
 
 class Record:
@@ -52,7 +95,7 @@ class Record:
         return changes
 
     def _changes(self, grid: Mapping[str, Any], runs: Sequence[PlannedRun]) -> list[str]:
-        before = read_json(self.folder / FILE)
+        before = self.contents()
         old, new = {r["id"] for r in before["runs"]}, {r.id for r in runs}
         if old == new:
             return []
@@ -77,28 +120,30 @@ class Record:
 
     def events(self) -> dict[str, Event]:
         """run id -> its last event."""
-        try:
-            text = (self.folder / EVENTS).read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not os.path.lexists(self.folder / EVENTS):
             return {}
-        except OSError as error:
-            raise RunError(f"cannot read {self.folder / EVENTS}: {error.strerror}") from error
-        return dict(_parsed(text))
+        return dict(_parsed(read_text(self.folder / EVENTS, MAX_BYTES)))
 
     def contents(self) -> dict[str, Any]:
-        """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep."""
-        if not (self.folder / FILE).is_file():
+        """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep, RunError if it
+        is damaged."""
+        path = self.folder / FILE
+        if not path.is_file():
             raise InputError(f"{self.folder} is not the folder of a sweep (no {FILE})")
-        return read_json(self.folder / FILE)
+        try:
+            return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_BYTES), _Sweep))
+        except msgspec.ValidationError as error:
+            raise RunError(f"{path} is damaged ({error}): repeat the sweep to write it again") from error
 
 
 def _parsed(text: str) -> Iterator[tuple[str, Event]]:
     for line in text.splitlines():
         try:
-            values = json.loads(line)
-            yield values.pop("run"), Event(**values)
-        except (ValueError, KeyError, TypeError):
-            continue  # the incomplete line of a killed driver: the run directory is authoritative
+            found = msgspec.json.decode(line.encode("utf-8", "surrogateescape"), type=_Line)
+        except msgspec.MsgspecError:
+            continue  # the half line of a driver that was killed: the run directory has the truth
+        values = vars(found)
+        yield values.pop("run"), Event(**values)
 
 
 def _shown(value: Any) -> str:
@@ -108,9 +153,10 @@ def _shown(value: Any) -> str:
 def read_live(path: Path) -> dict[str, Any]:
     """The latest progress of a run; empty if it has not reported any."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = msgspec.convert(read_json(path, MAX_BYTES), _Live)
+    except (RunError, msgspec.ValidationError):
         return {}
+    return {name: value for name, value in vars(found).items() if value is not None}
 
 
 def event(state: str, **values: Any) -> Event:

@@ -49,17 +49,19 @@ def evaluate_run(
     objects: Sequence[str] | None = None,
     device: str = "auto",
     data_root: Path | None = None,
+    trust_code: bool = False,
 ) -> list[Difference]:
     """Evaluate every experience of a run again from its checkpoint; returns all differences in results.
 
     With ``save_maps`` the anomaly maps are stored below ``maps/`` as float16 (98 KiB per image and
     experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
-    ``images`` [N]. ``objects`` restricts the evaluation. Raises InputError for unknown objects, RunError if
-    a checkpoint is missing, or the data, card or weights are not those of the run.
+    ``images`` [N]. ``objects`` restricts the evaluation; ``trust_code`` as in ``plan_again``. Raises
+    InputError for unknown objects, RunError if a checkpoint is missing, or the data, card or weights are not
+    those of the run.
     """
     run = load_run(path)
     wanted = _wanted(run, objects)
-    plan = plan_again(run, data_root)
+    plan = plan_again(run, data_root, trust_code)
     from iufbench.engine.assembly import assemble  # after the plan, which imports Avalanche
     from iufbench.engine.runner import evaluate_objects
     from iufbench.support.device import choose_device

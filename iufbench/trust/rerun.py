@@ -39,11 +39,13 @@ def rerun(
     results: Path | None = None,
     device: str | None = None,
     data_root: Path | None = None,
+    trust_code: bool = False,
 ) -> Repetition:
     """Repeat a run with its own device and threads into ``results`` (``usual_place`` if None).
 
-    An interrupted repetition is resumed; a finished one is started again. Raises RunError if data, card or
-    the original run have changed, InputError if ``results`` would be the original itself.
+    An interrupted repetition is resumed; a finished one is started again. ``trust_code`` as in
+    ``plan_again``. Raises RunError if data, card or the original run have changed, InputError if ``results``
+    would be the original itself.
     """
     run = load_run(path)
     if not run.complete:
@@ -52,7 +54,7 @@ def rerun(
         )
     recorded = run.record.environment.device or "auto"
     changes = {"results": results or usual_place(run), "device": device or recorded}
-    plan = plan_again(run, data_root, **changes)
+    plan = plan_again(run, data_root, trust_code, **changes)
     if plan.path.resolve() == run.path.resolve():
         raise InputError(f"--results {changes['results']} contains the run itself: choose another folder")
     from iufbench.engine.runner import execute, is_complete  # after the plan, which imports Avalanche

@@ -29,9 +29,11 @@ def verify_run(
     scores_only: bool = False,
     device: str = "auto",
     data_root: Path | None = None,
+    trust_code: bool = False,
 ) -> Verdict:
     """Recompute the summaries from ``metrics.csv``, the image metrics from ``scores.csv.gz`` and, unless
-    ``scores_only``, all metrics and scores from the checkpoints, which needs the data.
+    ``scores_only``, all metrics and scores from the checkpoints, which needs the data (``trust_code`` as in
+    ``plan_again``).
 
     Raises InputError if the path is not a run directory, RunError for an unfinished or damaged run, and if
     its data, card, weights or checkpoints are missing.
@@ -46,7 +48,8 @@ def verify_run(
         f"scores.csv.gz: image metrics of {len(run.scores())} scores recomputed",
     ]
     if not scores_only:
-        differences += map(str, evaluate_run(path, progress, device=device, data_root=data_root))
+        again = evaluate_run(path, progress, device=device, data_root=data_root, trust_code=trust_code)
+        differences += map(str, again)
         checked.append(
             f"checkpoints: all metrics and scores of {len(run.experiences)} experiences recomputed"
         )

@@ -52,6 +52,7 @@ AS_DRAWN = {
     "palette, red first": palette(~DENT, RED, BLACK),
     "palette in the middle": palette(np.where(DENT, 7, 9), *[GREY] * 7, PURE, GREY, BLACK),
     "palette all black": palette(DENT * 2, BLACK, BLACK, BLACK),
+    "palette with two blacks": palette(np.where(DENT, 2, np.arange(32) % 2), BLACK, BLACK, PURE),
     "palette of classes": palette(DENT * 2, BLACK, RED, PURE),
     "alpha over black": rgba(np.zeros(3), WHITE),
     "alpha over white": rgba(np.full(3, 255), WHITE),

@@ -13,7 +13,7 @@ from typing import Any
 
 from iufbench.data.samples import SPLITS, Sample
 from iufbench.support.errors import InputError
-from iufbench.support.names import problem_with_name
+from iufbench.support.names import alike, problem_with_name
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"  # in the root of a data set that was made
 NORMAL = ("good", "ok")  # names of folders with normal images
@@ -153,6 +153,12 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
         raise InputError(f"{where} contains no objects: is this the data set's root?")
     for name in present if wanted is None else set(wanted) & set(present):
         require_object_name(name, str(where))
+    pair = alike(present if wanted is None else wanted)
+    if pair and set(pair) <= set(present):
+        raise InputError(
+            f"{where}: the objects {pair[0]!r} and {pair[1]!r} differ only in case or in the composition of "
+            "letters: rename one"
+        )
     if wanted is None:
         return tuple(present)
     if not wanted:
@@ -162,6 +168,9 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
             raise InputError(f"object {name!r} is requested twice")
     missing = [name for name in wanted if name not in present]
     if missing:
+        for name in present:  # "a,b", which --order takes for two names
+            if name not in wanted and set(name.split(",")) <= {*missing, name}:
+                require_object_name(name, str(where))
         near = difflib.get_close_matches(missing[0], present, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise InputError(

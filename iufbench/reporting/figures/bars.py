@@ -10,7 +10,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from iufbench.metrics.continual import forgetting_per_object
-from iufbench.reporting.figures.drawing import Look, head, legend, new_figure, plain, style_context, styles
+from iufbench.reporting.figures.drawing import (
+    WARNING,
+    Look,
+    head,
+    legend,
+    new_figure,
+    no_value,
+    plain,
+    style_context,
+    styles,
+)
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.tables.details import cost, per_image, timed_on
@@ -26,7 +36,7 @@ def forgetting_figure(
     """Per object: best AUROC since it was learnt minus the last one, in percentage points; a panel a group.
 
     Bars are means over seeds with one standard deviation; the dotted line is the mean over objects. Objects
-    of the last experience cannot have been forgotten and have no bar.
+    of the last experience cannot have been forgotten and have no bar; those without a value have a cross.
     """
     groups = [g for g in groups if "auroc" in g.runs[0].names(level) and not g.joint]
     objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
@@ -47,9 +57,11 @@ def forgetting_figure(
             if spread is not None:
                 axes.errorbar(mean, range(len(objects)), xerr=spread, fmt="none", ecolor="#555555", lw=0.8)
             axes.axvline(0, color="black", lw=0.6)
-            known = mean[~np.isnan(mean)]
-            if len(known):
-                axes.axvline(known.mean(), color="#444444", lw=0.9, ls=":")
+            old = _can_be_forgotten(group, level, objects)
+            unknown = np.flatnonzero(np.isnan(mean) & old)
+            axes.plot(np.zeros(len(unknown)), unknown, "x", color=WARNING, ms=6, clip_on=False, zorder=5)
+            if old.any() and not len(unknown):
+                axes.axvline(mean[old].mean(), color="#444444", lw=0.9, ls=":")
             title = group.title + (
                 f"\n{group.preset} {group.recipe_hash}" if group.strategy in several else ""
             )
@@ -61,7 +73,9 @@ def forgetting_figure(
         grid[0, 0].set_yticks(range(len(objects)), [plain(o.replace("_", " ")) for o in objects])
         grid[0, 0].invert_yaxis()
         label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
-        figure.supxlabel(f"{label};\nno bar: objects of the last experience)", fontsize=8)
+        missing = no_value(groups, [level], figure)
+        crosses = f"\ncrosses: no value, and no mean over objects\n{missing}" if missing else ""
+        figure.supxlabel(plain(f"{label};\nno bar: objects of the last experience){crosses}"), fontsize=8)
         info = groups[0].record
         dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
@@ -73,12 +87,16 @@ def _forgetting_of_many(
     groups: Sequence[Group], values: Sequence[np.ndarray], published: Published, level: str, look: Look
 ) -> Figure:
     """One bar a strategy, the mean over objects, the least forgetful above; spread over seeds."""
-    means = [np.nanmean(drops, axis=1) for drops in values]
-    order = sorted(range(len(groups)), key=lambda k: float(np.mean(means[k])))
+    objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
+    means = [drops[:, _can_be_forgotten(g, level, objects)].mean(axis=1) for g, drops in zip(groups, values)]
+    order = sorted(range(len(groups)), key=lambda k: float(np.nan_to_num(np.mean(means[k]), nan=np.inf)))
     with style_context():
         figure = new_figure(6.4, 1.1 + 0.19 * len(groups))
         axes = figure.subplots()
         for place, k in enumerate(order):
+            if np.isnan(means[k]).any():
+                axes.plot(0, place, "x", color=WARNING, ms=6)
+                continue
             axes.barh(place, means[k].mean(), color=look[groups[k].strategy].colour, height=0.7)
             if len(means[k]) > 1:
                 spread = means[k].std(ddof=1)
@@ -87,7 +105,9 @@ def _forgetting_of_many(
         axes.invert_yaxis()
         axes.axvline(0, color="black", lw=0.6)
         axes.grid(axis="x")
-        axes.set_xlabel(f"forgetting of {level} AUROC, mean over objects not of the last experience (points)")
+        label = f"forgetting of {level} AUROC, mean over objects not of the last experience (points)"
+        missing = no_value(groups, [level], figure)
+        axes.set_xlabel(plain(f"{label}\ncrosses: no mean over objects\n{missing}" if missing else label))
         title = (
             f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
         )
@@ -98,6 +118,13 @@ def _forgetting_of_many(
 def _name(group: Group, groups: Sequence[Group]) -> str:
     several = sum(g.strategy == group.strategy for g in groups) > 1
     return f"{group.title} [{group.preset} {group.recipe_hash}]" if several else group.title
+
+
+def _can_be_forgotten(group: Group, level: str, objects: Sequence[str]) -> np.ndarray:
+    """bool [O]: the object was introduced before the last experience of the group's runs."""
+    matrix = group.runs[0].matrix(level)
+    introduced = dict(zip(matrix.objects, matrix.introduced))
+    return np.array([introduced[o] < len(matrix.values) - 1 for o in objects])
 
 
 def _forgotten(run, level: str, objects: Sequence[str]) -> np.ndarray:  # type: ignore[no-untyped-def]
@@ -130,9 +157,9 @@ def cost_figure(
         grid[0].set_ylabel(f"ACC, {level} AUROC (%)")
         devices = sorted({str(r.record.environment.device) for g in groups for r in g.runs})
         note = "line: best ACC for its cost; bars: ± one standard deviation over seeds"
-        legend(
-            figure, note + (f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else "")
-        )
+        note += f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else ""
+        missing = no_value(groups, [level], figure)
+        legend(figure, note + (f"\nwithout ACC and not drawn:\n{missing}" if missing else ""))
         info = groups[0].record
         dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: quality against cost"

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from iufbench.reporting.figures.drawing import Look, head, legend, new_figure, plain, style_context, styles
+from iufbench.reporting.figures.drawing import (
+    Look,
+    head,
+    legend,
+    new_figure,
+    no_value,
+    plain,
+    style_context,
+    styles,
+)
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.tables.details import cost
@@ -61,7 +70,9 @@ def budget_figure(
         axes.set_xlabel("bytes kept after the last experience (MB)")
         axes.set_ylabel(f"final {level} AUROC (%)")
         axes.grid()
-        legend(figure, "one point a budget; bars: ± one standard deviation over seeds")
+        note = "one point a budget; bars: ± one standard deviation over seeds"
+        missing = no_value(groups, [level], figure)
+        legend(figure, note + (f"\nwithout a value and not drawn:\n{missing}" if missing else ""))
         record = groups[0].record
         title = (
             f"{record.dataset.label}, {protocol_title(groups[0].protocol, groups, published)}: memory budgets"

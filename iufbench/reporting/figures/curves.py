@@ -17,22 +17,26 @@ from iufbench.reporting.figures.drawing import (
     head,
     legend,
     new_figure,
+    no_value,
     plain,
     style_context,
     styles,
 )
 from iufbench.reporting.groups import Group, group_runs
 from iufbench.reporting.literature import Published
-from iufbench.reporting.store import Run
+from iufbench.reporting.store import LEVELS, Run
 from iufbench.reporting.tables.results import lines_of, protocol_title
 
 
-def _note(groups: Sequence[Group], beside: bool) -> str:
+def _note(figure: Figure, groups: Sequence[Group], beside: bool, levels: Sequence[str]) -> str:
     parts = []
     if any(len(group.runs) > 1 for group in groups):
         parts.append("bands: ± one standard deviation over seeds")
     if beside:
         parts.append("thin dashed: published, digitised from the paper's figures")
+    missing = no_value(groups, levels, figure)
+    if missing:
+        parts.append(f"crosses: no mean over the objects seen\n{missing}")
     return "; ".join(parts)
 
 
@@ -65,7 +69,7 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
         _panel(axes, groups, published, protocol, level, look, beside=not synthetic)
         axes.set_ylabel(f"{level} AUROC (%)")
         axes.set_xlabel("objects seen")
-        legend(figure, _note(groups, not synthetic and protocol in published.protocols))
+        legend(figure, _note(figure, groups, not synthetic and protocol in published.protocols, [level]))
         dataset = groups[0].dataset_title
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}, {level} level", synthetic)
     return figure
@@ -93,7 +97,7 @@ def paper_figure(
             axes.set_ylabel(f"{level} AUROC (%)")
         for axes in grid[1]:
             axes.set_xlabel("objects seen")
-        legend(figure, _note(groups, True))
+        legend(figure, _note(figure, groups, True, LEVELS))
         head(figure, f"{dataset}: AUROC against the number of objects", synthetic=False)
     return figure
 
@@ -135,7 +139,8 @@ def stream_figure(
                 axes.set_title(name, loc="left")
                 axes.set_xlabel("objects seen")
             row[0].set_ylabel("AUROC (%)")
-        note = _note(groups, not synthetic and len(columns) == 1 and protocol in published.protocols)
+        beside = not synthetic and len(columns) == 1 and protocol in published.protocols
+        note = _note(figure, groups, beside, levels)
         if any(len(members) < len(groups) for members in columns.values()):
             note += ("; " if note else "") + "grey: all other strategies"
         if len(columns) == 1:
@@ -262,6 +267,12 @@ def _measured(
         label=label,
         zorder=4,
     )
+    missing = counts[np.isnan(mean)]
+    if len(missing):  # on the lower edge, whatever the values are
+        edge = axes.get_xaxis_transform()
+        axes.plot(
+            missing, np.full(len(missing), 0.03), "x", color=style.colour, ms=6, transform=edge, zorder=5
+        )
     if len(curves) > 1:
         sd = curves.std(axis=0, ddof=1)
         axes.fill_between(counts, mean - sd, mean + sd, color=style.colour, alpha=0.18, lw=0, zorder=3)

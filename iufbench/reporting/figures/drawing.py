@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 
 from iufbench.cards.strategies import FAMILIES
 from iufbench.reporting.groups import Group, installed_families
+from iufbench.reporting.undefined import undefined
 from iufbench.support.files import write_bytes
 
 # A colour for each family, after Okabe and Ito, without yellow, which is too light for lines on white, and a
@@ -35,6 +37,8 @@ MARKERS = "osD^vPX<>p*hd8H"
 GREY = "#cccccc"
 WARNING = "#D55E00"
 DPI = 200
+NOTE_LETTERS = 15  # of a note that fit on an inch
+MOST_NOTES = 4  # undefined objects that a figure names
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -173,6 +177,18 @@ def legend(figure: Figure, note: str = "") -> None:
         title=plain(note) or None,
         title_fontsize=7,
     )
+
+
+def no_value(groups: Sequence[Group], levels: Sequence[str], figure: Figure) -> str:
+    """A note for a figure: which AUROC has no value in its runs, and why; "" if everything has one.
+
+    Lines are as long as the figure is wide."""
+    runs = [run for group in groups for run in group.runs]
+    lines = dict.fromkeys(line for level in levels for run in runs for line in undefined(run, level))
+    shown = list(lines)[:MOST_NOTES]
+    more = [f"and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+    width = int(NOTE_LETTERS * figure.get_figwidth())
+    return "\n".join(textwrap.fill(line, width) for line in [*shown, *more])
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:

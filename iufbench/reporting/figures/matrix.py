@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from iufbench.reporting.figures.drawing import head, new_figure, plain, style_context
+from iufbench.reporting.figures.drawing import head, new_figure, no_value, plain, style_context
+from iufbench.reporting.groups import Group
 from iufbench.reporting.store import Run
 
 LOWEST = 0.5
@@ -76,6 +77,9 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
         title += f"{info.protocol.label}, "
         title += info.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")
+        note = no_value([Group((run,))], [level], figure)
+        if note:
+            figure.supxlabel(plain(f"hatched: no value\n{note}"), fontsize=7)
         head(figure, title, run.synthetic)
     return figure
 

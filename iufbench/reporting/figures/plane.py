@@ -9,10 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from iufbench.reporting.figures.drawing import (
+    NOTE_LETTERS,
     Look,
     head,
     legend,
     new_figure,
+    no_value,
     plain,
     style_context,
     styles,
@@ -22,7 +24,6 @@ from iufbench.reporting.literature import Published
 from iufbench.reporting.tables.plane import CORNERS, MISSING, Point, points
 from iufbench.reporting.tables.results import protocol_title
 
-NOTE_LETTERS = 17  # of a note that fit on an inch
 SPAN = 2.0  # percentage points that an axis shows at least
 
 
@@ -41,7 +42,9 @@ def plane_figure(
         missing: dict[str, None] = {}
         for axes, level in zip(grid, levels):
             found = points(groups, level)
-            missing |= dict.fromkeys(p.group.title for p in found if not p.complete)
+            missing |= dict.fromkeys(
+                p.group.title for p in found if not p.complete and not no_value([p.group], [level], figure)
+            )
             for point in found:
                 if point.complete:
                     _mark(axes, point, look, groups)
@@ -57,7 +60,8 @@ def plane_figure(
         if missing:
             names = textwrap.fill(", ".join(missing), int(NOTE_LETTERS * figure.get_figwidth()))
             note += f"\nnot drawn, {MISSING}:\n{names}"
-        legend(figure, note)
+        undefined = no_value(groups, levels, figure)
+        legend(figure, note + (f"\nwithout a value and not drawn:\n{undefined}" if undefined else ""))
         title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}"
         head(figure, f"{title}: learning and forgetting", groups[0].record.dataset.synthetic)
     return figure
