@@ -154,10 +154,10 @@ def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):
     assert done.exit_code == 2 and "contains the run itself" in done.stderr
 
 
-def test_the_code_of_whoever_made_a_run_needs_trust(copied, tmp_path, monkeypatch):
+def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monkeypatch):
     """A run directory can name any card and any learner: nothing of them is imported without being asked."""
     monkeypatch.setattr("sys.path", list(sys.path))
-    ran = tmp_path / "ran"
+    ran, picture = tmp_path / "ran", next(data.rglob("*.JPG"))
     (tmp_path / "theirs.py").write_text(
         f"open({str(ran)!r}, 'a').write('x')\nfrom iufbench.strategies.uniad import UniAD\n"
     )
@@ -173,7 +173,7 @@ def test_the_code_of_whoever_made_a_run_needs_trust(copied, tmp_path, monkeypatc
     for changes in received:
         write_json(copied / "run.json", {**info, "request": {**info["request"], **changes}})
         for command in ("verify", "evaluate", "rerun", "predict"):
-            done = invoke(command, copied, *([card] if command == "predict" else []), "-q")
+            done = invoke(command, copied, *([picture] if command == "predict" else []), "-q")
             assert done.exit_code == 2 and "imports 'theirs:UniAD' from" in done.stderr, (
                 changes,
                 done.output,

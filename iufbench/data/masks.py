@@ -1,10 +1,11 @@
 """Defect masks: decoding as intended by the annotator, and detection of likely faults.
 
 A pixel is defective if the mask is not zero: MVTec AD writes 255, VisA the defect's class 1..k. In colour
-masks, if any channel is not zero. In palette masks, the index is used if index 0 is black or all colours are
-(VisA), and the colour if black has another index (quantising tools write white first) or several. A varying
-alpha channel is part of the mask: if all colours are equal, it is the mask; otherwise the mask is what is coloured
-and opaque. Several files are combined by union (MVTec LOCO). Masks are resized with nearest neighbour.
+masks, if any channel is not zero. In palette masks, the index is used if index 0 is black or all colours
+are (VisA), and the colour if black has another index (quantising tools write white first) or several. A
+varying alpha channel is part of the mask: if all colours are equal, it is the mask; otherwise the mask is
+what is coloured and opaque. Several files are combined by union (MVTec LOCO). Masks are resized with
+nearest neighbour.
 
 Definite faults raise InputError: a size different from the image, a mask that marks nothing, a JPEG. Likely
 faults are reported as ``doubts``: inverted, smoothed or compressed masks, palettes without black.

@@ -22,11 +22,12 @@ def undefined_lines(dataset: DataSet, objects: Iterable[str]) -> list[str]:
     lines = []
     for name in objects:
         labels = {s.label for s in dataset.select("test", (name,))}
-        reason = {(0,): "no defective test images", (1,): "no good test images"}.get(tuple(labels))
+        kind = {frozenset({0}): "defective", frozenset({1}): "good"}.get(frozenset(labels))
+        reason = f"no {kind} test images" if kind else ""
         if reason:
             lines.append(undefined_line(name, "image", reason))
         if dataset.has_masks and labels == {0}:
-            lines.append(undefined_line(name, "pixel", reason or ""))
+            lines.append(undefined_line(name, "pixel", reason))
         elif dataset.has_masks and not dataset.is_masked(name):
             lines.append(undefined_line(name, "pixel", "no masks"))
     return lines

@@ -45,7 +45,8 @@ def plan_again(run: Run, data_root: Path | None = None, trust_code: bool = False
 def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) -> Plan:
     """Rebuild the plan of a run from its record alone, to load its checkpoints where its data are not.
 
-    The plan's data set has the run's objects and decoding but no samples; ``trust_code`` as in ``plan_again``.
+    The plan's data set has the run's objects and decoding but no samples; ``trust_code`` as for
+    ``plan_again``.
 
     Raises:
         InputError: The card or the weights file is missing, or the learner is not an installed one.

@@ -54,7 +54,8 @@ class Predictor:
             trust_code: Import the run's learner even if it is not an installed one.
 
         Raises:
-            InputError: The learner would have to be trusted. The run is not finished, lacks the object, or needs it and ``object`` is ``auto``.
+            InputError: The learner is not an installed one. The run is not finished, lacks the object, or
+                needs it and ``object`` is ``auto``.
             RunError: The checkpoint is missing or damaged, or the card or weights have changed.
         """
         run = run if isinstance(run, Run) else load_run(run)
