@@ -164,6 +164,7 @@ def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monk
     card = tmp_path / "mine.yaml"
     card.write_text("extends: uniad\nlearner: theirs:UniAD\n")
     info = read_json(copied / "run.json")
+    more = {"predict": [picture]}
     received = [
         {"strategy": str(card)},
         {"settings": [*info["request"]["settings"], "learner=theirs:UniAD"]},
@@ -173,7 +174,7 @@ def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monk
     for changes in received:
         write_json(copied / "run.json", {**info, "request": {**info["request"], **changes}})
         for command in ("verify", "evaluate", "rerun", "predict"):
-            done = invoke(command, copied, *([picture] if command == "predict" else []), "-q")
+            done = invoke(command, copied, *more.get(command, []), "-q")
             assert done.exit_code == 2 and "imports 'theirs:UniAD' from" in done.stderr, (
                 changes,
                 done.output,

@@ -57,8 +57,8 @@ def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) 
     name, _ = find_protocol(request.protocol)
     protocol = _protocol(record, name, run.path)
     card = load_strategy(request.strategy)
-    gate, preset = gate(run, trust_code), record.preset or "paper"
-    recipe, learner, options = resolve_recipe(request, card, name, protocol, preset, gate)
+    preset = record.preset or "paper"
+    recipe, learner, options = resolve_recipe(request, card, name, protocol, preset, gate(run, trust_code))
     recipe_hash = identity_of(recipe, request)
     require_recipe(run, recipe, recipe_hash)
     known = {field.name for field in dataclasses.fields(Decoding)}

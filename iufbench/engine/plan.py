@@ -96,15 +96,11 @@ class Plan:
 BeforeCode = Callable[[str], None]
 
 
-def _go_on(text: str) -> None:
-    """Learners are imported without a word: the user named the card."""
-
-
 def prepare(
     request: Request,
     progress: bool = True,
     found: tuple[Protocol, DataSet] | None = None,
-    before_code: BeforeCode = _go_on,
+    before_code: BeforeCode = lambda text: None,
 ) -> Plan:
     """Resolve and validate a request. Writes nothing except synthetic images in the cache on first use.
 
@@ -173,7 +169,7 @@ def resolve_recipe(
     dataset: str,
     protocol: Protocol,
     preset: str,
-    before_code: BeforeCode = _go_on,
+    before_code: BeforeCode = lambda text: None,
 ) -> tuple[Recipe, Any, Any]:
     """The card resolved for a data set, protocol and preset: recipe, strategy class, its options.
 

@@ -125,8 +125,8 @@ class Record:
         return dict(_parsed(read_text(self.folder / EVENTS, MAX_BYTES)))
 
     def contents(self) -> dict[str, Any]:
-        """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep, RunError if it
-        is damaged."""
+        """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep, RunError if
+        it is damaged."""
         path = self.folder / FILE
         if not path.is_file():
             raise InputError(f"{self.folder} is not the folder of a sweep (no {FILE})")
