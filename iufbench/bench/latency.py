@@ -28,7 +28,12 @@ MOST = 5  # checkpoints that are timed, evenly spread, the first and the last am
 
 
 def measure_latency(
-    run: Run, progress: Progress, device: str = "auto", threads: int = 1, repeats: int = 50
+    run: Run,
+    progress: Progress,
+    device: str = "auto",
+    threads: int = 1,
+    repeats: int = 50,
+    trust_code: bool = False,
 ) -> Latency:
     """Time one image after several experiences of a run, and store the result in its directory.
 
@@ -41,6 +46,7 @@ def measure_latency(
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads.
         repeats: Timed calls.
+        trust_code: Import the run's learner even if it is not an installed one.
 
     Returns:
         What was stored.
@@ -55,7 +61,7 @@ def measure_latency(
     with TemporaryDirectory() as folder, progress.bar("timing", len(numbers), " checkpoints") as bar:
         (photo,) = photographs(Path(folder), 1)
         for number in numbers:
-            predictor = _predictor(run, device, number)
+            predictor = _predictor(run, device, number, trust_code)
             torch.set_num_threads(threads)  # after the predictor, which takes those of the run
             used = str(predictor.strategy.device)
             calls = stages(predictor, photo)
@@ -117,9 +123,9 @@ def stages(predictor: Predictor, photo: Path) -> dict[str, Callable[[], object]]
     return {"decode": decode, "backbone": backbone, "learner": learner}
 
 
-def _predictor(run: Run, device: str, number: int) -> Predictor:
+def _predictor(run: Run, device: str, number: int, trust_code: bool) -> Predictor:
     needs_object = run.record.strategy.uses.get("object_id_at_test")
-    return Predictor(run, run.objects[0] if needs_object else AUTO, device, number)
+    return Predictor(run, run.objects[0] if needs_object else AUTO, device, number, trust_code)
 
 
 def _synchronise(device: str) -> Callable[[], None] | None:

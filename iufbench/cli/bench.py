@@ -11,7 +11,7 @@ import click
 
 from iufbench.bench import STAGES
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FILE, FOLDER, json_option, results_option
+from iufbench.cli.options import FILE, FOLDER, json_option, results_option, trust_option
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text, read_json, write_json
 
@@ -25,6 +25,7 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
     is_flag=True,
     help="Time single images with finished runs instead [default: all below --results].",
 )
+@trust_option
 @results_option
 @click.option(
     "--stage", "stages", multiple=True, type=click.Choice(STAGES), help="Repeatable [default: all]."
@@ -53,6 +54,7 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
 def bench(
     runs: tuple[Path, ...],
     latency: bool,
+    trust_code: bool,
     results: Path,
     repeats: int | None,
     out: Path | None,
@@ -80,7 +82,7 @@ def bench(
     iufbench bench --latency results/runs/visa-synthetic/visa_8_1x4/iuf/1a2b3c4d/seed0
     """
     if latency:
-        return _time_runs(runs, results, given["device"], threads, repeats or 50, as_json)
+        return _time_runs(runs, results, given["device"], threads, repeats or 50, as_json, trust_code)
     if runs:
         raise InputError(f"{runs[0]}: runs are timed with --latency only")
     given["repeats"] = repeats or 5
@@ -123,7 +125,13 @@ def bench(
 
 
 def _time_runs(
-    paths: tuple[Path, ...], results: Path, device: str, threads: int, repeats: int, as_json: bool
+    paths: tuple[Path, ...],
+    results: Path,
+    device: str,
+    threads: int,
+    repeats: int,
+    as_json: bool,
+    trust_code: bool,
 ) -> None:
     from iufbench.reporting.latency import Latency
     from iufbench.reporting.store import find_runs, load_run
@@ -137,7 +145,7 @@ def _time_runs(
 
     found: dict[str, Latency] = {}
     for run in runs:
-        measured = found[run.id] = measure_latency(run, Progress(-1), device, threads, repeats)
+        measured = found[run.id] = measure_latency(run, Progress(-1), device, threads, repeats, trust_code)
         echo(f"{run.id}: {measured.device}, {threads} threads, {measured.image}", err=as_json)
         for point in measured.points:
             parts = [
