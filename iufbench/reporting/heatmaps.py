@@ -12,7 +12,7 @@ from PIL import Image
 from iufbench.reporting.store import Run
 
 SIDE = 512  # pixels of the longer side of a picture, at most
-OPACITY = 0.75  # of the colour at and above the high end of the scale
+OPACITY = 0.65  # of the colour at and above the high end of the scale
 REACH = 3.0
 
 
@@ -26,9 +26,9 @@ class Scale(NamedTuple):
 def scale_of(run: Run, objects: Sequence[str] | None = None) -> Scale:
     """The colour scale of a run, from the scores of its test images after the last experience.
 
-    ``low`` is the median score of good images, ``high`` lies three times as far above it as their 95 %
-    quantile. Where good images do not spread, ``high`` is the highest score of all. All pictures share the
-    scale: a good image stays without colour even where its own map is highest.
+    ``low`` is the median score of good images. ``high`` lies three times as far above it as their 95 %
+    quantile, or at the 95 % quantile of all test images, whichever is higher. All pictures share the scale: a
+    good image stays without colour even where its own map is highest.
 
     Args:
         run: A complete run.
@@ -47,10 +47,9 @@ def scale_of(run: Run, objects: Sequence[str] | None = None) -> Scale:
     good = scores.loc[scores["label"] == 0, "score"].to_numpy()
     known = good if len(good) else scores["score"].to_numpy()
     low = float(np.median(known))
-    high = low + REACH * (float(np.quantile(known, 0.95)) - low)
-    if not high > low:
-        high = max(float(scores["score"].max()), low + abs(low) * 1e-6 + 1e-12)
-    return Scale(low, high)
+    above = low + REACH * (float(np.quantile(known, 0.95)) - low)
+    least = low + abs(low) * 1e-6 + 1e-12  # where all scores are equal
+    return Scale(low, max(above, float(scores["score"].quantile(0.95)), least))
 
 
 def overlay(pixels: np.ndarray, anomaly_map: np.ndarray, scale: Scale) -> bytes:

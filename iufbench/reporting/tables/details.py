@@ -238,7 +238,9 @@ COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
 def timed_on(groups: Sequence[Group]) -> list[str]:
     """Devices and threads on which the latency of some runs was measured."""
     found = [run.latency for group in groups for run in group.runs]
-    return sorted({f"{x.device} ({x.threads} CPU threads)" for x in found if x is not None})
+    return sorted(
+        {f"{x.device} ({x.threads} CPU thread{'s' * (x.threads > 1)})" for x in found if x is not None}
+    )
 
 
 def _costs(name: str, groups: Sequence[Group], published: Published, notes: Notes) -> Table:
