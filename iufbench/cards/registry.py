@@ -72,9 +72,24 @@ def shipped_grids() -> dict[str, Path]:
 
 @cache
 def _own_cards(kind: str) -> dict[str, Path]:
+    return {p.stem: p for p in sorted(_room(kind).glob("*.yaml")) if not p.stem.startswith("_")}
+
+
+def _room(kind: str) -> Path:
     package, folder = _ROOMS[kind]
-    root = Path(str(resources.files(package))) / folder
-    return {p.stem: p for p in sorted(root.glob("*.yaml")) if not p.stem.startswith("_")}
+    return Path(str(resources.files(package))) / folder
+
+
+def find_template(name: str) -> Path:
+    """Find the strategy card that ``NAME:VALUE`` completes: ``_NAME.yaml``, which is not listed by itself.
+
+    Raises InputError with all known names if there is no such card.
+    """
+    path = _room("strategy") / f"_{name}.yaml"
+    if path.is_file():
+        return path
+    known = [p.stem[1:] for p in sorted(_room("strategy").glob("_*.yaml")) if p.stem != "_common"]
+    raise InputError(f"unknown strategy '{name}:...'{suggest(name, known)} (known: {', '.join(known)})")
 
 
 @cache
@@ -203,6 +218,6 @@ def _place(error: Exception) -> str:
 def find_room(card: Path) -> str | None:
     """The kind of a card that comes with iufbench; None for any other file."""
     for kind in _ROOMS:
-        if card.resolve() in {p.resolve() for p in _own_cards(kind).values()}:
+        if card.resolve().parent == _room(kind).resolve():
             return kind
     return None

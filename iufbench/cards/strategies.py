@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from iufbench.cards.layers import SECTIONS, extended, leaves, merge
-from iufbench.cards.registry import MOVED, find_card
+from iufbench.cards.registry import MOVED, find_card, find_template
 from iufbench.cards.yaml_files import parse_yaml, read_yaml
 from iufbench.support.errors import InputError
 from iufbench.support.fields import build, number, suggest
@@ -46,6 +47,7 @@ class Backbone:
     which features are rounded before any learner receives them. ``groups``: layers combined into one block of
     channels each (the mean if their channels are equal), instead of stacking all layers. ``norm``: apply the
     final normalisation of a transformer. ``vector``: per-image feature vector in addition to the map.
+    ``stride``: pixels from one position of the map to the next, null for 16 or a transformer's patch size.
     """
 
     name: str
@@ -56,9 +58,10 @@ class Backbone:
     groups: tuple[tuple[int, ...], ...] | None = None
     norm: bool = False
     vector: Literal["none", "class_token", "mean"] = "none"
+    stride: Literal[4, 8, 16, 32] | None = None
 
 
-_LATER_BACKBONE: dict[str, Any] = {"groups": None, "norm": False, "vector": "none"}
+_LATER_BACKBONE: dict[str, Any] = {"groups": None, "norm": False, "vector": "none", "stride": None}
 _LATER_TRAINING: dict[str, Any] = {"final_factor": 0.0}
 _LATER_NETWORK: dict[str, Any] = {"position": "learned", "mask_switches": [True, True, True]}
 
@@ -200,10 +203,30 @@ class StrategyCard:
 
 
 def load_strategy(name: str) -> StrategyCard:
-    """Load the card of a strategy by name, or from the path of a ``.yaml`` file."""
-    path = find_card("strategy", name)
+    """Load the card of a strategy.
+
+    Args:
+        name: Its name, the path of a ``.yaml`` file, or ``NAME:VALUE`` for a card that a value completes
+            (``anomalib:Padim``): card ``_NAME.yaml`` with the value at the key named by its ``parameter``.
+
+    Returns:
+        The card.
+
+    Raises:
+        InputError: There is no such card, or it is invalid.
+    """
+    stem, sign, value = name.partition(":")
+    if not sign or name.endswith((".yaml", ".yml")):
+        path = find_card("strategy", name)
+        content, sources = _extended(path, ())
+        return StrategyCard(name=path.stem, path=path, content=content, sources=sources)
+    if not re.fullmatch(r"\w+", value):
+        raise InputError(f"strategy '{name}': '{value}' must consist of letters, digits and '_'")
+    path = find_template(stem)
     content, sources = _extended(path, ())
-    return StrategyCard(name=path.stem, path=path, content=content, sources=sources)
+    content = merge(content, _setting(f"{content.pop('parameter')}={value}", content))
+    content["title"] = f"{content['title']} {value}"
+    return StrategyCard(name=f"{stem}-{value}", path=path, content=content, sources=sources)
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], dict[tuple[str, ...], str]]:

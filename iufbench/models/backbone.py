@@ -47,6 +47,8 @@ class BackboneSpec:
     mean of the group's maps if they have equal channels (transformers), else their channels stacked.
     ``norm``: apply a transformer's final normalisation to maps and class token.
     ``vector``: per-image feature vector: none, the class token, or the mean of the map.
+    ``stride``: pixels from one position of the map to the next; None for 16, or the patch size of a
+    transformer, whose grid cannot be changed.
     """
 
     name: str = "tf_efficientnet_b4"
@@ -57,6 +59,7 @@ class BackboneSpec:
     groups: tuple[tuple[int, ...], ...] | None = None
     norm: bool = False
     vector: Literal["none", "class_token", "mean"] = "none"
+    stride: int | None = None
 
 
 class FrozenBackbone:
@@ -81,13 +84,14 @@ class FrozenBackbone:
         self.random = spec.weights == "random"
         self.mean, self.std = _normalisation(spec.name)
         model = _build(spec)
+        self.patches = isinstance(model, TokenMaps)
         if isinstance(model, TokenMaps):
             self.stride = model.patch
             self._layer_channels = [model.width] * len(spec.layers)
             self._layer_strides = [model.patch] * len(spec.layers)
             self.weights_sha256 = fingerprint(model.network.state_dict())
         else:
-            self.stride = STRIDE
+            self.stride = spec.stride or STRIDE
             info: Any = model.feature_info
             self._layer_channels = info.channels()
             self._layer_strides = info.reduction()
@@ -108,6 +112,8 @@ class FrozenBackbone:
             raise InputError(f"backbone.norm: {name} is no vision transformer; leave norm false")
         if self.spec.vector == "class_token" and not (isinstance(model, TokenMaps) and model.class_token):
             raise InputError(f"backbone.vector: {name} has no class token; use backbone.vector=mean")
+        if tokens and self.spec.stride is not None:
+            raise InputError(f"backbone.stride: {name} keeps its own grid of tokens; leave stride null")
 
     def _group_channels(self) -> tuple[int, ...]:
         if self.spec.groups is None:
@@ -124,7 +130,7 @@ class FrozenBackbone:
 
     def _side(self, height: int, width: int) -> tuple[int, int]:
         if height % self.stride or width % self.stride:
-            of = f", the patch size of {self.spec.name}" if self.stride != STRIDE else ""
+            of = f", the patch size of {self.spec.name}" if self.patches else ""
             raise InputError(
                 f"image size {height}x{width}: both sides must be multiples of {self.stride}{of}"
             )

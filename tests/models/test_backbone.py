@@ -233,6 +233,21 @@ def test_models_whose_maps_are_channels_last_and_of_one_size_only():
         backbone.features(pictures(1, 64, 64))
 
 
+def test_a_finer_stride_keeps_the_finest_map_and_enlarges_the_others():
+    backbone = FrozenBackbone(BackboneSpec("resnet10t", "random", layers=(2, 3), stride=8))
+    images = pictures(2, 64, 64)
+    torch.manual_seed(0)
+    model = timm.create_model("resnet10t", features_only=True, out_indices=(2, 3)).eval()
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (backbone.mean, backbone.std))
+    with torch.no_grad():
+        fine, coarse = model((images.permute(0, 3, 1, 2).float() / 255 - mean) / std)
+    larger = torch.nn.functional.interpolate(coarse, size=(8, 8), mode="bilinear", align_corners=True)
+    assert backbone.shape(64).row == (fine.shape[1] + coarse.shape[1], 8, 8)
+    torch.testing.assert_close(backbone.features(images), torch.cat([fine, larger], 1), atol=1e-4, rtol=1e-4)
+    with pytest.raises(InputError, match="multiples of 8"):
+        backbone.features(pictures(1, 60, 60))
+
+
 # hub
 def test_weights_in_the_hub_cache_are_used(monkeypatch, tmp_path, lite0):
     full = timm.create_model(LITE0.name)

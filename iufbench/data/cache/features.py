@@ -77,8 +77,8 @@ def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype)
     images, given = image_spec(files, size), backbone.spec
     # What older entries could not have is named only where it is not as it was for them.
     groups = None if given.groups is None else [list(g) for g in given.groups]  # as a manifest holds them
-    newer = {"groups": groups, "norm": given.norm, "vector": given.vector}
-    usual = {"groups": None, "norm": False, "vector": "none"}
+    newer = {"groups": groups, "norm": given.norm, "vector": given.vector, "stride": given.stride}
+    usual = {"groups": None, "norm": False, "vector": "none", "stride": None}
     return Spec(
         kind="features",
         label=f"{images.label}-{backbone.spec.name}",
