@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         run,
     )
     from iufbench.engine.benchmark import make_benchmark, make_strategy
+    from iufbench.engine.score import score
     from iufbench.evaluation.anomaly import anomaly_metrics
     from iufbench.evaluation.curves import training_metrics
     from iufbench.reporting.api import compare, figures, find_runs, report, tables
@@ -46,6 +47,7 @@ __all__ = [
     "make_strategy",
     "report",
     "run",
+    "score",
     "sweep",
     "tables",
     "training_metrics",
@@ -70,6 +72,7 @@ _LAZY = {
     "make_strategy": "iufbench.engine.benchmark",
     "report": "iufbench.reporting.api",
     "run": "iufbench.engine.api",
+    "score": "iufbench.engine.score",
     "sweep": "iufbench.sweeps.api",
     "tables": "iufbench.reporting.api",
     "training_metrics": "iufbench.evaluation.curves",

@@ -18,6 +18,7 @@ from iufbench.cli.options import FOLDER, json_option, results_option
 from iufbench.cli.predict import predict
 from iufbench.cli.results import compare, export, figures, report, tables
 from iufbench.cli.run import evaluate, run
+from iufbench.cli.score import score
 from iufbench.cli.sweep import sweep
 from iufbench.cli.trust import rerun, verify
 from iufbench.support.errors import InputError, RunError, shown
@@ -149,6 +150,7 @@ for command in (
     extend,
     data,
     sweep,
+    score,
     tables,
     figures,
     report,

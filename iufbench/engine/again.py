@@ -87,6 +87,8 @@ def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) 
 
 def request_of(run: Run) -> Request:
     """The request of a run, with the number of threads that it used."""
+    if run.record.external:
+        raise InputError(f"{run.path} is an external run: it has scores and no strategy to run again")
     if not run.record.request:
         raise RunError(f"{run.path}: run.json does not contain its request; run it again")
     request = Request.from_dict(run.record.request, run.path / INFO)

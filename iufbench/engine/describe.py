@@ -193,7 +193,7 @@ def describe_results(run: Run) -> str:
     """The matrix R of image and pixel AUROC and its summaries, as text."""
     if not run.complete:
         raise InputError(f"{run.path}: the run is {run.record.status}, not complete")
-    blocks = [f"{run.record.protocol.label} | {run.record.strategy.label} | seed {run.seed}"]
+    blocks = [f"{run.record.protocol.label} | {run.record.label} | seed {run.seed}"]
     if run.synthetic:
         blocks[0] += " | SYNTHETIC data"
     for level, summary in run.summaries().items():

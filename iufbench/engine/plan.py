@@ -142,7 +142,7 @@ def prepare(
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
     _check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
-    _check_data(dataset, protocol)
+    check_data(dataset, protocol)
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)
@@ -213,7 +213,7 @@ def _check_results_outside(results: Path, root: Path) -> None:
         )
 
 
-def _check_data(dataset: DataSet, protocol: Protocol) -> None:
+def check_data(dataset: DataSet, protocol: Protocol) -> None:
     """Metrics need normal and defective test images; raise InputError if no object has both."""
     kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
     if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
@@ -333,11 +333,15 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
     """The number of training and test images that the run uses, per object."""
+    return counts_of(plan.dataset, plan.protocol, plan.request.seed)
 
-    groups = train_samples(plan.dataset, plan.protocol, seed=plan.request.seed)
+
+def counts_of(dataset: DataSet, protocol: Protocol, seed: int) -> dict[str, dict[str, int]]:
+    """The number of training and test images of a protocol, per object."""
+    groups = train_samples(dataset, protocol, seed=seed)
     trained = Counter(sample.object for group in groups for sample in group)
-    tested = Counter(sample.object for sample in plan.dataset.select("test"))
-    return {name: {"train": trained[name], "test": tested[name]} for name in plan.protocol.objects}
+    tested = Counter(sample.object for sample in dataset.select("test"))
+    return {name: {"train": trained[name], "test": tested[name]} for name in protocol.objects}
 
 
 def iterations(plan: Plan, train_counts: Sequence[int]) -> list[int]:

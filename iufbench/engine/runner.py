@@ -18,6 +18,7 @@ from iufbench.engine.checkpoint import Saver, check_records, record_evaluated, s
 from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.logs import logging_to
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
+from iufbench.engine.recording import dataset_record, protocol_record
 from iufbench.engine.resume import Start, other_order, other_recipe, starting_point, what_differs
 from iufbench.engine.selection import EpochStates, diagnose
 from iufbench.engine.stopping import terminated_as_interrupted
@@ -29,8 +30,6 @@ from iufbench.reporting.record import (
     RUNNING,
     BackboneRecord,
     Costs,
-    DatasetRecord,
-    ProtocolRecord,
     RunRecord,
     Seconds,
     StrategyRecord,
@@ -312,37 +311,16 @@ def _warnings(plan: Plan, parts: Parts) -> list[str]:
 
 
 def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRecord:
-    dataset, card, protocol = parts.dataset, plan.dataset_card, plan.protocol
-    title = (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else "")
+    dataset, protocol = parts.dataset, plan.protocol
     data_seed = plan.request.data_seed if plan.request.synthetic else None
     return RunRecord(
         iufbench=__version__,
         scores_version=SCORES_VERSION,
         id=plan.id,
         status=RUNNING,
-        dataset=DatasetRecord(
-            name=dataset.name,
-            title=title,
-            synthetic=dataset.synthetic,
-            fingerprint=dataset.fingerprint(),
-            root=str((dataset.made_from or dataset.root).absolute()),
-            has_masks=dataset.has_masks,
-            notes=list(dataset.notes),
-            decoding=dataset.decoding.as_dict(),
-            objects=len(protocol.objects),
-            objects_known=len(card.objects) if card else None,
-            licence="synthetic, no licence" if dataset.synthetic else (card.licence if card else ""),
-            counts=image_counts(plan),
-        ),
+        dataset=dataset_record(dataset, plan.dataset_card, protocol, image_counts(plan)),
         warnings=_warnings(plan, parts),
-        protocol=ProtocolRecord(
-            id=protocol.id,
-            title=protocol.title,
-            order=protocol.order,
-            experiences=[list(e) for e in plan.experiences],
-            version=protocol.version,
-            stream=protocol.stream.settings if protocol.stream else None,
-        ),
+        protocol=protocol_record(protocol, plan.experiences),
         strategy=StrategyRecord(
             name=plan.card.name,
             title=plan.recipe.title,

@@ -11,16 +11,14 @@ import numpy as np
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 
-from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.evaluation.rows import MetricRow
 from iufbench.evaluation.truth import EvaluationResult, ObjectTest
+from iufbench.evaluation.values import IMAGE, PIXEL, metric_rows, score_rows
 from iufbench.metrics import continual
-from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
-from iufbench.metrics.pixel import pixel_metrics
+from iufbench.metrics.image import image_score
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 
-IMAGE = ("auroc", "ap", "f1_max")
-PIXEL = (*IMAGE, "aupro_30", "aupro_05")
 SUMMARIES = ("acc", "acc_final", "fm", "fm_final", "new_object")
 
 
@@ -125,14 +123,9 @@ class AnomalyMetrics(Counting):
         maps = self._maps[0] if len(self._maps) == 1 else np.concatenate(self._maps)
         scores = image_score(maps, rule=strategy.recipe.score)
         self.last, self._maps = (truth, maps, scores), []
-        self.rows.scores += self._scores(truth, scores)
+        self.rows.scores += score_rows(truth, scores, self._routed)
         seen = truth.introduced < self.trained(strategy)
-        found = [
-            MetricRow(truth.object, level, metric, float(value), seen)
-            for level, values in self._values(truth, maps, scores).items()
-            for metric, value in values.items()
-            if metric not in truth.without
-        ]
+        found = metric_rows(truth, scores, maps, seen, self.image, self.pixel)
         self.rows.metrics += found
         return [metric_value(self, strategy, f"{r.level}_{r.metric}", r.value, r.object) for r in found]
 
@@ -142,35 +135,6 @@ class AnomalyMetrics(Counting):
             groups.setdefault(f"{row.level}_{row.metric}_mean", []).append(row.value)
         self.last = None
         return [metric_value(self, strategy, name, float(np.mean(v))) for name, v in groups.items()]
-
-    def _values(self, truth: ObjectTest, maps: np.ndarray, scores: np.ndarray) -> dict[str, dict[str, float]]:
-        names, name = truth.names, truth.object
-        found = image_metrics(truth.labels, scores, names=names, object=name)
-        values = {"image": {metric: found[metric] for metric in self.image}}
-        if truth.parts is not None:
-            values["image"]["auroc_sample"] = sample_auroc(truth.labels, scores, truth.parts)
-        for kind, of_kind in truth.kinds.items():
-            values["image"][f"auroc_{kind}"] = kind_auroc(truth.labels, scores, of_kind)
-        if truth.masks is not None and self.pixel:
-            limits = [int(n[6:]) / 100 for n in self.pixel if n.startswith("aupro_")]
-            found = pixel_metrics(
-                truth.masks.unpacked(),
-                maps,
-                aupro_limits=limits,
-                names=names,
-                object=name,
-                aupimo="aupimo" in self.pixel,
-            )
-            values["pixel"] = {metric: found[metric] for metric in self.pixel}
-        return values
-
-    def _scores(self, truth: ObjectTest, scores: np.ndarray) -> list[ScoreRow]:
-        routed: list[str | None] = [None] * len(scores)
-        if self._routed:
-            routed = [truth.objects[n] if n >= 0 else "" for n in np.concatenate(self._routed)]
-        columns = zip(truth.names, map(int, truth.labels), map(float, scores), routed)
-        rows = [ScoreRow(truth.object, *row) for row in columns]
-        return sorted(rows, key=lambda row: row.image)  # not in stream order
 
 
 class ForgettingMatrix(Counting):

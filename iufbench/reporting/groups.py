@@ -59,7 +59,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        return self.record.strategy.label
+        return self.record.label
 
     @property
     def family(self) -> str:
@@ -82,6 +82,8 @@ class Group:
     @property
     def scoring(self) -> str:
         """How anomaly maps became image scores, and what smoothed them: ``image score max, map sigma 4``."""
+        if self.record.external:
+            return "image scores as submitted"
         blocks = [b for b in self.record.recipe.values() if isinstance(b, dict) and "smoothing" in b]
         sigma = [f"map sigma {block['smoothing']:g}" for block in blocks if block["smoothing"]]
         return ", ".join([f"image score {self.runs[0].score_rule}", *(sigma or ["map not smoothed"])])

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -21,6 +21,8 @@ from iufbench.support.provenance import Environment
 
 FORMAT = 1
 INFO = "run.json"
+EXTERNAL = "external"
+EXTERNAL_PREFIX = "external-"  # of the strategy's name, so that nobody's scores pass for a strategy's
 COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
 MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run that is read
 PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists among the costs
@@ -186,9 +188,25 @@ class Parent:
 
 
 @dataclass
+class SubmissionRecord:
+    """Where the scores of an external run came from: hashes of what was submitted, and a link to its method.
+
+    ``maps_sha256``: over the files of the anomaly maps in the order in which they were read; None without.
+    """
+
+    scores_sha256: str
+    maps_sha256: str | None = None
+    link: str | None = None
+
+
+Kind = Literal["trained", "external"]
+
+
+@dataclass
 class RunRecord:
     """Everything that ``run.json`` says about a run.
 
+    ``kind``: ``trained`` by this harness, or ``external``: only scored by it, from a ``submission``.
     ``scores_version`` is ``support.version.SCORES_VERSION`` of the code (0: before it was recorded);
     ``id`` is the place below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
     ``warnings``: what is likely wrong with the data, a line each; ``request`` are the options of ``iufbench
@@ -204,6 +222,8 @@ class RunRecord:
     dataset: DatasetRecord
     protocol: ProtocolRecord
     strategy: StrategyRecord
+    kind: Kind = "trained"
+    submission: SubmissionRecord | None = None
     warnings: list[str] = field(default_factory=list)
     iufbench: str | None = None
     scores_version: int = 0
@@ -231,6 +251,16 @@ class RunRecord:
     @property
     def complete(self) -> bool:
         return self.status == COMPLETE
+
+    @property
+    def external(self) -> bool:
+        """Whether somebody else's scores were evaluated, instead of a strategy that was trained here."""
+        return self.kind == EXTERNAL
+
+    @property
+    def label(self) -> str:
+        """The name of the strategy in every table and figure; external ones are marked."""
+        return f"{self.strategy.label} (external)" if self.external else self.strategy.label
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values as in ``run.json``; what was not recorded is left out."""
@@ -282,6 +312,10 @@ def _check(record: RunRecord, where: Path | str) -> None:
         )
     except InputError as error:
         raise RunError(f"{where}: {error}") from error
+    if record.external != record.strategy.name.startswith(EXTERNAL_PREFIX):
+        raise RunError(
+            f"{where}: an external run, and no other, has a strategy name with '{EXTERNAL_PREFIX}'"
+        )
     if record.id != expected:
         raise RunError(f"{where}: id is {record.id!r} but its own fields say {expected!r}")
 

@@ -154,7 +154,7 @@ class Run:
     def _repr_html_(self) -> str:
         """What a notebook shows: the matrix of AUROC and its summaries, at each level."""
         record = self.record
-        title = f"{record.protocol.label} | {record.strategy.label} | seed {self.seed} | {record.status}"
+        title = f"{record.protocol.label} | {record.label} | seed {self.seed} | {record.status}"
         parts = [f"<p><strong>{escape(title + ' | SYNTHETIC data' * self.synthetic)}</strong></p>"]
         for level, found in self.summaries().items():
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in found.items() if value == value)

@@ -73,7 +73,7 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
         bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
         bar.set_label(f"{level} {METRIC_LABELS.get(metric, metric)} (%)")
         info = run.record
-        title = f"{info.strategy.label}: "
+        title = f"{info.label}: "
         title += f"{info.protocol.label}, "
         title += info.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")

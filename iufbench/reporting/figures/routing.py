@@ -35,7 +35,7 @@ def routing_figure(run: Run) -> Figure:
         bar.ax.yaxis.set_major_formatter(lambda v, _: f"{100 * v:.0f}")
         bar.set_label("share of images (%)")
         record = run.record
-        title = f"{record.strategy.label}: routing, "
+        title = f"{record.label}: routing, "
         title += record.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")
         head(figure, title, run.synthetic)
