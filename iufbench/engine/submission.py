@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from iufbench.reporting.measured import MAX_SCORES, MAX_SCORES_BYTES, introduction
+from iufbench.reporting.measured import MAX_SCORES, introduction
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
 from iufbench.support.files import read_csv, write_csv
 
 COLUMNS = ("experience", "object", "image", "score")
 LABEL = "label"  # optional, and only compared
+MAX_BYTES = 2**28  # of the file, unpacked
 NAMED = 3  # missing images that an error names
 Group = tuple[int, str]  # experience, object
 
@@ -81,7 +82,7 @@ def read_submission(path: Path, expected: Expected) -> dict[Group, np.ndarray]:
     reader = _Reader(path, expected)
     with invalid_as_input():
         count = 0
-        for rows in read_csv(path.resolve(), MAX_SCORES_BYTES):
+        for rows in read_csv(path.resolve(), MAX_BYTES):
             if not count:
                 reader.header(rows.pop(0))
                 count = 1
@@ -186,7 +187,7 @@ class _Reader:
             if values is None:
                 missing += [(group[0], name) for name in names] if group in needed else []
             else:
-                missing += [(group[0], names[k]) for k in np.flatnonzero(np.isnan(values))]
+                missing += [(group[0], names[k]) for k in np.flatnonzero(np.isnan(values)).tolist()]
         if missing:
             shown = ", ".join(f"{name} after experience {t}" for t, name in missing[:NAMED])
             more = f" and {len(missing) - NAMED:,} more" if len(missing) > NAMED else ""
