@@ -12,6 +12,7 @@ from tiny import assembled
 from iufbench.data.masks import PackedMasks
 from iufbench.engine.runner import evaluate_objects
 from iufbench.evaluation import anomaly as evaluation
+from iufbench.evaluation import values
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.support.progress import Progress
 
@@ -92,8 +93,12 @@ def test_metrics_are_given_numpy_arrays_only(monkeypatch):
 
         return call
 
-    for name in ("image_score", "image_metrics", "pixel_metrics"):
-        monkeypatch.setattr(evaluation, name, spied(getattr(evaluation, name)))
+    for module, name in (
+        (evaluation, "image_score"),
+        (values, "image_metrics"),
+        (values, "pixel_metrics"),
+    ):
+        monkeypatch.setattr(module, name, spied(getattr(module, name)))
     maps, calls = made_maps(torch.bfloat16), []
     rows = judged([Elsewhere(part, calls) for part in maps.split(16)])
     assert calls == ["float", "cpu", "numpy"] * 3
