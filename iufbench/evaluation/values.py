@@ -49,7 +49,7 @@ def metric_rows(
     if truth.masks is not None and maps is not None and pixel:
         limits = [int(n[6:]) / 100 for n in pixel if n.startswith("aupro_")]
         masks, aupimo = truth.masks.unpacked(), "aupimo" in pixel
-        found = pixel_metrics(masks, maps, limits, names=names, object=name, aupimo=aupimo)
+        found = pixel_metrics(masks, maps, aupro_limits=limits, names=names, object=name, aupimo=aupimo)
         values["pixel"] = {metric: found[metric] for metric in pixel}
     return [
         MetricRow(name, level, metric, float(value), seen)
