@@ -42,6 +42,8 @@ class Request:
     order: tuple[str, ...] | None = None
     order_seed: Seed | None = None
     eval_unseen: bool = False
+    threshold: str | None = None  # the rule of decision thresholds; None: no calibration
+    calibration: float | None = None  # share of the training images set aside; None: 0.1 with a threshold
     init_from: Path | None = None
     cache: bool = True
     diagnose_every: Positive | None = None  # epochs between states for the diagnosis of selection; None: none

@@ -72,6 +72,19 @@ from iufbench.engine.stopping import terminated_as_interrupted
 @click.option("--order-seed", type=SEED, help="Objects in a reproducibly shuffled order.")
 @click.option("--eval-unseen", is_flag=True, help="Also evaluate objects that are not yet learnt.")
 @click.option(
+    "--threshold",
+    metavar="RULE",
+    help="Calibrate decision thresholds on normal images kept out of training: 'quantile 0.95', 0.975, "
+    "mean+3sd. A separate recipe.",
+)
+@click.option(
+    "--calibration",
+    type=float,
+    metavar="SHARE",
+    help="With --threshold, the share of an object's training images to calibrate on, at least 5 images "
+    "[default: 0.1; the validation images instead where the data set has them].",
+)
+@click.option(
     "--diagnose-selection",
     is_flag=True,
     help="Also report what selecting the best epoch on test images would have given; changes no result.",

@@ -58,6 +58,8 @@ def sweep() -> None:
 @click.option("--cache/--no-cache", default=None, help="Keep decoded images and features [default: cache].")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="For all runs; repeatable.")
 @click.option("--eval-unseen", is_flag=True, default=None, help="Also evaluate objects not yet learnt.")
+@click.option("--threshold", metavar="RULE", help="Calibrate thresholds, as with iufbench run.")
+@click.option("--calibration", type=float, metavar="SHARE", help="With --threshold [default: 0.1].")
 @click.option("--name", help="Name of the sweep, a folder in RESULTS/sweeps [default: the grid's file name].")
 @click.option("--dry-run", is_flag=True, help="Print the number of runs, hours and bytes, and stop.")
 @click.option("--list", "list_runs", is_flag=True, help="Print the command of every run, and stop.")

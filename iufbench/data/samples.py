@@ -52,7 +52,8 @@ class DataSet:
     ``name`` is the name under which results are stored (``visa``, ``visa-synthetic``); ``objects`` are in the
     data set's own order, in which protocols introduce them. ``has_masks``: some objects have masks (see
     ``is_masked``). ``notes`` are observations of the reader that are shown to the user once; ``decoding``:
-    how image files are decoded.
+    how image files are decoded; ``calibration``: normal images that thresholds are calibrated on
+    (``data.calibration``), none of them used for training.
     """
 
     name: str
@@ -67,6 +68,7 @@ class DataSet:
     decoding: Decoding = AS_SHOWN
     identity: str = ""
     made_from: Path | None = None
+    calibration: tuple[Sample, ...] = ()
 
     def is_masked(self, name: str) -> bool:
         """Whether the object has pixel annotation: all its defective test images have masks."""
@@ -74,8 +76,14 @@ class DataSet:
         return self.has_masks and all(s.mask for s in defective)
 
     def training(self, objects: Iterable[str] | None = None) -> list[Sample]:
-        """The images to train on: the normal ones, or all with ``noisy_training``."""
-        return [s for s in self.select("train", objects) if self.noisy_training or s.label == 0]
+        """The images to train on: the normal ones (all with ``noisy_training``), without ``calibration``."""
+        aside = {s.image for s in self.calibration}
+        images = self.select("train", objects)
+        return [s for s in images if (self.noisy_training or s.label == 0) and s.image not in aside]
+
+    def calibrating(self, name: str) -> list[Sample]:
+        """The calibration images of one object, in the data set's order."""
+        return [s for s in self.calibration if s.object == name]
 
     def select(self, split: str, objects: Iterable[str] | None = None) -> list[Sample]:
         """The samples of one split and the given objects (all if None), in the data set's order."""

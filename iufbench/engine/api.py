@@ -50,6 +50,8 @@ def run(
     order: str | Sequence[str] | None = None,
     order_seed: int | None = None,
     eval_unseen: bool = False,
+    threshold: str | float | None = None,
+    calibration: float | None = None,
     diagnose_selection: bool = False,
     diagnose_every: int | None = None,
     resume: bool = True,
@@ -92,6 +94,10 @@ def run(
         order: Objects in this order, or the name of a published order.
         order_seed: Objects in a reproducibly shuffled order.
         eval_unseen: Also evaluate objects that are not yet learnt.
+        threshold: Calibrate decision thresholds on normal images that are kept out of training:
+            ``quantile 0.95`` (or 0.95), ``mean+3sd``. A recipe of its own (docs/thresholds).
+        calibration: With ``threshold``, the share of an object's training images to calibrate on, at least 5;
+            None: 0.1. Where the data set has validation images, those are used instead.
         diagnose_selection: Also record what the best epoch on test images would have reported.
         diagnose_every: With ``diagnose_selection``, look at every k-th epoch only.
         resume: False replaces what exists.
@@ -155,12 +161,14 @@ def request_of(**options: Any) -> Request:
     options["good_names"] = tuple(options.get("good_names", ()))
     for name in ("data_root", "card", "init_from", "results"):
         options[name] = None if options.get(name) is None else Path(options[name]).expanduser()
-    for name in ("strategy", "weights"):
+    for name in ("strategy", "weights", "threshold"):
         options[name] = None if options.get(name) is None else str(options[name])
     for name in ("seed", "data_seed", "order_seed"):
         _whole(name, options.get(name), 0)
     for name in ("threads", "max_pixels", "diagnose_every"):
         _whole(name, options.get(name), 1)
+    if options.get("calibration") is not None:
+        options["calibration"] = convert(float, options["calibration"], "run", "calibration", {})
     if options.get("precision", "auto") not in PRECISIONS:
         raise InputError(f"precision must be {', '.join(PRECISIONS)}, not {options['precision']!r}")
     return Request(**options)

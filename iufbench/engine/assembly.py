@@ -122,7 +122,8 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
             seed=plan.request.seed,
             first=first,
         )
-    evaluation = ObjectEvaluation(object_tests(plan, dataset, built.tests), recipe.score)
+    tests, names = object_tests(plan, dataset, built.tests), calibration_names(plan, dataset)
+    evaluation = ObjectEvaluation(tests, recipe.score, plan.rule, names)
     strategy = build_strategy(plan, backbone, device, evaluation.maps)
     if plan.request.init_from is not None:
         source = plan.request.init_from
@@ -135,6 +136,12 @@ def _needed(plan: Plan, dataset: DataSet, first: int) -> DataSet:
     learnt = {name for group in plan.experiences[:first] for name in group}
     kept = tuple(s for s in dataset.samples if s.split != "train" or s.object not in learnt)
     return dataclasses.replace(dataset, samples=kept) if learnt else dataset
+
+
+def calibration_names(plan: Plan, dataset: DataSet) -> list[list[str]]:
+    """The calibration images of every object, as paths relative to the data root."""
+    groups = (dataset.calibrating(name) for name in plan.protocol.objects)
+    return [[s.image.relative_to(dataset.root).as_posix() for s in group] for group in groups]
 
 
 def object_tests(plan: Plan, dataset: DataSet, tests: Sequence[Sequence[Sample]]) -> list[ObjectTest]:

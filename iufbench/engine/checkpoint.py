@@ -29,6 +29,7 @@ from iufbench.evaluation.loggers import FOLDERS as LOG_FOLDERS
 from iufbench.reporting.maps import MAPS
 from iufbench.reporting.rundir import (
     BASELINE,
+    CALIBRATION,
     EPOCH_STATES,
     METRICS,
     SCORES,
@@ -46,6 +47,7 @@ VOUCHED = (
     TRAIN_LOG,
     BASELINE,
     SELECTION,
+    CALIBRATION,
 )  # files of results
 MAX_MANIFEST, MAX_CHECKPOINT = 2**24, 2**40  # bytes
 EVERY = 60.0  # seconds between two files from inside an experience ...
@@ -99,8 +101,9 @@ def record_evaluated(run: Path, experiences: int) -> None:
     rows = dict.fromkeys((METRICS, SCORES), experiences)
     if (run / BASELINE).is_file():
         rows[BASELINE] = 1
-    if (run / SELECTION).is_file():
-        rows[SELECTION] = experiences
+    for name in (SELECTION, CALIBRATION):
+        if (run / name).is_file():
+            rows[name] = experiences
     _write_manifest(run, {**_vouching(run, rows), "evaluated": experiences})
 
 
@@ -152,7 +155,8 @@ def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
     write_bytes(run / FOLDER / name, data)
     files = {**_manifest(run)["files"], name: hashlib.sha256(data).hexdigest()}
     told = _manifest(donor)["records"]
-    records = {key: told.get(key, [])[: experience + 1] for key in (METRICS, SCORES, TRAIN_LOG)}
+    names = (METRICS, SCORES, TRAIN_LOG, *((CALIBRATION,) if CALIBRATION in told else ()))
+    records = {key: told.get(key, [])[: experience + 1] for key in names}
     _write_manifest(run, {"files": files, "evaluated": experience + 1, "records": records})
     check_records(run)
 
@@ -189,8 +193,8 @@ def remove_state(run: Path) -> None:
     for folder in (FOLDER, MAPS, EPOCH_STATES, *LOG_FOLDERS):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
-    (run / BASELINE).unlink(missing_ok=True)
-    (run / SELECTION).unlink(missing_ok=True)
+    for name in (BASELINE, SELECTION, CALIBRATION):
+        (run / name).unlink(missing_ok=True)
 
 
 def tidy(run: Path) -> None:

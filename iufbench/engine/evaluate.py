@@ -18,10 +18,16 @@ def evaluate_objects(
     progress: Progress,
     label: str,
 ) -> EvaluationResult:
-    """Evaluate ``objects`` (by number) after ``experience``; the first ``seen`` have been trained on."""
+    """Evaluate ``objects`` (by number) after ``experience``; the first ``seen`` have been trained on.
+
+    In a run with thresholds, the calibration images of those are scored first.
+    """
     parts.evaluation.start(experience, seen, parts.strategy.clock.train_iterations)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
         for number in objects:
+            if parts.evaluation.thresholds is not None and number < seen:
+                parts.strategy.eval([parts.streams.calibration[number]])
+                parts.evaluation.calibrate(number)
             parts.strategy.eval([parts.streams.test[number]], untrained=seen == 0)
             parts.evaluation.judge(number)
             bar.advance()

@@ -26,8 +26,10 @@ from iufbench.cards.strategies import (
     options_of,
     resolve,
 )
+from iufbench.data.calibration import SHARE, set_aside
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
+from iufbench.metrics.thresholds import Rule, read_rule
 from iufbench.reporting.record import Parent, run_id, run_path
 from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError
@@ -54,6 +56,11 @@ class Plan:
     learner: Any
     options: Any
     parent: Parent | None = None
+
+    @property
+    def rule(self) -> Rule | None:
+        """The rule of decision thresholds; None for a run without."""
+        return None if self.request.threshold is None else read_rule(self.request.threshold)
 
     @property
     def id(self) -> str:
@@ -127,6 +134,7 @@ def prepare(
         raise InputError("--synthetic and --data-root cannot be given together")
     if request.preset is not None and request.preset not in PRESETS:
         raise InputError(f"unknown preset '{request.preset}' (allowed: {', '.join(PRESETS)})")
+    request = _with_threshold(request)
     check_results_folder(request.results)
     protocol = requested_protocol(request) if found is None else found[0]
     if protocol.stream is not None and protocol.stream.kind == "drift":
@@ -143,6 +151,8 @@ def prepare(
     _check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
     check_data(dataset, protocol)
+    if request.calibration is not None:
+        dataset = set_aside(dataset, protocol.objects, request.calibration, request.seed)
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)
@@ -185,6 +195,18 @@ def resolve_recipe(
     _check_weights(recipe.backbone.weights)
     options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
     return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
+
+
+def _with_threshold(request: Request) -> Request:
+    """The request with its threshold rule in normal form and the share of calibration images."""
+    if request.threshold is None:
+        if request.calibration is not None:
+            raise InputError("--calibration belongs to --threshold")
+        return request
+    share = SHARE if request.calibration is None else request.calibration
+    if not 0 < share < 1:
+        raise InputError(f"--calibration {share:g}: the share of training images must be above 0 and below 1")
+    return dataclasses.replace(request, threshold=str(read_rule(request.threshold)), calibration=share)
 
 
 def check_results_folder(results: Path) -> None:
@@ -311,6 +333,8 @@ def identity_of(recipe: Recipe, request: Request) -> str:
         beside["precision"] = request.precision
     if request.compile:
         beside["compile"] = True
+    if request.threshold is not None:
+        beside |= {"threshold": request.threshold, "calibration": request.calibration}
     return dataclasses.replace(recipe, options={**recipe.options, **beside}).fingerprint()
 
 
@@ -332,8 +356,11 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def image_counts(plan: Plan) -> dict[str, dict[str, int]]:
-    """The number of training and test images that the run uses, per object."""
-    return counts_of(plan.dataset, plan.protocol, plan.request.seed)
+    """The number of training, test and calibration images that the run uses, per object."""
+    counts = counts_of(plan.dataset, plan.protocol, plan.request.seed)
+    for name, images in Counter(sample.object for sample in plan.dataset.calibration).items():
+        counts[name]["calibration"] = images
+    return counts
 
 
 def counts_of(dataset: DataSet, protocol: Protocol, seed: int) -> dict[str, dict[str, int]]:

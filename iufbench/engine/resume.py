@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from iufbench.engine.checkpoint import (
     check_records,
@@ -17,11 +17,16 @@ from iufbench.engine.checkpoint import (
     trained_experiences,
 )
 from iufbench.engine.plan import Plan
+from iufbench.evaluation.rows import ScoreRow
 from iufbench.reporting.record import INFO, PER_EXPERIENCE, RunRecord, read_record
-from iufbench.reporting.rundir import is_claimed
+from iufbench.reporting.rundir import ROUTED, SCORE_COLUMNS, SCORES, is_claimed, read_rows
+from iufbench.reporting.thresholds import read_calibration
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.nested import differing, flat
 from iufbench.support.progress import Progress
+
+if TYPE_CHECKING:
+    from iufbench.engine.assembly import Parts
 
 
 @dataclass(frozen=True)
@@ -182,3 +187,18 @@ def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [f"{k}: {then} before, {new} now" for k, (then, new) in differing(before, now).items()]
+
+
+def recall_thresholds(run: Path, parts: Parts, evaluated: int) -> None:
+    """Give the evaluation the thresholds frozen in the first ``evaluated`` experiences, from the records."""
+    thresholds = parts.evaluation.thresholds
+    if thresholds is None or not evaluated:
+        return
+    calibration = read_calibration(run)[:evaluated]
+    introduced = {test.object: str(test.introduced) for test in parts.evaluation.tests}
+    new = [
+        ScoreRow(row["object"], row["image"], int(row["label"]), float(row["score"]))
+        for row in read_rows(run / SCORES, SCORE_COLUMNS, (ROUTED,))
+        if row["experience"] == introduced[row["object"]] and int(row["experience"]) < evaluated
+    ]
+    thresholds.recall(calibration, new)

@@ -19,7 +19,14 @@ from iufbench.engine.evaluate import evaluate_objects
 from iufbench.engine.logs import logging_to
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.engine.recording import dataset_record, protocol_record
-from iufbench.engine.resume import Start, other_order, other_recipe, starting_point, what_differs
+from iufbench.engine.resume import (
+    Start,
+    other_order,
+    other_recipe,
+    recall_thresholds,
+    starting_point,
+    what_differs,
+)
 from iufbench.engine.selection import EpochStates, diagnose
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.reporting.record import (
@@ -42,11 +49,13 @@ from iufbench.reporting.rundir import (
     SELECTION,
     claimed,
     record_baseline,
+    record_calibration,
     record_experience,
     record_hashes,
     record_training,
 )
 from iufbench.reporting.store import load_run
+from iufbench.reporting.thresholds import threshold_record
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress, TrainingBar
@@ -198,6 +207,8 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
     seconds.total += time.perf_counter() - clock
     info.finished = now()
     info.summary = load_run(plan.path).summaries()
+    if plan.request.threshold is not None:
+        info.thresholds = threshold_record(plan.path, plan.request.threshold, plan.request.calibration or 0)
     info.records_sha256 = record_hashes(plan.path)
     _write(plan, info, COMPLETE)
 
@@ -206,6 +217,7 @@ def _loop(work: Work) -> None:
     """Experiences from the start on: train, checkpoint, evaluate, record."""
     plan, parts, progress, start = work.plan, work.parts, work.progress, work.start
     steps, all_objects = len(plan.experiences), range(len(plan.protocol.objects))
+    recall_thresholds(plan.path, parts, start.evaluated)
     if plan.request.eval_unseen and plan.learner.uses.gradients and start.is_beginning:
         rows = evaluate_objects(parts, 0, 0, all_objects, progress, "before training")
         record_baseline(plan.path, rows.metrics)
@@ -220,6 +232,8 @@ def _loop(work: Work) -> None:
             due = all_objects if plan.request.eval_unseen else all_objects[:objects_seen]
             shown = [k for k in due if parts.streams.tests[k]]  # an extended run may lack images of old ones
             rows = evaluate_objects(parts, number, objects_seen, shown, progress, label)
+            if plan.rule is not None:
+                record_calibration(plan.path, number, rows.calibration)
             record_experience(plan.path, number, rows.metrics, rows.scores)
             if plan.request.diagnose_every is not None:
                 diagnose(plan, parts, number, objects_seen, rows.metrics, progress)

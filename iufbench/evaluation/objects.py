@@ -18,9 +18,15 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 
 from iufbench.evaluation.anomaly import IMAGE, PIXEL, AnomalyMetrics, ForgettingMatrix
+from iufbench.evaluation.at_thresholds import ThresholdMetrics
 from iufbench.evaluation.curves import TrainingCurves
 from iufbench.evaluation.pictures import HeatMaps, MatrixPicture
+from iufbench.evaluation.rows import CalibrationRow
+from iufbench.evaluation.thresholds import calibration_rows
 from iufbench.evaluation.truth import EvaluationResult, ObjectTest
+from iufbench.metrics.check import require_finite
+from iufbench.metrics.image import image_score
+from iufbench.metrics.thresholds import Rule
 
 __all__ = ["EvaluationResult", "MapCollector", "ObjectEvaluation", "ObjectTest"]
 
@@ -60,25 +66,39 @@ class ObjectEvaluation:
     ``maps`` is the plugin for the strategy, ``score`` the image score rule (``metrics.image.image_score``).
     ``evaluator`` belongs to the harness and holds the metrics and any loggers (``log_to``); it receives
     ``_seen`` in place of the strategy. Only the maps of one object are held in memory. A NaN or infinite
-    score raises RunError naming the image.
+    score raises RunError naming the image. With a ``rule``, metrics at calibrated thresholds are added:
+    ``calibrations`` are the names of the calibration images of each object, ``thresholds`` the metrics.
     """
 
-    def __init__(self, tests: Sequence[ObjectTest], score: str = "pooled_max") -> None:
-        self.tests, self.score = tests, score
+    def __init__(
+        self,
+        tests: Sequence[ObjectTest],
+        score: str = "pooled_max",
+        rule: Rule | None = None,
+        calibrations: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.tests, self.score, self.calibrations = tests, score, calibrations
         self.maps = MapCollector()
         self.values = AnomalyMetrics(IMAGE, PIXEL)
+        self.thresholds = None if rule is None else ThresholdMetrics(self.values, rule)
         self.matrix = ForgettingMatrix(self.values)
+        self._calibrated: list[CalibrationRow] = []
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No loggers specified")  # run directories are the log
-            self.evaluator = EvaluationPlugin(self.values, self.matrix, collect_all=False)
+            self.evaluator = EvaluationPlugin(*self._metrics, collect_all=False)
         # Called with (object test, maps [N, S, S]) if set, for uses beyond the metrics.
         self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
         self._seen = SimpleNamespace()
 
+    @property
+    def _metrics(self) -> list[Any]:
+        thresholds = [] if self.thresholds is None else [self.thresholds]
+        return [self.values, *thresholds, self.matrix]
+
     def log_to(self, loggers: Sequence[Any]) -> None:
         """Also send all metrics and pictures to Avalanche loggers."""
         pictures = [MatrixPicture(self.matrix), HeatMaps(self.values)]
-        metrics = [TrainingCurves(), self.values, self.matrix, *pictures]
+        metrics = [TrainingCurves(), *self._metrics, *pictures]
         self.evaluator = EvaluationPlugin(*metrics, loggers=list(loggers), collect_all=False)
 
     def watched(self, epochs: Iterator[None], strategy: Any, experience: Any, number: int) -> Iterator[None]:
@@ -115,6 +135,15 @@ class ObjectEvaluation:
         )
         self.evaluator.before_eval(self._seen)
 
+    def calibrate(self, number: int) -> None:
+        """Keep the numbers of the collected maps of the calibration images of object ``number``, for the
+        metrics at its thresholds in the following ``judge``."""
+        name, (maps, _) = self.tests[number].object, self.maps.take()
+        names = self.calibrations[number]
+        scores = image_score(maps, rule=self.score)
+        require_finite(scores, names, name)
+        self._calibrated = calibration_rows(name, names, scores, maps)
+
     def judge(self, number: int) -> None:
         """Evaluate the collected maps of object ``number``: add its rows and log its metrics."""
         test, (maps, routed) = self.tests[number], self.maps.take()
@@ -123,6 +152,7 @@ class ObjectEvaluation:
         seen = self._seen
         seen.experience = _experience("test", number)
         seen.experience.truth = test
+        seen.experience.calibration, self._calibrated = self._calibrated, []
         seen.anomaly_maps, seen.routed = lambda: maps, routed
         self.evaluator.before_eval_exp(seen)
         self.evaluator.after_eval_iteration(seen)

@@ -1,4 +1,7 @@
-"""The row types of ``metrics.csv`` and ``scores.csv.gz``. Imports neither torch nor Avalanche."""
+"""The row types of ``metrics.csv``, ``scores.csv.gz`` and ``calibration.csv.gz``.
+
+Imports neither torch nor Avalanche.
+"""
 
 from __future__ import annotations
 
@@ -27,3 +30,14 @@ class ScoreRow(NamedTuple):
     label: int
     score: float
     routed: str | None = None
+
+
+class CalibrationRow(NamedTuple):
+    """One normal image that thresholds are calibrated on: its score, and mean and population standard
+    deviation of the pixels of its anomaly map."""
+
+    object: str
+    image: str
+    score: float
+    pixel_mean: float
+    pixel_sd: float

@@ -11,7 +11,7 @@ import numpy as np
 from iufbench.data.decoding import Decoding
 from iufbench.data.masks import Doubt, PackedMasks, load_masks
 from iufbench.data.samples import Sample
-from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.evaluation.rows import CalibrationRow, MetricRow, ScoreRow
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,8 @@ class ObjectTest:
 
 @dataclass
 class EvaluationResult:
-    """The rows of one evaluation for ``metrics.csv`` and ``scores.csv.gz``."""
+    """The rows of one evaluation for ``metrics.csv``, ``scores.csv.gz`` and ``calibration.csv.gz``."""
 
     metrics: list[MetricRow] = field(default_factory=list)
     scores: list[ScoreRow] = field(default_factory=list)
+    calibration: list[CalibrationRow] = field(default_factory=list)

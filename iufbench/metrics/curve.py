@@ -82,6 +82,20 @@ class Curve:
         f1 = self._f1()
         return float(self.thresholds[f1.size - 1 - int(f1[::-1].argmax())])
 
+    def recall_at_fpr(self, limit: float) -> float:
+        """The best recall of a threshold with a false-positive rate of at most ``limit``, in [0, 1]."""
+        if not (self.n_positives and self.n_normals):
+            return float("nan")
+        allowed = self._at_or_above / self.n_normals <= limit
+        return float(self.hits[allowed].max(initial=0)) / self.n_positives
+
+    def fpr_at_recall(self, least: float) -> float:
+        """The lowest false-positive rate of a threshold with a recall of at least ``least`` in (0, 1]."""
+        if not (self.n_positives and self.n_normals):
+            return float("nan")
+        enough = self.hits / self.n_positives >= least
+        return float(self._at_or_above[enough].min()) / self.n_normals
+
     def aupro(self, limit: float) -> float:
         """Area under PRO(FPR) from FPR 0 to ``limit`` (0 < limit <= 1), divided by ``limit``; in [0, 1].
 

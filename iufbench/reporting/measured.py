@@ -153,15 +153,20 @@ class Scores:
     scores: np.ndarray
     texts: dict[str, list[str]]
 
+    def by_group(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
+        """Experience, object, labels bool [n] (true is defective) and scores [n] of every group."""
+        order = np.argsort(self.group, kind="stable")
+        ends = np.cumsum(np.bincount(self.group, minlength=len(self.groups)))
+        for (experience, obj), rows in zip(self.groups, np.split(order, ends[:-1])):
+            yield experience, obj, self.labels[rows] == 1, self.scores[rows]
+
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
         """Experience, object and image metrics (name -> value) of every group.
 
         Raises RunError when no metric can be computed from them.
         """
-        order = np.argsort(self.group, kind="stable")
-        ends = np.cumsum(np.bincount(self.group, minlength=len(self.groups)))
-        for (experience, obj), rows in zip(self.groups, np.split(order, ends[:-1])):
-            yield experience, obj, image_metrics(self.labels[rows] == 1, self.scores[rows], object=obj)
+        for experience, obj, labels, scores in self.by_group():
+            yield experience, obj, image_metrics(labels, scores, object=obj)
 
     def frame(self) -> pd.DataFrame:
         """The rows with the columns of ``scores.csv.gz``."""

@@ -169,6 +169,36 @@ class Costs:
 
 
 @dataclass
+class ObjectThresholds:
+    """Thresholds of one object from its ``images`` calibration images: frozen right after it was learnt, and
+    own, from the scores after the last experience. A score or pixel above a threshold is an alarm; None
+    where it is undefined."""
+
+    images: int
+    frozen_image: float | None = None
+    frozen_pixel: float | None = None
+    own_image: float | None = None
+    own_pixel: float | None = None
+
+
+@dataclass
+class ThresholdRecord:
+    """Decision thresholds of a finished run, from ``calibration.csv.gz``.
+
+    ``rule`` and ``pixel_rule`` as typed (``metrics.thresholds.read_rule``); ``share`` of the training images
+    that was set aside; ``objects``: by name; ``pooled_image`` and ``pooled_pixel``: one threshold for all
+    objects, from the scores of all their calibration images after the last experience.
+    """
+
+    rule: str
+    pixel_rule: str
+    share: float
+    objects: dict[str, ObjectThresholds] = field(default_factory=dict)
+    pooled_image: float | None = None
+    pooled_pixel: float | None = None
+
+
+@dataclass
 class SharedBase:
     """The run whose base experience a sweep took over, and where that was trained."""
 
@@ -212,7 +242,8 @@ class RunRecord:
     ``warnings``: what is likely wrong with the data, a line each; ``request`` are the options of ``iufbench
     run`` (``cards.request.Request``), ``recipe`` the resolved card; ``summary``: level -> summary name ->
     value of AUROC; ``records_sha256``: hashes of the files of results; ``resumed``: how many experiences
-    were trained each time the run was resumed; ``other``: keys that this version does not know.
+    were trained each time the run was resumed; ``thresholds``: of a finished run with ``--threshold``;
+    ``other``: keys that this version does not know.
     """
 
     id: str
@@ -245,6 +276,7 @@ class RunRecord:
     resumed: list[int] = field(default_factory=list)
     shared_base: SharedBase | None = None
     parent: Parent | None = None
+    thresholds: ThresholdRecord | None = None
     error: str | None = None
     other: dict[str, Any] = field(default_factory=dict)
 

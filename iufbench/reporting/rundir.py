@@ -1,8 +1,9 @@
 """The layout of a run directory, and writing into it.
 
 A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>/`` with ``run.json``
-(``record.py``), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image) and
-``train_log.csv``. A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
+(``record.py``), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image),
+``calibration.csv.gz`` (per calibration image, in a run with thresholds) and ``train_log.csv``.
+A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from iufbench.evaluation.rows import MetricRow, ScoreRow
+from iufbench.evaluation.rows import CalibrationRow, MetricRow, ScoreRow
 from iufbench.support.errors import RunError
 from iufbench.support.files import open_file, read_csv, write_csv
 from iufbench.support.locks import NAME as LOCK
@@ -24,14 +25,16 @@ METRICS, SCORES, TRAIN_LOG = "metrics.csv", "scores.csv.gz", "train_log.csv"
 BASELINE = "baseline.csv"
 SELECTION = "selection.csv"
 EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
-RECORDS = (METRICS, SCORES, BASELINE)
+CALIBRATION = "calibration.csv.gz"
+RECORDS = (METRICS, SCORES, BASELINE, CALIBRATION)
 # Bytes of a table when unpacked: a directory from somebody else takes seconds and some memory, not more.
-LIMITS = {METRICS: 2**23, SCORES: 2**28, TRAIN_LOG: 2**23, BASELINE: 2**20, SELECTION: 2**24}
+LIMITS = {METRICS: 2**23, SCORES: 2**28, TRAIN_LOG: 2**23, BASELINE: 2**20, SELECTION: 2**24, CALIBRATION: 2**28}
 LEVELS = ("image", "pixel")
 DIGITS = 9  # of the number of an experience
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
 ROUTED = "routed"  # a further column of scores where a strategy chooses the memory that judges an image
+CALIBRATION_COLUMNS = ("experience", *CalibrationRow._fields)
 BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
 
 
@@ -100,6 +103,14 @@ def record_experience(
     for name, columns, rows in ((SCORES, score_columns, scores), (METRICS, METRIC_COLUMNS, metrics)):
         kept = _rows_before(run / name, columns, experience)
         write_csv(run / name, columns, [*kept, *rows])
+
+
+def record_calibration(run: Path | str, experience: int, rows: Iterable[CalibrationRow]) -> None:
+    """Store the scores of the calibration images after ``experience`` (from 0), like
+    :func:`record_experience`; to be called before it."""
+    path = Path(run) / CALIBRATION
+    kept = _rows_before(path, CALIBRATION_COLUMNS, experience)
+    write_csv(path, CALIBRATION_COLUMNS, [*kept, *((experience, *row) for row in rows)])
 
 
 def record_baseline(run: Path | str, rows: Iterable[MetricRow]) -> None:

@@ -45,6 +45,7 @@ from iufbench.reporting.rundir import (
     record_experience,
     record_training,
 )
+from iufbench.reporting.thresholds import image_values_at_thresholds
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import write_csv, write_json
 
@@ -217,9 +218,14 @@ class Run:
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
         """Experience, object and image metrics, computed again from ``scores.csv.gz``.
 
+        In a run with thresholds, those at thresholds are among them.
         Raises RunError when the scores are missing or damaged, or no metric can be computed from them.
         """
-        return self._scores(texts=False).image_metrics()
+        scores = self._scores(texts=False)
+        rule = self.record.request.get("threshold")
+        added = {} if rule is None else image_values_at_thresholds(self.path, rule, scores)
+        for experience, obj, values in scores.image_metrics():
+            yield experience, obj, {**values, **added.get((experience, obj), {})}
 
     def scores(self) -> pd.DataFrame:
         """Every test image's score: experience, object, image, label, score, and ``routed`` (the object whose

@@ -68,11 +68,14 @@ class Streams:
         train: One Avalanche experience per step.
         test: One Avalanche experience per object.
         tests: The samples of each test experience (labels and masks), for the evaluation only.
+        calibration: One Avalanche experience per object, with the images its thresholds are calibrated on;
+            empty in a run without thresholds.
     """
 
     train: list[DatasetExperience]
     test: list[DatasetExperience]
     tests: list[list[Sample]]
+    calibration: list[DatasetExperience]
 
 
 def test_samples(dataset: DataSet, protocol: Protocol, from_files: bool = True) -> list[list[Sample]]:
@@ -108,11 +111,13 @@ def _content_hash(sample: Sample) -> bytes:
 
 @dataclass(frozen=True)
 class Loaded:
-    """The inputs of all experiences: ``train[t]`` and ``test[o]``; ``tests[o]``: samples of ``test[o]``."""
+    """The inputs of all experiences: ``train[t]`` and ``test[o]``; ``tests[o]``: samples of ``test[o]``;
+    ``calibration[o]``: those that the thresholds of an object are calibrated on, empty without."""
 
     train: list[ResidentData]
     test: list[ResidentData]
     tests: list[list[Sample]]
+    calibration: list[ResidentData]
 
 
 def load_streams(
@@ -153,9 +158,12 @@ def load_streams(
     train = [resident(group if number >= first else []) for number, group in groups]
     tests = test_samples(dataset, protocol, inputs.from_files)
     test = [resident(group) for group in tests]
+    names = protocol.objects if dataset.calibration else ()
+    calibration = [resident(dataset.calibrating(name)) for name in names]
     if not object_id_at_test:
         test = [data.without_objects() for data in test]
-    return Loaded(train, test, tests)
+        calibration = [data.without_objects() for data in calibration]
+    return Loaded(train, test, tests, calibration)
 
 
 def build_streams(
@@ -170,8 +178,10 @@ def build_streams(
 ) -> Streams:
     """Load the inputs as ``load_streams`` does (same arguments) and wrap them in sealed experiences."""
     loaded = load_streams(dataset, protocol, inputs, joint, advance, object_id_at_test, seed, first)
-    test = [sealed_stream("test", [data])[0] for data in loaded.test]
-    return Streams(sealed_stream("train", loaded.train), test, loaded.tests)
+    test, calibration = (
+        [sealed_stream("test", [data])[0] for data in group] for group in (loaded.test, loaded.calibration)
+    )
+    return Streams(sealed_stream("train", loaded.train), test, loaded.tests, calibration)
 
 
 def sealed_stream(name: str, parts: Sequence[ResidentData]) -> list[DatasetExperience]:

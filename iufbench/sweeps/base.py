@@ -19,6 +19,8 @@ from iufbench.reporting.record import (
     write_record,
 )
 from iufbench.reporting.rundir import (
+    CALIBRATION,
+    CALIBRATION_COLUMNS,
     METRIC_COLUMNS,
     METRICS,
     ROUTED,
@@ -80,6 +82,8 @@ def adopt_base(plan: Plan, donors: Sequence[Path], progress: Progress) -> Path |
         remove_state(plan.path)
         for name, columns in ((METRICS, METRIC_COLUMNS), (SCORES, SCORE_COLUMNS), (TRAIN_LOG, None)):
             _copy_base_rows(donor / name, plan.path / name, columns)
+        if plan.rule is not None:
+            _copy_base_rows(donor / CALIBRATION, plan.path / CALIBRATION, CALIBRATION_COLUMNS)
         copy_checkpoint(donor, plan.path, 0)
         # Written last: if run.json exists, everything else does.
         write_record(plan.path, _after_base(plan, record))

@@ -24,7 +24,7 @@ OWN_ORDER = ("alphabetical", "dataset")  # the data set's own, which is alphabet
 ALL = "all"
 _AS_THEY_ARE = (
     *("synthetic", "data_seed", "preset", "backbone", "weights", "device", "threads"),
-    *("precision", "step", "compile", "cache", "eval_unseen"),
+    *("precision", "step", "compile", "cache", "eval_unseen", "threshold", "calibration"),
 )
 
 
@@ -57,6 +57,8 @@ class Grid:
     cache: bool = True
     settings: list[str] | None = None
     eval_unseen: bool = False
+    threshold: str | None = None
+    calibration: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The values that differ from their defaults, recorded to detect changes of the grid."""

@@ -1,0 +1,56 @@
+"""Images set aside to calibrate thresholds: normal, as far as is known, and never trained on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+from iufbench.data.samples import DataSet, Sample
+from iufbench.support.errors import InputError
+
+SHARE = 0.1  # of the training images of every object
+FEWEST = 5
+
+
+def set_aside(dataset: DataSet, objects: Iterable[str], share: float, seed: int) -> DataSet:
+    """The same data with calibration images for every object.
+
+    An object whose data set has at least five validation images is calibrated on all of them and trained on
+    all of its training images. For other objects a share of the training images (at least five, chosen by a
+    hash of seed and file name) is set aside. Images count as the strategy sees them: training images that
+    are defective in secret (a contaminated stream) can be among them.
+
+    Args:
+        dataset: The data set, as its stream has modified it.
+        objects: The objects of the protocol.
+        share: Share of the training images, in (0, 1).
+        seed: Seed of the run.
+
+    Returns:
+        The data set with ``calibration``; its fingerprint is that of ``dataset``.
+
+    Raises:
+        InputError: The share leaves an object without training images.
+    """
+    chosen: list[Sample] = []
+    for name in objects:
+        validation = dataset.select("validation", (name,))
+        if len(validation) >= FEWEST:
+            chosen += validation
+            continue
+        images = dataset.training((name,))
+        count = max(FEWEST, round(share * len(images)))
+        if count >= len(images):
+            raise InputError(
+                f"--threshold: {name} has {len(images)} training images; with {count} set aside for "
+                f"calibration (--calibration {share:g}, at least {FEWEST}) none is left to train on"
+            )
+        first = sorted(images, key=lambda s: _key(s, dataset, seed))[:count]
+        chosen += [s for s in images if s in set(first)]
+    return replace(dataset, calibration=tuple(chosen))
+
+
+def _key(sample: Sample, dataset: DataSet, seed: int) -> bytes:
+    name = sample.image.relative_to(dataset.root).as_posix()
+    return hashlib.sha256(f"calibration {seed}: {name}".encode("utf-8", "surrogateescape")).digest()

@@ -1,0 +1,110 @@
+"""The calibration scores of a run, its thresholds, and what one threshold for all objects would do."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+from iufbench.evaluation.rows import CalibrationRow
+from iufbench.evaluation.thresholds import (
+    Thresholds,
+    by_object,
+    frozen_thresholds,
+    image_values,
+    image_values_at,
+    thresholds_of,
+)
+from iufbench.metrics.thresholds import PIXEL_RULE, best_f1_threshold, read_rule
+from iufbench.reporting.measured import Scores
+from iufbench.reporting.record import ObjectThresholds, ThresholdRecord
+from iufbench.reporting.rundir import CALIBRATION, CALIBRATION_COLUMNS, table_rows
+from iufbench.support.errors import RunError
+
+MAX_BYTES, MAX_ROWS = 2**28, 1_000_000  # of a file from somebody else
+
+
+def read_calibration(run: Path) -> list[list[CalibrationRow]]:
+    """The rows of ``calibration.csv.gz`` of a run directory, one list per experience; none without the file.
+
+    Raises RunError when the file is damaged, naming the row.
+    """
+    path = run / CALIBRATION
+    if not os.path.lexists(path):
+        return []
+    found: list[list[CalibrationRow]] = []
+    number = 1
+    chunks = table_rows(path, CALIBRATION_COLUMNS, limit=MAX_BYTES)
+    next(chunks)
+    for rows in chunks:
+        for experience, name, image, *texts in rows:
+            number += 1
+            try:
+                values = list(map(float, texts))
+            except ValueError as error:
+                raise RunError(f"{path}, row {number}: {str(error)[:100]}") from error
+            if not all(map(math.isfinite, values)):
+                raise RunError(f"{path}, row {number}: scores must be finite")
+            t = int(experience)
+            if t not in (len(found) - 1, len(found)) or number > MAX_ROWS:
+                raise RunError(f"{path}, row {number}: experience {t} comes after {len(found) - 1}")
+            if t == len(found):
+                found.append([])
+            found[t].append(CalibrationRow(name, image, *values))
+    return found
+
+
+def threshold_record(run: Path, rule: str, share: float) -> ThresholdRecord:
+    """The thresholds of a run directory whose experiences have all been evaluated, by a rule as typed.
+
+    Raises RunError when ``calibration.csv.gz`` is missing or damaged.
+    """
+    experiences = read_calibration(run)
+    if not experiences:
+        raise RunError(f"{run / CALIBRATION} is missing: thresholds need the scores of calibration images")
+    parsed = read_rule(rule)
+    frozen = frozen_thresholds(experiences, parsed)
+    last = by_object(experiences[-1])
+    own = {name: thresholds_of(rows, parsed) for name, rows in last.items()}
+    pooled = thresholds_of(experiences[-1], parsed)
+    return ThresholdRecord(
+        rule=str(parsed),
+        pixel_rule=str(PIXEL_RULE),
+        share=share,
+        objects={n: _of_object(len(rows), frozen[n], own[n]) for n, rows in last.items()},
+        pooled_image=_number(pooled.image),
+        pooled_pixel=_number(pooled.pixel),
+    )
+
+
+def image_values_at_thresholds(
+    run: Path, rule: str, scores: Scores
+) -> dict[tuple[int, str], dict[str, float]]:
+    """Image metrics (name -> value) of every experience and object that name an operating point.
+
+    Raises RunError when ``calibration.csv.gz`` is damaged.
+    """
+    parsed, experiences = read_rule(rule), read_calibration(run)
+    frozen = frozen_thresholds(experiences, parsed)
+    own = {
+        (t, name): thresholds_of(rows, parsed).image
+        for t, found in enumerate(experiences)
+        for name, rows in by_object(found).items()
+    }
+    oracle: dict[str, float] = {}
+    values = {}
+    for t, name, labels, numbers in sorted(scores.by_group(), key=lambda group: group[0]):
+        found = image_values(labels, numbers)
+        if (t, name) in own:
+            best = oracle.setdefault(name, best_f1_threshold(labels, numbers))
+            found |= image_values_at(labels, numbers, frozen[name].image, own[t, name], best)
+        values[t, name] = found
+    return values
+
+
+def _of_object(images: int, frozen: Thresholds, own: Thresholds) -> ObjectThresholds:
+    return ObjectThresholds(images, *map(_number, (*frozen, *own)))
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value

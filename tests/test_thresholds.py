@@ -1,0 +1,161 @@
+"""Runs with decision thresholds: what they are calibrated on, what is measured at them, and resuming."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from resuming import Killed, assert_same_run, interruption
+from sklearn.metrics import f1_score
+from tiny import tiny_plan, tiny_run
+
+from iufbench.cli.main import main
+from iufbench.data.calibration import set_aside
+from iufbench.data.samples import DataSet, Sample
+from iufbench.reporting.collect import recompute
+from iufbench.reporting.store import load_run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+RULE = "quantile 0.7"  # of five images: one is above
+
+
+@pytest.fixture(scope="module")
+def made(data, tmp_path_factory):
+    """A finished run of fine-tuning, whose scores drift; read only."""
+    return tiny_run("finetune", data, tmp_path_factory.mktemp("made"), threshold=RULE)
+
+
+@pytest.fixture(scope="module")
+def calibration(made):
+    return pd.read_csv(made.path / "calibration.csv.gz")
+
+
+def test_calibration_images_are_normal_and_neither_trained_on_nor_tested(made, data, calibration, tmp_path):
+    plan = tiny_plan("finetune", data, tmp_path, threshold=RULE)
+    for name, rows in calibration.groupby("object"):
+        aside = set(rows["image"])
+        trained = {s.image.relative_to(data).as_posix() for s in plan.dataset.training((name,))}
+        of_object = made.scores()
+        tested = set(of_object.loc[of_object["object"] == name, "image"])
+        assert len(aside) == 5 and len(trained) == 1
+        assert not aside & trained and not aside & tested
+        assert made.record.dataset.counts[name] == {"train": 1, "test": 7, "calibration": 5}
+    assert plan.train_counts == [2, 1]
+
+
+def test_runs_without_thresholds_keep_their_recipe_and_their_images(data, tmp_path):
+    plain, asked, other = (
+        tiny_plan("uniad", data, tmp_path, threshold=rule) for rule in (None, "0.95", "quantile 0.950")
+    )
+    share = tiny_plan("uniad", data, tmp_path, threshold="0.95", calibration=0.2)
+    seed = tiny_plan("uniad", data, tmp_path, threshold="0.95", seed=3)
+    assert plain.train_counts == [12, 6]
+    assert asked.recipe_hash == other.recipe_hash
+    assert len({plain.recipe_hash, asked.recipe_hash, share.recipe_hash}) == 3
+    assert set(seed.dataset.calibration) != set(asked.dataset.calibration)
+    assert plain.dataset.fingerprint() == asked.dataset.fingerprint(), "the same data"
+
+
+def at(scores, level):
+    alarm, defective = (scores["score"] > level).to_numpy(), (scores["label"] == 1).to_numpy()
+    return alarm[defective].mean(), alarm[~defective].mean(), f1_score(defective, alarm)
+
+
+def test_metrics_are_those_of_the_recorded_scores_at_the_thresholds(made, calibration):
+    """Recomputed with pandas from the files alone; q 0.7 of five scores is the fourth."""
+    scores, metrics = made.scores(), made.metrics[made.metrics["level"] == "image"]
+    metrics = metrics.set_index(["experience", "object", "metric"])["value"]
+    drifted = 0
+    for (t, name), rows in scores.groupby(["experience", "object"]):
+        cells = calibration[(calibration["object"] == name)]
+        first = cells["experience"].min()
+        own, frozen = (sorted(cells.loc[cells["experience"] == e, "score"])[3] for e in (t, first))
+        drifted += own != frozen
+        for when, level in (("frozen", frozen), ("own", own)):
+            recall, false_alarm, f1 = at(rows, level)
+            assert metrics[t, name, f"recall_{when}"] == pytest.approx(recall)
+            assert metrics[t, name, f"false_alarm_{when}"] == pytest.approx(false_alarm)
+            if when == "frozen":
+                assert metrics[t, name, "f1_frozen"] == pytest.approx(f1)
+        if t == first:
+            assert metrics[t, name, "f1_transferred"] == metrics[t, name, "f1_max"]
+        stored = made.record.thresholds.objects[name]
+        assert stored.frozen_image == pytest.approx(frozen, abs=1e-15) and stored.images == 5
+        if t == 1:
+            assert stored.own_image == pytest.approx(own, abs=1e-15)
+    assert drifted == 2, "fine-tuning moves the scores of both objects of the base"
+    assert made.record.thresholds.rule == RULE
+    last = calibration[calibration["experience"] == 1]
+    assert made.record.thresholds.pooled_image == pytest.approx(sorted(last["score"])[10])  # 0.7 * 15 = 10.5
+
+
+def test_pixel_thresholds_and_values_come_from_the_maps(made, data, calibration, tmp_path):
+    """seg_f1 at mean + 3 sd of the calibration maps, from the maps that `evaluate --save-maps` gives."""
+    place = tmp_path / "run"
+    shutil.copytree(made.path, place)
+    done = CliRunner().invoke(main, ["evaluate", str(place), "--save-maps", "-q"])
+    assert done.exit_code == 0, done.output
+    rows = calibration[(calibration["experience"] == 1) & (calibration["object"] == "cashew")]
+    pooled = np.sqrt(
+        (rows["pixel_sd"] ** 2 + rows["pixel_mean"] ** 2).mean() - rows["pixel_mean"].mean() ** 2
+    )
+    level = rows["pixel_mean"].mean() + 3 * pooled
+    assert made.record.thresholds.objects["cashew"].own_pixel == pytest.approx(level)
+    with np.load(next(place.rglob("maps/**/*cashew*.npz"))) as kept:
+        maps = kept["maps"].astype(np.float64)  # rounded to float16
+    share = (maps > level).mean()
+    metrics = made.metrics.set_index(["experience", "object", "metric"])["value"]
+    f1, iou = metrics[1, "cashew", "seg_f1_own"], metrics[1, "cashew", "iou_own"]
+    assert 0 <= iou <= f1 <= 1 and f1 == pytest.approx(2 * iou / (1 + iou))
+    assert share < 0.5
+
+
+def test_a_run_with_thresholds_is_verified(made):
+    done = CliRunner().invoke(main, ["verify", str(made.path), "-q"])
+    assert done.exit_code == 0 and done.stdout.splitlines()[-1] == "no difference", done.output
+
+
+def test_a_changed_calibration_score_is_noticed(made, tmp_path):
+    place = tmp_path / "runs" / made.id
+    shutil.copytree(made.path, place)
+    path = place / "calibration.csv.gz"
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+    cells = lines[1].split(",")
+    lines[1:6] = [",".join([*line.split(",")[:3], "-100.0", *cells[4:]]) for line in lines[1:6]]
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    notes = recompute(load_run(place))[1]
+    assert any("calibration.csv.gz was changed" in note for note in notes)
+    assert any("metrics.csv disagrees" in note and "frozen" in note for note in notes)
+
+
+def test_a_resumed_run_has_the_thresholds_of_one_that_never_stopped(made, data, tmp_path, monkeypatch):
+    with interruption(monkeypatch, experience=1, epoch=1), pytest.raises(Killed):
+        tiny_run("finetune", data, tmp_path, threshold=RULE)
+    assert not load_run(tiny_plan("finetune", data, tmp_path, threshold=RULE).path).complete
+    again = tiny_run("finetune", data, tmp_path, threshold=RULE)
+    assert_same_run(made, again)
+    assert (made.path / "calibration.csv.gz").read_bytes() == (again.path / "calibration.csv.gz").read_bytes()
+    assert made.record.thresholds == again.record.thresholds
+
+
+def listed(split: str, count: int, name: str = "nut") -> list[Sample]:
+    return [Sample(Path(f"/d/{name}/{split}/{k}.png"), name, split, 0) for k in range(count)]
+
+
+def test_validation_images_are_used_where_the_data_set_has_them():
+    samples = [*listed("train", 60), *listed("validation", 6), *listed("train", 60, "bolt")]
+    samples += listed("validation", 4, "bolt")  # too few
+    dataset = set_aside(
+        DataSet("parts", Path("/d"), ("nut", "bolt"), tuple(samples)), ("nut", "bolt"), 0.1, 0
+    )
+    assert [s.split for s in dataset.calibrating("nut")] == ["validation"] * 6
+    assert len(dataset.training(("nut",))) == 60
+    assert [s.split for s in dataset.calibrating("bolt")] == ["train"] * 6
+    assert len(dataset.training(("bolt",))) == 54
+    assert replace(dataset, calibration=()).training(("bolt",)) == listed("train", 60, "bolt")
