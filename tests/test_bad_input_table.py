@@ -113,7 +113,7 @@ TYPED = {
     "rule in words": (["--threshold", "best"], 2, "no rule: use one such as quantile 0.95"),
     "quantile of 95": (["--threshold", "quantile 95"], 2, "between 0 and 1"),
     "share of all": (["--threshold", "0.95", "--calibration", "1"], 2, "above 0 and below 1"),
-    "share of nothing": (["--threshold", "0.95", "--calibration", "nan"], 2, "above 0 and below 1"),
+    "share of nothing": (["--threshold", "0.95", "--calibration", "nan"], 2, "calibration must be a number"),
     "share without a rule": (["--calibration", "0.1"], 2, "--calibration belongs to --threshold"),
     "setting without value": (["--set", "base.epochs"], 2, "must be key=value"),
     "setting without key": (["--set", "=3"], 2, "must be key=value"),
