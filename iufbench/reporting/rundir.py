@@ -28,7 +28,14 @@ EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--di
 CALIBRATION = "calibration.csv.gz"
 RECORDS = (METRICS, SCORES, BASELINE, CALIBRATION)
 # Bytes of a table when unpacked: a directory from somebody else takes seconds and some memory, not more.
-LIMITS = {METRICS: 2**23, SCORES: 2**28, TRAIN_LOG: 2**23, BASELINE: 2**20, SELECTION: 2**24, CALIBRATION: 2**28}
+LIMITS = {
+    METRICS: 2**23,
+    SCORES: 2**28,
+    TRAIN_LOG: 2**23,
+    BASELINE: 2**20,
+    SELECTION: 2**24,
+    CALIBRATION: 2**28,
+}
 LEVELS = ("image", "pixel")
 DIGITS = 9  # of the number of an experience
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")

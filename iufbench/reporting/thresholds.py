@@ -21,7 +21,7 @@ from iufbench.reporting.record import ObjectThresholds, ThresholdRecord
 from iufbench.reporting.rundir import CALIBRATION, CALIBRATION_COLUMNS, table_rows
 from iufbench.support.errors import RunError
 
-MAX_BYTES, MAX_ROWS = 2**28, 1_000_000  # of a file from somebody else
+MAX_ROWS = 1_000_000  # of a file from somebody else
 
 
 def read_calibration(run: Path) -> list[list[CalibrationRow]]:
@@ -34,7 +34,7 @@ def read_calibration(run: Path) -> list[list[CalibrationRow]]:
         return []
     found: list[list[CalibrationRow]] = []
     number = 1
-    chunks = table_rows(path, CALIBRATION_COLUMNS, limit=MAX_BYTES)
+    chunks = table_rows(path, CALIBRATION_COLUMNS)
     next(chunks)
     for rows in chunks:
         for experience, name, image, *texts in rows:
