@@ -30,7 +30,7 @@ def card(monkeypatch):
 def test_without_a_gpu():
     assert choose_precision("auto", "auto") == choose_precision("auto", "cpu") == "fp32"
     assert choose_precision("bf16", "auto") == choose_precision("bf16", "cpu") == "bf16"
-    with pytest.raises(InputError, match="tf32: only CUDA cards"):
+    with pytest.raises(InputError, match="tf32: only CUDA devices"):
         choose_precision("tf32", "auto")
     with pytest.raises(InputError, match="say --precision bf16 or fp32"):
         choose_precision("auto", "cuda")
@@ -48,7 +48,7 @@ def test_auto_takes_bf16_where_the_card_has_it(card):
 def test_a_card_without_bf16(card, name):
     card((7, 5))
     assert choose_precision("auto", "cuda:0") == "fp32"
-    with pytest.raises(InputError, match=f"--precision {name}: Some Card does not have it"):
+    with pytest.raises(InputError, match=f"--precision {name}: Some Card does not support it"):
         choose_precision(name, "cuda")
 
 
@@ -59,7 +59,7 @@ def test_a_driver_that_is_too_old_is_not_taken_for_no_gpu(name, monkeypatch):
         return False
 
     monkeypatch.setattr(torch.cuda, "is_available", unavailable)
-    with pytest.raises(InputError, match="driver is older than this build of torch"):
+    with pytest.raises(InputError, match="driver is too old for this build of torch"):
         choose_device(name)
     assert choose_device("cpu").type == "cpu"
 

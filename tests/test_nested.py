@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import doctest
-
 import torch
 
-from iufbench.support import nested
 from iufbench.support.nested import differing, digest, flat
-
-
-def test_the_examples_in_its_documentation():
-    assert doctest.testmod(nested).failed == 0
 
 
 def test_tensors_are_compared_by_bits_type_and_shape():

@@ -1,4 +1,4 @@
-"""How the C library hands out memory to torch's CPU tensors."""
+"""Settings of the C library's allocator, which serves torch's CPU tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ _GROW_BY = 64 * 2**20
 
 
 def keep_freed_memory() -> bool:
-    """Let freed tensors stay with this process, so that the next iteration finds its memory at hand.
+    """Keep the memory of freed tensors in this process, for the next iteration.
 
-    By default glibc gives every tensor above 32 MiB back to the kernel as soon as it is freed, and the top of
-    the heap with it; each iteration then pays again for the same zeroed pages. A process keeps its
-    peak until it ends. True when it took effect: elsewhere than on glibc nothing is changed. Numbers are not
-    affected. Set for the whole process, so it belongs at the start of a run, not of an import.
+    By default glibc returns every tensor above 32 MiB, and the top of the heap, to the kernel as soon as it
+    is freed; each iteration then pays for the same zeroed pages again. With this setting a process keeps its
+    peak memory until it exits. Results are not affected. The setting holds for the whole process, so it is
+    made at the start of a run, not at import.
+
+    Returns:
+        Whether it took effect; without glibc nothing is changed.
     """
     try:
         libc = ctypes.CDLL(None)
@@ -23,5 +26,5 @@ def keep_freed_memory() -> bool:
             return False
         settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROW_BY))
         return all(libc.mallopt(name, value) == 1 for name, value in settings)
-    except (OSError, TypeError, AttributeError):  # no C library to load by this way (Windows)
+    except (OSError, TypeError, AttributeError):  # the C library cannot be loaded this way (Windows)
         return False

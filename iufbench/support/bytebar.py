@@ -12,11 +12,15 @@ from tqdm import tqdm
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Progress
 
-RESERVE = 256 << 20  # bytes left free for others on the disk
+RESERVE = 256 << 20  # bytes left free on the disk
 
 
 def readable(n: int) -> str:
-    """A number of bytes in decimal units, as shown by file managers and download pages: ``5.26 GB``."""
+    """A number of bytes in decimal units, as shown by file managers and download pages.
+
+    >>> readable(5_264_982_680), readable(812)
+    ('5.26 GB', '812 bytes')
+    """
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if n >= size:
             return f"{n / size:.2f} {unit}"

@@ -13,11 +13,17 @@ PRECISIONS = ("fp32", "tf32", "bf16")  # of matrix products; auto stands for one
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto`` takes a GPU when there is one.
+    """Choose the device of a run.
+
+    Args:
+        name: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        The device.
 
     Raises:
-        InputError: for a device that is not there, and where the driver is older than torch needs: a GPU that
-            cannot be used is not silently replaced by the CPU.
+        InputError: The device does not exist, or the driver is older than torch requires: an unusable GPU is
+            not silently replaced by the CPU.
     """
     if name == "auto":
         name = "cuda" if _cuda() else "cpu"
@@ -41,19 +47,25 @@ def _cuda() -> bool:
     old = [str(warning.message) for warning in said if "driver" in str(warning.message).lower()]
     if not available and old and "too old" in old[0]:
         raise InputError(
-            f"the NVIDIA driver is older than this build of torch (CUDA {torch.version.cuda}) needs: update "
-            "the driver, install a build of torch for an older CUDA, or use --device cpu"
+            f"the NVIDIA driver is too old for this build of torch (CUDA {torch.version.cuda}): update the "
+            "driver, install a build of torch for an older CUDA version, or use --device cpu"
         )
     return available
 
 
 def choose_precision(name: str, device_name: str) -> str:
-    """fp32, tf32 or bf16 for the name that a user gives: ``auto`` is bf16 on a CUDA card that has it in
-    hardware, and fp32 elsewhere.
+    """Choose the precision of matrix products.
+
+    Args:
+        name: fp32, tf32, bf16 or ``auto``: bf16 on a GPU with hardware support for it, else fp32.
+        device_name: As for ``choose_device``.
+
+    Returns:
+        fp32, tf32 or bf16.
 
     Raises:
-        InputError: for a precision that the device does not have, and where ``auto`` would depend on a card
-            that is not in this machine (planning runs for a cluster).
+        InputError: The device does not support the precision, or ``auto`` depends on a GPU that is not in
+            this machine (when runs for a cluster are planned).
     """
     if name == "fp32" or (name == "bf16" and device_name == "cpu"):
         return name
@@ -61,30 +73,30 @@ def choose_precision(name: str, device_name: str) -> str:
         raise InputError(f"--precision {name}: unknown (allowed: auto, {', '.join(PRECISIONS)})")
     if name == "auto" and device_name.startswith("cuda") and not _cuda():
         raise InputError(
-            f"--precision auto: there is no CUDA device here that could tell what --device {device_name} "
-            "can do; say --precision bf16 or fp32"
+            f"--precision auto: this machine has no CUDA device, so what --device {device_name} supports "
+            "is unknown; use --precision bf16 or fp32"
         )
     device = choose_device(device_name)
     if device.type == "cpu":
         if name == "tf32":
-            raise InputError("--precision tf32: only CUDA cards have it; use fp32 or bf16 on the CPU")
+            raise InputError("--precision tf32: only CUDA devices support it; use fp32 or bf16 on the CPU")
         return "fp32" if name == "auto" else name
     card, has_bf16 = _card(device)
     if name == "auto":
         return "bf16" if has_bf16 else "fp32"
-    if not has_bf16:  # both came with the same generation of cards
+    if not has_bf16:  # bf16 and tf32 came with the same generation of GPUs
         raise InputError(
-            f"--precision {name}: {card} does not have it (compute capability 8.0 does); use fp32"
+            f"--precision {name}: {card} does not support it (compute capability 8.0 is needed); use fp32"
         )
     return name
 
 
 def _card(device: torch.device) -> tuple[str, bool]:
-    """The card's name, and whether it computes in bfloat16 (and TF32) in hardware."""
+    """The GPU's name, and whether it supports bfloat16 (and TF32) in hardware."""
     return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def set_products(precision: str) -> None:
-    """Let CUDA's float32 matrix products and convolutions use TF32, or not."""
+    """Enable TF32 for CUDA's float32 matrix products and convolutions if ``precision`` is tf32."""
     backends: Any = torch.backends
     backends.cuda.matmul.allow_tf32 = backends.cudnn.allow_tf32 = precision == "tf32"

@@ -20,7 +20,11 @@ LARGEST = 2**63 - 1  # the largest integer that torch and numpy support
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the closest known name, or an empty string."""
+    """A suggestion for an error message: the closest known name, or an empty string.
+
+    >>> suggest("iff", ["iuf", "uniad"])
+    "; did you mean 'iuf'?"
+    """
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean '{close[0]}'?" if close else ""
 
@@ -31,10 +35,19 @@ def number(default: Any = dataclasses.MISSING, **bounds: float) -> Any:
 
 
 def build(cls: type[T], mapping: Any, where: str, key: str = "") -> T:
-    """Build the dataclass ``cls`` from a mapping.
+    """Build a dataclass from a mapping.
 
-    ``where`` names the source (a file, ``--set``) and ``key`` the dotted path to this mapping; both
-    only serve the messages. Raises InputError for unknown or missing keys and for bad values.
+    Args:
+        cls: The dataclass.
+        mapping: Its fields by name.
+        where: Source of the mapping (a file, ``--set``), named in errors.
+        key: Dotted path to the mapping, named in errors.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        InputError: A key is unknown or missing, or a value is invalid.
     """
     if not isinstance(mapping, Mapping):
         raise InputError(f"{where}: {key or 'the file'} must be a mapping of keys, not {_shown(mapping)}")
@@ -56,7 +69,21 @@ def build(cls: type[T], mapping: Any, where: str, key: str = "") -> T:
 
 
 def convert(hint: Any, value: Any, where: str, key: str, bounds: Mapping[str, float]) -> Any:
-    """One value to a type: int, float, bool, str, Literal, list, tuple, dict, dataclass or a union."""
+    """Convert a value strictly.
+
+    Args:
+        hint: The type: int, float, bool, str, Literal, list, tuple, dict, a dataclass or a union of these.
+        value: The value.
+        where: Source of the value, named in errors.
+        key: Dotted path to the value, named in errors.
+        bounds: Bounds of ``number``, for numbers.
+
+    Returns:
+        The converted value.
+
+    Raises:
+        InputError: The value has another type or is out of bounds.
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
         return _convert_union(args, value, where, key, bounds)
@@ -101,12 +128,12 @@ def _scalar(hint: Any, value: Any, where: str, key: str) -> Any:
         return value
     if hint is int and isinstance(value, int) and not isinstance(value, bool):
         if abs(value) > LARGEST:
-            raise InputError(f"{where}: {key} is {_shown(value)}, which is too large a number")
+            raise InputError(f"{where}: {key} is {_shown(value)}, which is too large")
         return value
     if hint is str and isinstance(value, str):
         return value
     if hint is float and not isinstance(value, bool):
-        # YAML 1.1 reads 1e-4 (no dot) as text; what a person means by it is a number.
+        # YAML 1.1 reads 1e-4 (without a dot) as text, although a number is meant.
         try:
             result = float(value)
         except (TypeError, ValueError, OverflowError):

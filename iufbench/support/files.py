@@ -1,6 +1,6 @@
-"""Files written atomically and read with errors a user can act on.
+"""Files written atomically, and read with errors that a user can act on.
 
-A kill at any moment leaves the old file or the new one, never half of one.
+A kill at any moment leaves the old file or the new one, never a partial file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROWS_AT_ONCE = 4096
 def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
     """Write atomically: temporary file in the same folder, flushed to disk, then renamed over ``path``.
 
-    Raises RunError naming the path when the disk is full or writing is not allowed.
+    Raises RunError naming the path if the disk is full or writing is not permitted.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.tmp")
@@ -49,7 +49,7 @@ def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        folder = os.open(path.parent, os.O_RDONLY)  # the rename itself must survive a power cut, too
+        folder = os.open(path.parent, os.O_RDONLY)  # the rename must survive a power failure too
         try:
             os.fsync(folder)
         finally:
@@ -67,7 +67,7 @@ _LEFTOVER = re.compile(rf"\..*\.{re.escape(_HOST)}\.([0-9]+)\.tmp", re.DOTALL)
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes of this machine left in a folder; once a process."""
+    """Remove temporary files left in a folder by killed processes of this machine; once per process."""
     with os.scandir(folder) as entries:
         found = [(entry.path, match) for entry in entries if (match := _LEFTOVER.fullmatch(entry.name))]
     for path, match in found:
@@ -77,13 +77,13 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _lives(process: int) -> bool:
-    if os.name != "posix":  # where a signal 0 is not only a question
+    if os.name != "posix":  # elsewhere signal 0 is not a mere check
         return True
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # somebody else's
+    except OSError:  # another user's process
         return True
     return True
 
@@ -99,14 +99,19 @@ def write_json(path: Path | str, value: Any) -> Path:
 
 
 def json_text(value: Any) -> str:
-    """``value`` as JSON. NaN and infinity, which JSON does not have, become null."""
+    """``value`` as JSON. NaN and infinity, which JSON lacks, become null.
+
+    >>> print(json_text({"acc": float("nan")}))
+    {
+     "acc": null
+    }
+    """
     return json.dumps(_plain(value), indent=1, allow_nan=False)
 
 
 def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table atomically; gzip (with no time stamp: same rows, same bytes) when the name ends in .gz.
-
-    Floats are written so that reading gives the same float64 back; NaN and None become empty.
+    """Write a table atomically, compressed if the name ends in .gz (without a time stamp: same rows, same
+    bytes). Reading returns the same float64 values; NaN and None become empty.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -131,7 +136,7 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` in types JSON knows: paths as text, numpy scalars and arrays as numbers and lists."""
+    """``value`` in JSON's types: paths as text, numpy scalars and arrays as numbers and lists."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -146,9 +151,9 @@ def _plain(value: Any) -> Any:
 
 
 def open_file(path: Path | str, limit: int = LARGEST) -> BinaryIO:
-    """A regular file of at most ``limit`` bytes, open for reading.
+    """Open a regular file of at most ``limit`` bytes for reading.
 
-    Raises RunError for anything else: links are not followed, and pipes and devices would never end.
+    Raises RunError for anything else: links are not followed, and pipes and devices may never end.
     """
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
@@ -167,7 +172,7 @@ def open_file(path: Path | str, limit: int = LARGEST) -> BinaryIO:
 
 
 def read_text(path: Path | str, limit: int = LARGEST) -> str:
-    """The text of a regular file of at most ``limit`` bytes; RunError when it cannot be read."""
+    """Read the text of a regular file of at most ``limit`` bytes. Raises RunError if it cannot be read."""
     try:
         with open_file(path, limit) as file:
             return file.read().decode("utf-8", "surrogateescape")
@@ -176,7 +181,7 @@ def read_text(path: Path | str, limit: int = LARGEST) -> str:
 
 
 def read_json(path: Path | str, limit: int = LARGEST) -> dict[str, Any]:
-    """A JSON object; RunError naming file and line when it is damaged or something else."""
+    """Read a JSON object. Raises RunError naming file and line if it is something else or corrupted."""
     try:
         value = json.loads(read_text(path, limit))
     except json.JSONDecodeError as error:
@@ -191,10 +196,18 @@ def read_json(path: Path | str, limit: int = LARGEST) -> dict[str, Any]:
 
 
 def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]]:
-    """The rows of a table as lists of cells, some thousand at a time; unpacked when the name ends in .gz.
+    """Read a table in bounded memory, decompressed if the name ends in .gz.
 
-    Raises RunError for a file that cannot be read, is longer than ``limit`` bytes when unpacked, or has a row
-    of more than ``LONGEST_ROW`` characters. Memory does not grow with the file.
+    Args:
+        path: The file.
+        limit: Bytes that it may have, compressed and decompressed.
+
+    Yields:
+        Up to ``ROWS_AT_ONCE`` rows, each a list of cells.
+
+    Raises:
+        RunError: The file cannot be read, exceeds the limit, or has a row of more than ``LONGEST_ROW``
+            characters.
     """
     pending = [0]  # characters read since the last row ended
     rows = []
@@ -215,7 +228,7 @@ def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]
 
 
 def _lines(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Iterator[str]:
-    # a decoder rather than io.TextIOWrapper, which warns when it is collected before its stream is closed
+    # Not io.TextIOWrapper, which warns if it is collected before its stream is closed.
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     rest, total, data = "", 0, b"..."
     while data:

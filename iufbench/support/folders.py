@@ -1,4 +1,4 @@
-"""Folders that iufbench makes for itself."""
+"""The cache folder."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from iufbench.support.errors import InputError
 
 
 def cache_folder() -> Path:
-    """Where things that can be made again are kept: ``$IUFBENCH_CACHE``, else ``~/.cache/iufbench``.
+    """The folder for data that can be recomputed: ``$IUFBENCH_CACHE``, else ``~/.cache/iufbench``.
 
-    Where the home folder cannot be written (or there is none): a folder in the system's temporary folder that
-    only this user can enter, made by this call.
+    Without a writable home folder, a private folder is created in the system's temporary folder.
 
     Raises:
-        InputError: that folder exists and is not private.
+        InputError: The private folder cannot be created, or it exists and is not private.
     """
     if "IUFBENCH_CACHE" in os.environ:
         return Path(os.environ["IUFBENCH_CACHE"])
     try:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # a user without home
+    except RuntimeError:  # a user without a home folder
         return _private_folder()
     if os.access(home if home.exists() else home.parent, os.W_OK):
         return home / "iufbench"
@@ -31,7 +30,7 @@ def cache_folder() -> Path:
 
 
 def _private_folder() -> Path:
-    """``iufbench-<uid>`` in the temporary folder: others can guess the name, so it must be found private."""
+    """``iufbench-<uid>`` in the temporary folder, with owner and mode checked: others can guess its name."""
     user = os.geteuid() if hasattr(os, "geteuid") else 0
     folder = Path(tempfile.gettempdir()) / f"iufbench-{user}"
     try:
@@ -39,10 +38,10 @@ def _private_folder() -> Path:
     except FileExistsError:
         pass
     except OSError as error:
-        raise InputError(f"no folder for caches: {error}; set IUFBENCH_CACHE to one") from error
+        raise InputError(f"cannot create a cache folder: {error}; set IUFBENCH_CACHE") from error
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != user or status.st_mode & 0o077:
         raise InputError(
-            f"{folder} is not a private folder of this user: remove it, or set IUFBENCH_CACHE to another one"
+            f"{folder} is not private to this user: remove it, or set IUFBENCH_CACHE to another folder"
         )
     return folder

@@ -1,4 +1,4 @@
-"""Avalanche, imported without its side effects on the user's terminal and home folder."""
+"""Imports Avalanche without its side effects on the user's terminal and home folder."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pathlib import Path
 
 
 def import_avalanche() -> None:
-    """Import Avalanche; whatever imports one of its modules later finds it loaded.
+    """Import Avalanche, so that later imports of its modules find it loaded.
 
-    Its import warns of solvers that only its GEM strategy needs, and writes ``~/.avalanche/config.json``,
-    which must not stop a run where the home folder cannot be written (containers, clusters).
+    Its import warns about solvers that only its GEM strategy needs, and writes ``~/.avalanche/config.json``,
+    which must not stop a run if the home folder is read-only (containers, clusters).
     """
     with warnings.catch_warnings(), _writable_home():
         warnings.filterwarnings("ignore", message="no QP solver found")
@@ -24,7 +24,7 @@ def import_avalanche() -> None:
 
 @contextmanager
 def _writable_home() -> Iterator[None]:
-    """HOME as it is where Avalanche's folder can be made in it, otherwise a temporary one."""
+    """Set HOME to a temporary folder if Avalanche's folder cannot be created in it."""
     folder = Path(os.path.expanduser("~/.avalanche"))
     try:
         folder.mkdir(parents=True, exist_ok=True)

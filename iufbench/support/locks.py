@@ -1,4 +1,4 @@
-"""Locks between processes: one file per thing that only one process may write."""
+"""Locks between processes: one lock file in every folder that only one process may write."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-NAME = ".lock"  # stays when the lock is released: removing it would split those who wait for it
+NAME = ".lock"  # kept after release: waiting processes could otherwise lock different files
 
 
 @contextmanager
 def locked(folder: Path, wait: float = 0) -> Iterator[bool]:
-    """Try to hold the lock of a folder that exists, for at most ``wait`` seconds (-1: without limit).
+    """Try to lock an existing folder.
 
-    The lock is the system's own (``flock``; a marker file on file systems without it) and ends with the
-    process, however that dies. A symbolic link in place of the lock file is not followed.
+    The lock is the operating system's (``flock``; a marker file on file systems without it) and is released
+    when the process ends in any way. A symbolic link in place of the lock file is not followed.
+
+    Args:
+        folder: The folder.
+        wait: Seconds to wait for the lock; -1 for no limit.
 
     Yields:
-        True while this process holds the lock, False when another one does.
+        Whether this process holds the lock.
 
     Raises:
-        OSError: the lock file cannot be written.
+        OSError: The lock file cannot be written.
     """
     lock = FileLock(folder / NAME, timeout=wait)
     try:

@@ -12,9 +12,9 @@ CGROUPS = (
 
 
 def free_memory(system: Path = Path("/")) -> int:
-    """Bytes that processes can still take: what the system has available, and its control group allows.
+    """Bytes that processes can still allocate: available memory, limited by the control group.
 
-    A system that does not tell (it is not Linux) is taken to have as much as is installed.
+    Without this information (outside Linux) it is the installed memory.
     """
     try:
         lines = (system / "proc/meminfo").read_text().splitlines()
@@ -25,14 +25,14 @@ def free_memory(system: Path = Path("/")) -> int:
         group = system / "sys/fs/cgroup"
         try:
             left = int((group / limit).read_text()) - int((group / usage).read_text())
-        except (OSError, ValueError):  # not there, or "max"
+        except (OSError, ValueError):  # missing, or "max"
             continue
         free = min(free, left)
     return max(0, free)
 
 
 def resident_memory(pid: int) -> int:
-    """Bytes that a process holds now; 0 when it cannot be seen."""
+    """Resident memory of a process in bytes; 0 if it cannot be determined."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024

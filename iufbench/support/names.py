@@ -1,4 +1,4 @@
-"""Which names data sets and their objects may have: they become files, columns and words of commands."""
+"""Rules for names of data sets and objects, which become file names, columns and command line arguments."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import unicodedata
 from collections.abc import Iterable
 
-# What Windows keeps for devices, with any ending: a folder of results must be able to go there.
+# Reserved for devices on Windows, with any extension: results must be portable.
 DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 )
-# What pandas and other readers of CSV take for a missing value.
+# Read as missing values by pandas and other CSV readers.
 MISSING = frozenset(
     {
         "na",
@@ -30,17 +30,17 @@ MISSING = frozenset(
 )
 JOINERS = "\u200c\u200d"  # invisible, and part of words in Persian and Hindi and of emoji
 WINDOWS = frozenset(':*?"<>|')
-COLUMNS = frozenset({"mean", "after"})  # that stand beside the objects in tables
+COLUMNS = frozenset({"mean", "after"})  # of tables, next to the objects
 MOST_BYTES = 200
 
 
 def problem_with_name(name: str) -> str | None:
-    """The rule that a name of an object or data set breaks, None for a good one.
+    """The rule that a name of an object or data set violates, None for a valid one.
 
     >>> problem_with_name("metal_nut"), problem_with_name("01"), problem_with_name("\\u87ba\\u4e1d")
     (None, None, None)
     >>> problem_with_name("a,b")
-    "no ',', which parts the names of --order and --objects"
+    "no ',', which separates names in --order and --objects"
     """
     try:
         size = len(name.encode())
@@ -57,12 +57,12 @@ def problem_with_name(name: str) -> str | None:
             not c.isprintable() and c not in JOINERS for c in name
         ),
         'no character that Windows refuses in names of files (: * ? " < > |)': not WINDOWS.isdisjoint(name),
-        "no leading '.', as hidden files have": name.startswith("."),
-        "no space at its ends and no '.' at its end": name != name.strip() or name.endswith("."),
-        "no ',', which parts the names of --order and --objects": "," in name,
-        "no name of a device of Windows": lower.partition(".")[0].strip() in DEVICES,
-        "no word that readers of CSV take for a missing value (NA, nan, None, null)": lower in MISSING,
-        "not the name of a column of the tables (mean, after)": lower in COLUMNS,
+        "no leading '.', which marks hidden files": name.startswith("."),
+        "no leading or trailing space and no trailing '.'": name != name.strip() or name.endswith("."),
+        "no ',', which separates names in --order and --objects": "," in name,
+        "not a device name of Windows": lower.partition(".")[0].strip() in DEVICES,
+        "not a word that CSV readers take for a missing value (NA, nan, None, null)": lower in MISSING,
+        "not the name of a table column (mean, after)": lower in COLUMNS,
     }
     return next((rule for rule, broken in rules.items() if broken), None)
 
@@ -86,4 +86,4 @@ def _not_text(raw: bytes) -> str:
         raw.decode()
     except UnicodeDecodeError:
         return f"UTF-8 text, which the bytes {raw!r} are not"
-    return f"letters that this locale knows, and {raw!r} is UTF-8: set LC_ALL=C.UTF-8"
+    return f"characters of the current locale, and {raw!r} is UTF-8: set LC_ALL=C.UTF-8"

@@ -1,4 +1,4 @@
-"""Two nested states compared: dicts and lists of tensors, numbers and text, as strategies and cards have."""
+"""Comparison of nested states: dicts and lists of tensors, numbers and text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Key = TypeVar("Key")
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """What is nested in dicts and lists, by dotted names.
+    """The leaves of nested dicts and lists, by dotted names.
 
     >>> flat({"base": {"lr": 0.1, "steps": [3, 4]}})
     {'base.lr': 0.1, 'base.steps.0': 3, 'base.steps.1': 4}
@@ -24,9 +24,9 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def differing(before: Mapping[Key, Any], now: Mapping[Key, Any]) -> dict[Key, tuple[Any, Any]]:
-    """name -> (before, now) of the entries that are not the same bits, None for one that is missing.
+    """The entries that differ in any bit: name -> (before, now), with None for a missing one.
 
-    NaN is the same as NaN, for numbers and inside tensors.
+    NaN equals NaN, for numbers and in tensors.
 
     >>> differing({"lr": 0.1, "epochs": 2}, {"lr": 0.1, "epochs": 3, "seed": 1})
     {'epochs': (2, 3), 'seed': (None, 1)}
@@ -36,7 +36,7 @@ def differing(before: Mapping[Key, Any], now: Mapping[Key, Any]) -> dict[Key, tu
 
 
 def digest(value: Any) -> str:
-    """A text that stands for a tensor (its bits, type and shape) or another value: equal where they are."""
+    """A text that is equal for equal values: a hash of a tensor's bits with type and shape, else ``repr``."""
     if not _is_tensor(value):
         return repr(value)
     import torch
@@ -57,4 +57,4 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _is_tensor(value: Any) -> bool:
-    return hasattr(value, "untyped_storage")  # without an import of torch, which tables do not need
+    return hasattr(value, "untyped_storage")  # does not import torch, which tables do not need

@@ -1,4 +1,4 @@
-"""Work on many files in several processes, in order, without piling up results."""
+"""Parallel work on many files in several processes, with results in order and in bounded memory."""
 
 from __future__ import annotations
 
@@ -24,21 +24,30 @@ def cores() -> int:
 def in_processes(
     function: Callable[[Task], Result], tasks: Sequence[Task], workers: int | None = None
 ) -> Iterator[Result]:
-    """``function`` of every task, in order; ``workers`` processes, None for one per core.
+    """Apply a function to every task; with one worker or one task, in this process.
 
-    With one worker or one task everything happens here. Raises BrokenProcessPool when a worker dies, and
-    whatever ``function`` raises.
+    Args:
+        function: A picklable function.
+        tasks: Its arguments.
+        workers: Number of processes; None for one per core.
+
+    Yields:
+        The results in order.
+
+    Raises:
+        BrokenProcessPool: A worker died.
+        Exception: Whatever ``function`` raises.
     """
     processes = min(cores() if workers is None else workers, len(tasks))
     if processes <= 1:
         yield from map(function, tasks)
         return
-    # Not forked: the caller may have threads (torch), and a fork of those can hang.
+    # Not forked: the caller may have threads (torch), and a forked process can then hang.
     pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     waiting: deque[Future[Any]] = deque()
     try:
         for task in tasks:
-            with _deaf_to_interrupts():  # processes start when work is given to them
+            with _interrupts_blocked():  # processes start when work is submitted
                 waiting.append(pool.submit(function, task))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
@@ -49,12 +58,12 @@ def in_processes(
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Processes started meanwhile never see Ctrl-C: this one ends them, without a traceback from each.
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C: this process ends them, without a traceback from each.
 
-    Here it is held back until the block ends, not lost.
+    In this process the signal is delayed until the block ends.
     """
-    resource_tracker.ensure_running()  # its start would let the signal through again
+    resource_tracker.ensure_running()  # starting it later would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

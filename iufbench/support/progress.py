@@ -1,4 +1,4 @@
-"""What a person sees on stderr: bars on a terminal, plain lines elsewhere, nothing with ``-q``."""
+"""Progress on stderr: bars on a terminal or in a notebook, plain lines elsewhere, nothing with ``-q``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from iufbench.support.errors import one_line, printable
 
 
 class Bar:
-    """One piece of long work. ``advance(n, loss=0.1)`` moves it; closing prints a line off-terminal."""
+    """A progress bar. ``advance(n, loss=0.1)`` moves it; without a terminal, closing it prints a line."""
 
     def __init__(self, label: str, total: int, unit: str, live: bool, lines: bool) -> None:
         label = one_line(label)
@@ -52,7 +52,7 @@ class Bar:
 
 
 class Progress:
-    """Where messages and bars go. ``verbosity``: -1 quiet, 0 normal, 1 verbose."""
+    """Prints messages and bars. ``verbosity``: -1 quiet, 0 normal, 1 verbose."""
 
     def __init__(self, verbosity: int = 0) -> None:
         self.verbosity = verbosity
@@ -62,17 +62,17 @@ class Progress:
         return Bar(label, total, unit, self._live, self.verbosity >= 0)
 
     def say(self, text: str, level: int = 0) -> None:
-        """A line for people; ``level`` 1 only with ``-v``."""
+        """Print a message; ``level`` 1 only with ``-v``."""
         if self.verbosity >= level:
             (tqdm.write if self._live else _print)(printable(text), file=sys.stderr)
 
     def warn(self, text: str) -> None:
-        """A line on what is likely wrong, also when quiet."""
+        """Print a warning, also when quiet."""
         (tqdm.write if self._live else _print)(f"warning: {printable(text)}", file=sys.stderr)
 
 
 def _in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this: bars are widgets there, or text where ipywidgets is missing."""
+    """Whether this runs in a Jupyter kernel: bars are widgets there, or text without ipywidgets."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in shell.config
 
@@ -82,9 +82,9 @@ def _print(text: str, file: Any) -> None:
 
 
 class TrainingBar:
-    """An Avalanche plugin (by its callbacks) that moves a bar with the loss of every iteration.
+    """An Avalanche plugin (by its callbacks) that moves a bar and shows the loss.
 
-    ``epochs_done``: epochs before the first one that it will see.
+    ``epochs_done``: epochs trained before the first one it observes.
     """
 
     def __init__(self, progress: Progress, label: str, total: int, epochs_done: int = 0) -> None:
@@ -95,7 +95,7 @@ class TrainingBar:
     def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
         now = time.perf_counter()
         notes = {}
-        if now >= self._due:  # reading a loss waits for the device
+        if now >= self._due:  # reading a loss synchronises with the device
             self._due, notes = now + 0.2, {"loss": float(strategy.loss.detach())}
         self._bar.advance(len(strategy.mbatch), **notes)
 

@@ -1,4 +1,4 @@
-"""Where a run came from: versions, device, threads, git state, memory."""
+"""Provenance of a run: versions, device, threads, git state, memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PACKAGES = (
     "scikit-learn",
     "pyyaml",
 )
-# Settings of the surroundings that can change the last digits of a score, or where things are looked for.
+# Environment variables that can change the last digits of a score, or the folders that are used.
 VARIABLES = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -51,9 +51,9 @@ def now() -> str:
 
 @dataclass
 class Environment:
-    """Where a run was done: versions of packages, hardware, settings of the process, source.
+    """The environment of a run: versions of packages, hardware, settings of the process, source.
 
-    ``device`` in torch's words; ``source``: SHA-256 over the files of the harness; ``git``: ``commit`` and
+    ``device`` as torch names it; ``source``: SHA-256 over the files of the harness; ``git``: ``commit`` and
     ``dirty``.
     """
 
@@ -70,10 +70,15 @@ class Environment:
 
 
 def environment(device: str, threads: int) -> Environment:
-    """Versions, machine, source and git state; missing packages and unset variables are left out.
+    """Describe this process: versions, hardware, source and git state.
 
-    ``device`` in torch's words; ``threads`` of torch. ``processor`` names the hardware: with the versions
-    it decides about the last digits.
+    Args:
+        device: As torch names it.
+        threads: Number of torch's threads.
+
+    Returns:
+        The environment, without missing packages and unset variables. ``processor``, the model of the CPU
+        or GPU, and the versions determine the last digits of results.
     """
     versions = {}
     for name in PACKAGES:
@@ -96,7 +101,7 @@ def environment(device: str, threads: int) -> Environment:
 
 
 def file_hash(path: str | Path | None) -> str | None:
-    """sha256 of a file; None where there is none to read."""
+    """sha256 of a file; None if it cannot be read."""
     try:
         return None if path is None else hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
@@ -104,7 +109,7 @@ def file_hash(path: str | Path | None) -> str | None:
 
 
 def source_file_hash(thing: Any) -> str | None:
-    """sha256 of the file that a class was written in; None when it was written in none."""
+    """sha256 of the file that defines a class; None if there is none."""
     try:
         return file_hash(inspect.getsourcefile(thing))
     except TypeError:
@@ -120,7 +125,7 @@ def _device_name(device: str) -> str:
 
 
 def processor() -> str:
-    """The processor's model, as far as the system tells."""
+    """The model of the processor, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -131,9 +136,9 @@ def processor() -> str:
 
 @cache
 def source_hash() -> str:
-    """sha256 over every module and card of the harness and its rooms, as installed.
+    """sha256 over every installed module and card of the harness, the strategies and the benchmarks.
 
-    Unlike a commit it also knows files that git does not, and needs no checkout.
+    Unlike a commit it covers files that git does not track, and needs no checkout.
     """
     digest = hashlib.sha256()
     for package in ("iufbench", "iufbench.strategies", "iufbench.benchmarks"):
@@ -141,14 +146,14 @@ def source_hash() -> str:
         for path in sorted(p for kind in ("*.py", "*.yaml") for p in root.rglob(kind)):
             inside = path.relative_to(root).parts[0]
             if package == "iufbench" and inside in ("strategies", "benchmarks"):
-                continue  # the rooms, where they are installed inside of the harness
+                continue  # installed inside the harness; hashed as packages of their own
             digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode())
             digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, Any]:
-    """Commit and the hash of uncommitted changes, when the package runs from a git checkout; else empty."""
+    """The commit and a hash of uncommitted changes if the package runs from a git checkout; else empty."""
     if not (folder / ".git").exists():
         return {}
     commit = _git(folder, "rev-parse", "HEAD")
@@ -170,7 +175,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def peak_memory_mb() -> float | None:
-    """The largest resident set of this process so far, in MiB; None where the system does not tell."""
+    """The peak resident memory of this process in MiB; None if the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

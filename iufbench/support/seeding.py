@@ -1,4 +1,4 @@
-"""One run seed, several independent streams of randomness, each recorded in run.json."""
+"""Independent random seeds derived from the seed of a run, each recorded in run.json."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 32-bit seed that depends on the run's seed and on what it is for, and on nothing else."""
+    """A 32-bit seed that depends only on the run's seed and on its purpose.
+
+    >>> derive(0, "order") == derive(0, "order"), derive(0, "order") == derive(0, "memory")
+    (True, False)
+    """
     text = ":".join(map(str, (seed, *names)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """``initialisation`` of weights, ``order`` of training samples, ``training`` noise (jitter, dropout),
-    ``memory`` (what a rehearsal buffer or coreset keeps)."""
+    """Seeds for the ``initialisation`` of weights, the ``order`` of training samples, the noise in
+    ``training`` (jitter, dropout), and the selection of what a ``memory`` keeps (buffer, coreset)."""
 
     initialisation: int
     order: int
@@ -38,7 +42,7 @@ class Seeds:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and torch: what ran before no longer matters."""
+    """Seed the global generators of Python, NumPy and torch."""
     import torch
 
     random.seed(seed)
@@ -47,9 +51,9 @@ def seed_everything(seed: int) -> None:
 
 
 def random_states(order: torch.Generator | None = None) -> dict[str, Any]:
-    """Where the global generators of Python, NumPy and torch stand, and ``order`` beside them.
+    """The states of the global generators of Python, NumPy and torch, and of ``order``.
 
-    Tensors and plain values only: they can be kept in a checkpoint.
+    They consist of tensors and plain values, so they can be saved in a checkpoint.
     """
     import torch
 

@@ -1,5 +1,5 @@
-"""The version of this package, and of what it computes."""
+"""The version of this package, and of the scores that it computes."""
 
 __version__ = "0.1.0"
 SCORES_VERSION = 1
-"""Raised with every change that CHANGELOG.md marks **scores**; results of two versions share no table."""
+"""Incremented by every change that CHANGELOG.md marks **scores**; tables never mix two versions."""
