@@ -75,7 +75,7 @@ def sweep() -> None:
     help="This machine, a Ray cluster (iufbench[ray]), or a SLURM script to submit.",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1), help="Runs at once [default: one per GPU, else per core]."
+    "-j", "--jobs", type=click.IntRange(1), help="Runs at once [default: up to 4 per GPU, else one per core]."
 )
 @click.option("--address", help="ray: host:port of the head [default: $RAY_ADDRESS, or this machine's].")
 @click.option(
@@ -86,7 +86,7 @@ def sweep() -> None:
 @click.option(
     "--gpus-per-run",
     type=click.FloatRange(0),
-    help="ray, slurm [default: the card's, else 1 with --device cuda].",
+    help="0.25: four runs share a GPU [default: local, by memory and cores; ray, slurm, the card's, else 1].",
 )
 @click.option("--shared-results", is_flag=True, help="ray: all nodes see RESULTS under the same path.")
 @results_option

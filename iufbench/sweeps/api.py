@@ -48,10 +48,11 @@ def sweep(
         seeds: A number, ``"0-4"``, or a list.
         orders: ``"alphabetical"``, ``"seed:1-3"``, or a list.
         engine: ``local``, or ``ray`` for a Ray cluster.
-        jobs: Number of parallel runs; None: one per GPU, else one per core.
+        jobs: Number of parallel runs; None: as many per GPU as fit (at most 4), else one per core.
         address: ``host:port`` of the head of the Ray cluster.
         cpus_per_run: CPUs that a run requests from a Ray cluster; None: as on the card, else its threads.
-        gpus_per_run: GPUs that a run requests; None: as on the card, else 1 with ``device="cuda"``.
+        gpus_per_run: GPUs that a run requests; None: as on the card, else 1 with ``device="cuda"``. With the
+            local engine, the part of a GPU that a run uses: 0.25 for four runs on each.
         shared_results: All nodes of a Ray cluster see ``results`` under the same path.
         share_base: Train a base experience that several runs have in common only once.
         retry_failed: Repeat runs that failed in an earlier call.
@@ -144,7 +145,7 @@ def plan_sweep(
     file = None if grid is None else find_grid(str(grid))
     read = read_grid(file, {key: _plain(v) for key, v in options.items() if v is not None and v != ()})
     requests = expand(read, results)
-    places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run)
+    places = drive.Places.of(read, engine, jobs, cpus_per_run, gpus_per_run, results)
     runs = places.assigned(plan_runs(requests, places.threads))
     return drive.Sweep(drive.sweep_name(name, file), read.as_dict(), runs, results, retry_failed), places
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from iufbench.sweeps.estimate import Costs, Estimate
@@ -91,7 +91,9 @@ class Board:
         """Redraw the table, at most twice per second."""
         if self.screen.live and time.monotonic() - self._drawn > 0.5:
             self._drawn = time.monotonic()
-            self.screen.draw([self._line(run) for run in self.running.values()], self._headline())
+            lives = {number: read_live(self.record.live(run)) for number, run in self.running.items()}
+            lines = [self._line(run, lives[number]) for number, run in self.running.items()]
+            self.screen.draw(lines, self._headline() + total_rate(lives.values()))
 
     def close(self) -> None:
         self.screen.close()
@@ -130,9 +132,14 @@ class Board:
             parts.append(f"about {duration(left)} left")
         return ", ".join(parts)
 
-    def _line(self, run: PlannedRun) -> dict[str, Any]:
-        live = read_live(self.record.live(run))
+    def _line(self, run: PlannedRun, live: dict[str, Any]) -> dict[str, Any]:
         return live_row(run.label, live, time.time() - self._begun[run.number], self.estimate(run).seconds)
+
+
+def total_rate(lives: Iterable[dict[str, Any]]) -> str:
+    """Images per second of all runs that are going through images now, as the end of a headline."""
+    rates = [live["images_per_s"] for live in lives if live.get("images_per_s")]
+    return f", {sum(rates):.0f} images/s in all" if rates else ""
 
 
 def live_row(label: str, live: dict[str, Any], passed: float, expected: float | None) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from iufbench.support.processes import cores
 from iufbench.support.progress import Progress
 from iufbench.sweeps.board import Board
 from iufbench.sweeps.estimate import Costs, describe, measured_costs
+from iufbench.sweeps.gpus import USUAL_MIB, free_mib, measured_mib, runs_per_gpu, visible_gpus
 from iufbench.sweeps.grid import Grid
 from iufbench.sweeps.local import LocalEngine
 from iufbench.sweeps.order import Order
@@ -189,11 +189,27 @@ class Places:
 
     @classmethod
     def of(
-        cls, grid: Grid, engine: str, jobs: int | None, cpus: float | None, run_gpus: float | None
+        cls,
+        grid: Grid,
+        engine: str,
+        jobs: int | None,
+        cpus: float | None,
+        run_gpus: float | None,
+        results: Path = Path("results"),
     ) -> Places:
-        """Choose from the options and this machine's hardware; on a cluster the default is one thread."""
+        """Choose from the options and this machine's hardware; on a cluster the default is one thread.
+
+        ``results``: finished runs there tell how much GPU memory a run needs.
+        """
         gpus = visible_gpus(grid.device) if engine == "local" else []
-        jobs = jobs or len(gpus) or max(1, cores() // (grid.threads or 1))
+        if gpus and (jobs is None or run_gpus is not None):
+            free = [] if run_gpus is not None else free_mib(len(gpus))
+            needed = USUAL_MIB if run_gpus is not None else measured_mib(results)
+            most = len(gpus) * runs_per_gpu(gpus, run_gpus, cores(), needed, free)
+            jobs = min(jobs or most, most)
+        jobs = jobs or max(1, cores() // (grid.threads or 1))
+        if grid.device.startswith("cuda:"):
+            gpus = []  # processes see all GPUs and choose this one by its number
         usual = cores() // jobs if engine == "local" else int(cpus or 1)
         threads = grid.threads or max(1, usual)
         usual_need = Resources(cpus=threads, gpus=float(grid.device.startswith("cuda")))
@@ -217,19 +233,6 @@ def make_engine(name: str, places: Places, address: str | None, shared: bool) ->
     from iufbench.sweeps.ray_engine import RayEngine, default_address
 
     return RayEngine(address or default_address(), shared)
-
-
-def visible_gpus(device: str) -> list[str]:
-    """The GPUs that runs may use, as identifiers for CUDA_VISIBLE_DEVICES."""
-    if device not in ("auto", "cuda"):
-        return []
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    import torch
-
-    count = torch.cuda.device_count()
-    if not count:
-        return []
-    return given.split(",")[:count] if given else [str(k) for k in range(count)]
 
 
 def sweep_name(given: str | None, file: Path | None) -> str:

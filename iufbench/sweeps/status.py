@@ -10,7 +10,7 @@ from typing import Any
 from iufbench.engine.describe import columns
 from iufbench.reporting.record import INFO, read_record
 from iufbench.support.errors import RunError
-from iufbench.sweeps.board import live_row
+from iufbench.sweeps.board import live_row, total_rate
 from iufbench.sweeps.record import LIVE, RUNNING, Event, Record, read_live
 from iufbench.sweeps.runs import COMPLETE, FAILED, MISSING, UNFINISHED
 from iufbench.sweeps.screen import duration
@@ -70,6 +70,7 @@ def describe_status(folder: Path) -> str:
     order = (COMPLETE, RUNNING, "silent", FAILED, UNFINISHED, MISSING)
     told = ", ".join(f"{counts[state]} {state}" for state in order if counts[state])
     lines = [f"sweep {contents['name']} ({contents['engine']}): {len(rows)} runs: {told}"]
+    lines[0] += total_rate(row["live"] for row in rows if row["state"] == RUNNING)
     seconds = [row["seconds"] for row in rows if row["state"] == COMPLETE and row.get("seconds")]
     if seconds:
         lines.append(f"a finished run took {duration(sum(seconds) / len(seconds))} on average")

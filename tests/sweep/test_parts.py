@@ -6,15 +6,19 @@ import dataclasses
 import io
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
+import torch
 from stubs import planned
 
 from iufbench.cards.strategies import Resources
 from iufbench.support.errors import InputError
+from iufbench.sweeps import drive
 from iufbench.sweeps.board import Board
 from iufbench.sweeps.drive import Places
 from iufbench.sweeps.estimate import DEFAULT_MEMORY_MB, Costs, Finished, describe
+from iufbench.sweeps.gpus import USUAL_MIB, measured_mib
 from iufbench.sweeps.grid import Grid
 from iufbench.sweeps.inputs import prepare_inputs
 from iufbench.sweeps.live import LiveProgress, to_file
@@ -121,13 +125,68 @@ def test_status_tells_running_from_silent_and_survives_half_a_line(tmp_path):
     record.write(runs[1], event("running"))
     with open(record.folder / "events.jsonl", "a") as file:
         file.write('{"run": "half')
-    record.live(runs[0]).write_text(json.dumps({"time": time.time(), "experience": 1, "experiences": 2}))
+    live = {"time": time.time(), "experience": 1, "experiences": 2, "images_per_s": 150.4}
+    record.live(runs[0]).write_text(json.dumps(live))
+    record.live(runs[1]).write_text(json.dumps({"time": time.time(), "images_per_s": 99.8}))
     text = describe_status(record.folder)
-    assert "3 runs: 2 running, 1 missing" in text and "1/2" in text
+    assert "3 runs: 2 running, 1 missing, 250 images/s in all" in text and "1/2" in text
+    record.live(runs[1]).unlink()
     events = [json.dumps({"run": runs[1].id, "state": "running", "time": time.time() - 3600}) + "\n"]
     (record.folder / "events.jsonl").write_text("".join(events))
     told = describe_status(record.folder)
     assert "1 silent" in told and "repeat the sweep to resume it" in told
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs with 40 and 30 GiB free, 16 CPU cores."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda k: ((40 - 10 * k) * 2**30, 80 * 2**30))
+    monkeypatch.setattr(drive, "cores", lambda: 16)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def places(tmp_path, device="auto", jobs=None, share=None):
+    found = Places.of(Grid(("visa_8_4",), ("iuf",), device=device), "local", jobs, None, share, tmp_path)
+    return found.jobs, found.threads, list(found.gpus)
+
+
+def test_several_runs_share_a_gpu_as_memory_and_cores_allow(gpus, tmp_path, monkeypatch):
+    assert places(tmp_path) == (6, 2, ["0", "1"])  # 30 GiB: three of 8 GiB and what CUDA takes
+    monkeypatch.setattr(drive, "measured_mib", lambda results: 4000.0)
+    assert places(tmp_path) == (8, 2, ["0", "1"])
+    monkeypatch.setattr(drive, "measured_mib", lambda results: 60000.0)
+    assert places(tmp_path)[0] == 2  # one each: whether it fits is said when it is planned
+    monkeypatch.setattr(drive, "cores", lambda: 4)
+    assert places(tmp_path, share=0.25) == (8, 1, ["0", "1"])
+    assert places(tmp_path, jobs=3) == (3, 1, ["0", "1"])
+    assert places(tmp_path, jobs=3, share=1) == (2, 2, ["0", "1"])
+    assert places(tmp_path, device="cpu")[2] == []
+    assert places(tmp_path, device="cuda:1", share=0.5) == (2, 2, [])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert places(tmp_path, share=1)[2] == ["5", "7"]
+
+
+@pytest.mark.parametrize("share", [0, 2])
+def test_a_share_of_a_gpu_that_cannot_be(share, gpus, tmp_path):
+    with pytest.raises(InputError, match=f"--gpus-per-run {share}: a run on this machine uses one GPU"):
+        places(tmp_path, share=share)
+
+
+def test_gpu_memory_is_that_of_finished_runs(tmp_path, monkeypatch):
+    assert measured_mib(tmp_path) == USUAL_MIB
+    for seed in range(3):
+        folder = tmp_path / f"runs/visa/visa_8_4/iuf/1a2b3c4d/seed{seed}"
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text("{}")
+    assert measured_mib(tmp_path) == USUAL_MIB  # none of them can be read
+    used = {"seed0": 1000.0, "seed1": 3000.0, "seed2": None}
+
+    def read(path):
+        return SimpleNamespace(costs=SimpleNamespace(peak_device_memory_mb=used[path.name]))
+
+    monkeypatch.setattr("iufbench.sweeps.gpus.read_record", read)
+    assert measured_mib(tmp_path) == 3000.0
 
 
 def test_inputs_of_several_runs_are_made_once(tmp_path):
