@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+_NONE = np.empty(0, int)
+
 
 class Curve:
     """Counts of positives and normals at every threshold where a positive is found; ties are exact.
@@ -30,13 +32,14 @@ class Curve:
         else:  # ties sorted by weight: sums do not depend on the order of the images
             order = np.lexsort((weights, scores))
             scores, weights = scores[order], weights[order]
-        first = np.flatnonzero(np.r_[True, scores[1:] != scores[:-1]]) if scores.size else np.empty(0, int)
+        first = np.concatenate(([0], np.flatnonzero(scores[1:] != scores[:-1]) + 1)) if scores.size else _NONE
         self.n_positives = scores.size
         self.n_normals = 0
         self.thresholds = scores[first]
         """[U] the distinct scores of positives, ascending."""
         self.hits = scores.size - first
         """[U] positives at or above each threshold."""
+        self._equal = np.concatenate((first[1:], [scores.size]))[: first.size] - first  # positives at each
         self._above = np.zeros(first.size, np.int64)
         self._at_or_above = np.zeros(first.size, np.int64)
         self._covered = None if weights is None else weights[::-1].cumsum()[::-1][first]
@@ -58,7 +61,7 @@ class Curve:
         pairs = self.n_positives * self.n_normals
         if not pairs:
             return float("nan")
-        lost = (self._above + self._at_or_above) * self._positives_at_threshold()
+        lost = (self._above + self._at_or_above) * self._equal
         return (2 * pairs - int(lost.sum())) / (2 * pairs)
 
     def ap(self) -> float:
@@ -69,7 +72,7 @@ class Curve:
         if not self.n_positives:
             return float("nan")
         precision = self.hits / (self.hits + self._at_or_above)
-        return float((self._positives_at_threshold() * precision).sum() / self.n_positives)
+        return float((self._equal * precision).sum() / self.n_positives)
 
     def f1_max(self) -> float:
         """max over all thresholds of 2 TP / (2 TP + FP + FN)."""
@@ -132,9 +135,6 @@ class Curve:
         height[3:-1:2] = pro[:-1]
         height[2:-1:2] = pro
         return _area(rate, height, limit) / limit
-
-    def _positives_at_threshold(self) -> np.ndarray:
-        return -np.diff(self.hits, append=0)
 
     def _f1(self) -> np.ndarray:
         # 2 TP + FP + FN = (TP + FP) + P

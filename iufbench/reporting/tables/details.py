@@ -181,8 +181,8 @@ def cost(*keys: str) -> Callable[[Run], float]:
 def test_images_per_second(run: Run) -> float:
     """Test images scored per second of evaluation, over all experiences; NaN when not recorded."""
     counts = run.record.dataset.counts
-    evaluated = run.metrics[["experience", "object"]].drop_duplicates()["object"]
-    images = sum(counts.get(obj, {}).get("test", np.nan) for obj in evaluated)
+    evaluated = set(zip(run.measured.experience.tolist(), run.measured.column.tolist()))
+    images = sum(counts.get(run.objects[column], {}).get("test", np.nan) for _, column in evaluated)
     seconds = cost("seconds", "evaluate")(run)
     return images / seconds if seconds else np.nan
 
