@@ -123,10 +123,11 @@ SEARCHES: dict[str, Search] = {
 
 @dataclass
 class Point:
-    """Settings and what runs with them gave, by seed."""
+    """Settings and what runs with them gave, by seed; ``recipe`` is the same for settings of equal effect."""
 
     settings: Settings
     found: dict[int, dict[str, float]]
+    recipe: str = ""
 
     def mean(self, name: str, seeds: Sequence[int] | None = None) -> float:
         return statistics.fmean(self.found[seed][name] for seed in seeds or self.found)
@@ -144,14 +145,14 @@ class Bench:
         point = self.points.setdefault((strategy, settings), Point(settings, {}))
         for seed in seeds:
             if seed not in point.found:
-                point.found[seed] = self.measured(strategy, settings, seed)
+                point.found[seed], point.recipe = self.measured(strategy, settings, seed)
                 text = " ".join(f"{key}={value}" for key, value in settings)
                 values = " ".join(f"{name} {point.found[seed][name]:.3f}" for name in MEASURED[:4])
                 print(f"{strategy} seed {seed}: {text or 'as it is'}: {values}", flush=True)
         return point
 
-    def measured(self, strategy: str, settings: Settings, seed: int) -> dict[str, float]:
-        """The summaries of one run, which is made unless it is there."""
+    def measured(self, strategy: str, settings: Settings, seed: int) -> tuple[dict[str, float], str]:
+        """The summaries of one run, which is executed unless it is there, and the hash of its recipe."""
         plan = prepare(
             Request(
                 protocol=PROTOCOL,
@@ -174,7 +175,8 @@ class Bench:
         if has_base(plan.path):
             donors.append(plan.path)
         found = load_run(plan.path).summaries()
-        return {f"{level}_{name}": found[level][name] for level in ("image", "pixel") for name in NAMES}
+        values = {f"{level}_{name}": found[level][name] for level in ("image", "pixel") for name in NAMES}
+        return values, plan.path.parent.name
 
 
 def choose(points: Sequence[Point], needed: float, seeds: Sequence[int]) -> Point:
@@ -235,7 +237,7 @@ def search(bench: Bench, strategy: str, screen_only: bool) -> list[dict[str, obj
     points = descend(bench, strategy, plan.start, plan.coordinates, needed(SEEDS[:1]))
     for settings in plan.restarts:
         points += descend(bench, strategy, settings, plan.inner, needed(SEEDS[:1]))
-    points = list({point.settings: point for point in points}.values())
+    points = list({point.recipe: point for point in reversed(points)}.values())[::-1]
     left, finalists = list(points), []
     while left and len(finalists) < FINALISTS and not screen_only:
         finalists.append(choose(left, needed(SEEDS[:1]), SEEDS[:1]))
