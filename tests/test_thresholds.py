@@ -18,6 +18,7 @@ from tiny import tiny_plan, tiny_run
 from iufbench.cli.main import main
 from iufbench.data.calibration import set_aside
 from iufbench.data.samples import DataSet, Sample
+from iufbench.engine.predict import predict
 from iufbench.reporting.collect import recompute
 from iufbench.reporting.store import load_run
 
@@ -159,3 +160,15 @@ def test_validation_images_are_used_where_the_data_set_has_them():
     assert [s.split for s in dataset.calibrating("bolt")] == ["train"] * 6
     assert len(dataset.training(("bolt",))) == 54
     assert replace(dataset, calibration=()).training(("bolt",)) == listed("train", 60, "bolt")
+
+
+def test_predictions_decide_at_the_frozen_threshold(made, data, calibration):
+    name = made.objects[0]
+    images = sorted((data / name).rglob("*.JPG"))[:3] or sorted(data.rglob(f"*{name}*/**/*.JPG"))[:3]
+    rows = calibration[(calibration["object"] == name) & (calibration["experience"] == 0)]
+    expected = sorted(rows["score"])[3]  # one of five is above
+    found = list(predict(made, images, object=name))
+    assert [p.threshold for p in found] == pytest.approx([expected] * 3)
+    assert [p.decision for p in found] == ["defective" if p.score > expected else "good" for p in found]
+    unknown = list(predict(made, images))
+    assert {p.threshold for p in unknown} == {made.record.thresholds.pooled_image}

@@ -120,7 +120,14 @@ class Predictor:
         if routed is not None and not known:
             names = [protocol.products[k] if k >= 0 else "" for k in routed.tolist()]
         for path, name, score, anomaly_map in zip(paths, names, scores, maps):
-            yield Prediction(path, name, float(score), None, anomaly_map)
+            yield Prediction(path, name, float(score), self._threshold(name), anomaly_map)
+
+    def _threshold(self, name: str) -> float | None:
+        """The object's threshold as it was frozen at learning; of an unknown object that for all objects."""
+        record = self.run.record.thresholds
+        if record is None:
+            return None
+        return record.objects[name].frozen_image if name in record.objects else record.pooled_image
 
     def about(self) -> dict[str, Any]:
         """What made the predictions: run, checkpoint, object, version, time."""
