@@ -59,7 +59,8 @@ def forgetting_figure(
             axes.axvline(0, color="black", lw=0.6)
             old = _can_be_forgotten(group, level, objects)
             unknown = np.flatnonzero(np.isnan(mean) & old)
-            axes.plot(np.zeros(len(unknown)), unknown, "x", color=WARNING, ms=6, clip_on=False, zorder=5)
+            if len(unknown):
+                axes.plot(np.zeros(len(unknown)), unknown, "x", color=WARNING, ms=6, clip_on=False, zorder=5)
             if old.any() and not len(unknown):
                 axes.axvline(mean[old].mean(), color="#444444", lw=0.9, ls=":")
             title = group.title + (
@@ -75,6 +76,7 @@ def forgetting_figure(
         label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
         missing = no_value(groups, [level], figure)
         crosses = f"\ncrosses: no value, and no mean over objects\n{missing}" if missing else ""
+        figure.set_figheight(figure.get_figheight() + 0.15 * crosses.count("\n"))
         figure.supxlabel(plain(f"{label};\nno bar: objects of the last experience){crosses}"), fontsize=8)
         info = groups[0].record
         dataset = groups[0].dataset_title
