@@ -411,7 +411,7 @@ FOLDERS = {
     "object in two lines": (lambda r: parts(r, "a\nb"), 1, "cannot name an object"),
     "object that no option could name": (lambda r: parts(r, "a,b"), 1, ("cannot name an object", "no ','")),
     "object that is a missing value": (lambda r: parts(r, "NA"), 1, ("cannot name an object", "missing value")),
-    "object that is a column": (lambda r: parts(r, "Mean"), 1, ("cannot name an object", "the name of a column")),
+    "object that is a column": (lambda r: parts(r, "Mean"), 1, ("cannot name an object", "the name of a table column")),
     "object that is a device": (lambda r: parts(r, "nul"), 1, ("cannot name an object", "device name of Windows")),
     "object in Latin-1": (lambda r: parts(r, b"f\xfc\xdf".decode("utf-8", "surrogateescape")), 1, "which the bytes b'f\\xfc\\xdf' are not"),
     "normal images as a defect": (lambda r: (parts(r) / "nut/test/good").rename(r / "nut/test/NORMAL"), 1, "accept it with --good-name NORMAL"),

@@ -32,7 +32,7 @@ def test_without_a_gpu():
     assert choose_precision("bf16", "auto") == choose_precision("bf16", "cpu") == "bf16"
     with pytest.raises(InputError, match="tf32: only CUDA devices"):
         choose_precision("tf32", "auto")
-    with pytest.raises(InputError, match="say --precision bf16 or fp32"):
+    with pytest.raises(InputError, match="use --precision bf16 or fp32"):
         choose_precision("auto", "cuda")
     with pytest.raises(InputError, match="unknown"):
         choose_precision("fp8", "cpu")
