@@ -71,6 +71,26 @@ def test_without_the_old_objects_images(two_objects, data, tmp_path):
     assert run.matrix("image").values[1, 0] == parent.matrix("image").values[1, 0]
 
 
+def test_thresholds_are_extended_and_decide(data, tmp_path):
+    settings = {"threshold": "quantile 0.95", "calibration": 0.5}
+    parent = tiny_run("patchcore_per_object", data, tmp_path / "a", protocol="visa_1_1", **settings)
+    whole = tiny_run("patchcore_per_object", data, tmp_path / "b", protocol="visa_1_1x2", **settings)
+    run = extend(parent.path, ["cashew"], Progress(-1))
+    for name in ("metrics.csv", "scores.csv.gz", "calibration.csv.gz"):
+        assert (run.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+    assert run.record.thresholds == whole.record.thresholds
+    images = data / "candle/Data/Images/Anomaly"
+    limits = run.record.thresholds.objects["candle"]
+    for kind, limit in (
+        (None, limits.frozen_image),
+        ("frozen", limits.frozen_image),
+        ("own", limits.own_image),
+    ):
+        table = run.predict(images, object="candle", threshold=kind)
+        assert set(table["threshold"]) == {limit}
+        assert (table["decision"] == "defective").tolist() == (table["score"] > limit).tolist()
+
+
 def test_another_order_is_named_as_run_would(two_objects, data, tmp_path):
     parent = two_objects("patchcore_per_object")
     first = load_run(

@@ -150,6 +150,7 @@ WRONG = {
     "unknown object": (["{}/good.jpg", "--object", "candel"], None, "did you mean 'candle'?"),
     "object not learnt": (["{}/good.jpg", "--object", "cashew"], None, "has not learnt 'cashew'"),
     "folder that exists": (["{}/good.jpg", "--out", "{}"], None, "exists already"),
+    "no thresholds": (["{}/good.jpg", "--threshold", "own"], None, "has no thresholds"),
     "device": (["{}/good.jpg", "--device", "tpu"], None, "--device tpu"),
 }
 

@@ -29,6 +29,12 @@ from iufbench.cli.options import FOLDER, HomePath, trust_option
     show_default=True,
     help="What is printed, a line per image.",
 )
+@click.option(
+    "--threshold",
+    type=click.Choice(["frozen", "own"]),
+    help="Of the run: frozen right after an object was learnt, or own, after the last experience "
+    "[default: frozen where the run has thresholds].",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @trust_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -38,6 +44,7 @@ def predict(
     object: str,
     out: Path | None,
     style: str,
+    threshold: str | None,
     device: str,
     trust_code: bool,
     quiet: bool,
@@ -64,7 +71,7 @@ def predict(
     from iufbench.engine.predict import predict as scored
 
     for number, prediction in enumerate(
-        scored(run, given, object, out, device, Progress(-1 if quiet else 0), trust_code)
+        scored(run, given, object, out, device, Progress(-1 if quiet else 0), trust_code, threshold)
     ):
         if style == "csv" and number == 0:
             echo(as_csv(COLUMNS))

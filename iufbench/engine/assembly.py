@@ -132,9 +132,13 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
 
 
 def _needed(plan: Plan, dataset: DataSet, first: int) -> DataSet:
-    """The data set without the training images of experiences before ``first``."""
+    """The data set without the training images of experiences before ``first``; those that thresholds are
+    calibrated on stay."""
     learnt = {name for group in plan.experiences[:first] for name in group}
-    kept = tuple(s for s in dataset.samples if s.split != "train" or s.object not in learnt)
+    aside = {s.image for s in dataset.calibration}
+    kept = tuple(
+        s for s in dataset.samples if s.split != "train" or s.object not in learnt or s.image in aside
+    )
     return dataclasses.replace(dataset, samples=kept) if learnt else dataset
 
 

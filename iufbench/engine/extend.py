@@ -27,7 +27,7 @@ from iufbench.reporting.record import (
     Seconds,
     write_record,
 )
-from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG, claimed
+from iufbench.reporting.rundir import CALIBRATION, METRICS, SCORES, TRAIN_LOG, claimed
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError
 from iufbench.support.files import LARGEST, open_file, write_bytes
@@ -218,7 +218,7 @@ def _adopt(run: Run, plan: Plan) -> None:
     record = run.record
     with claimed(plan.path):
         (plan.path / INFO).unlink(missing_ok=True)
-        for name in (METRICS, SCORES, TRAIN_LOG):
+        for name in (METRICS, SCORES, TRAIN_LOG, *((CALIBRATION,) if plan.rule else ())):
             with open_file(run.path / name) as file:
                 write_bytes(plan.path / name, file.read(LARGEST))
         for number in range(count):

@@ -152,7 +152,9 @@ def prepare(
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
     check_data(dataset, protocol)
     if request.calibration is not None:
-        dataset = set_aside(dataset, protocol.objects, request.calibration, request.seed)
+        dataset = set_aside(
+            dataset, dataset.objects if found else protocol.objects, request.calibration, request.seed
+        )
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
         _check_results_outside(request.results, dataset.root)

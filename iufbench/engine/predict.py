@@ -17,6 +17,7 @@ from iufbench.metrics.check import require_finite
 from iufbench.metrics.image import image_score
 from iufbench.reporting.predictions import Prediction, PredictionFolder, require_new
 from iufbench.reporting.store import Run, load_run
+from iufbench.reporting.thresholds import stored_threshold
 from iufbench.streams.streams import sealed_stream
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
@@ -42,6 +43,7 @@ class Predictor:
         device: str = "auto",
         experience: int | None = None,
         trust_code: bool = False,
+        threshold: str | None = None,
     ) -> None:
         """Load the checkpoint.
 
@@ -52,10 +54,11 @@ class Predictor:
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
             experience: After which experience, from 0; None: the last.
             trust_code: Import the run's learner even if it is not an installed one.
+            threshold: ``frozen`` or ``own``, as for ``reporting.thresholds.stored_threshold``.
 
         Raises:
-            InputError: The learner is not an installed one. The run is not finished, lacks the object, or
-                needs it and ``object`` is ``auto``.
+            InputError: The learner is not an installed one. The run is not finished, lacks the object, needs
+                it and ``object`` is ``auto``, or has no thresholds.
             RunError: The checkpoint is missing or damaged, or the card or weights have changed.
         """
         run = run if isinstance(run, Run) else load_run(run)
@@ -66,7 +69,8 @@ class Predictor:
             raise InputError(
                 f"--object: {run.id} has not learnt '{object}'{suggest(object, run.objects)} (has: {known})"
             )
-        self.run, self.object = run, object
+        stored_threshold(run.record, "", threshold)
+        self.run, self.object, self.threshold = run, object, threshold
         self.plan = plan = plan_without_data(run, device, trust_code)
         if object == AUTO and plan.learner.uses.object_id_at_test:
             raise InputError(
@@ -120,14 +124,8 @@ class Predictor:
         if routed is not None and not known:
             names = [protocol.products[k] if k >= 0 else "" for k in routed.tolist()]
         for path, name, score, anomaly_map in zip(paths, names, scores, maps):
-            yield Prediction(path, name, float(score), self._threshold(name), anomaly_map)
-
-    def _threshold(self, name: str) -> float | None:
-        """The object's threshold as it was frozen at learning; of an unknown object that for all objects."""
-        record = self.run.record.thresholds
-        if record is None:
-            return None
-        return record.objects[name].frozen_image if name in record.objects else record.pooled_image
+            limit = stored_threshold(self.run.record, name, self.threshold)
+            yield Prediction(path, name, float(score), limit, anomaly_map)
 
     def about(self) -> dict[str, Any]:
         """What made the predictions: run, checkpoint, object, version, time."""
@@ -138,6 +136,7 @@ class Predictor:
             "synthetic": record.dataset.synthetic,
             "experience": self.experience,
             "object": self.object,
+            "threshold": None if record.thresholds is None else self.threshold or "frozen",
             "device": str(self.strategy.device),
             "iufbench": __version__,
             "made": now(),
@@ -152,6 +151,7 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
     trust_code: bool = False,
+    threshold: str | None = None,
 ) -> Iterator[Prediction]:
     """Score images with the last checkpoint of a run: ``iufbench predict``.
 
@@ -164,6 +164,7 @@ def predict(
         device: As for :class:`Predictor`.
         progress: Shows a bar; None for silence.
         trust_code: As for :class:`Predictor`.
+        threshold: As for :class:`Predictor`.
 
     Yields:
         A prediction per image, in order.
@@ -176,7 +177,7 @@ def predict(
     if out is not None:
         require_new(Path(out))
     files = given_images(images)
-    predictor = Predictor(run, object, device, trust_code=trust_code)
+    predictor = Predictor(run, object, device, trust_code=trust_code, threshold=threshold)
     if out is None:
         yield from predictor.predictions(files, progress)
         return

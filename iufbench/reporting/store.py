@@ -246,6 +246,7 @@ class Run:
         object: str = "auto",
         out: PathOrText | None = None,
         device: str = "auto",
+        threshold: str | None = None,
     ) -> pd.DataFrame:
         """Score new images with the last checkpoint: ``iufbench predict``.
 
@@ -254,6 +255,8 @@ class Run:
             object: The object in the images; ``auto``: unknown.
             out: New folder for tables, anomaly maps and overlays.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+            threshold: ``frozen`` (right after the object was learnt) or ``own`` (after the last experience);
+                None: frozen where the run has thresholds.
 
         Returns:
             A row per image: image, object, score, threshold, decision.
@@ -265,7 +268,10 @@ class Run:
         """
         # The engine is above this room: reached by name, as strategies are.
         engine = importlib.import_module("iufbench.engine.predict")
-        rows = [prediction.row() for prediction in engine.predict(self, images, object, out, device)]
+        rows = [
+            prediction.row()
+            for prediction in engine.predict(self, images, object, out, device, threshold=threshold)
+        ]
         return pd.DataFrame(rows, columns=list(rows[0]))
 
     def _scores(self, texts: bool = True) -> Scores:

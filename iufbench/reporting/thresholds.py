@@ -17,9 +17,9 @@ from iufbench.evaluation.thresholds import (
 )
 from iufbench.metrics.thresholds import PIXEL_RULE, best_f1_threshold, read_rule
 from iufbench.reporting.measured import Scores
-from iufbench.reporting.record import ObjectThresholds, ThresholdRecord
+from iufbench.reporting.record import ObjectThresholds, RunRecord, ThresholdRecord
 from iufbench.reporting.rundir import CALIBRATION, CALIBRATION_COLUMNS, table_rows
-from iufbench.support.errors import RunError
+from iufbench.support.errors import InputError, RunError
 
 MAX_ROWS = 1_000_000  # of a file from somebody else
 
@@ -75,6 +75,37 @@ def threshold_record(run: Path, rule: str, share: float) -> ThresholdRecord:
         pooled_image=_number(pooled.image),
         pooled_pixel=_number(pooled.pixel),
     )
+
+
+def stored_threshold(run: RunRecord, name: str, kind: str | None) -> float | None:
+    """The image threshold of an object that a run stores.
+
+    Args:
+        run: The record of a finished run.
+        name: The object; "" for an unknown one: the threshold pooled over all objects.
+        kind: ``frozen`` (right after the object was learnt) or ``own`` (after the last experience); None:
+            frozen, and nothing in a run without thresholds.
+
+    Returns:
+        The threshold; None where the run has none for the object.
+
+    Raises:
+        InputError: A threshold is asked for, and the run has none.
+    """
+    record = run.thresholds
+    if record is None:
+        if kind is not None:
+            raise InputError(
+                f"--threshold {kind}: {run.id} has no thresholds; they come from a run with --threshold "
+                "'quantile 0.95'"
+            )
+        return None
+    if not name:
+        return record.pooled_image
+    found = record.objects.get(name)
+    if found is None:
+        return None
+    return found.own_image if kind == "own" else found.frozen_image
 
 
 def image_values_at_thresholds(
