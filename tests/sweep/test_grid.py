@@ -179,6 +179,7 @@ def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch, list
         compile=True, settings=("base.epochs=1", "title=it's; $(rm)"), order=("a", "-b c"), order_seed=4,
         eval_unseen=True, init_from=Path("-w.pt"), cache=False, diagnose_every=2, card=Path("w.pt"),
         good_names=("normal", "--ok"), max_pixels=7, accept_masks=True, results=Path("-r"),
+        threshold="mean+3sd", calibration=0.2,
         lists=lists and tuple(map(Path, lists)),
     )  # fmt: skip
     usual = Request("visa_2_1", "iuf", lists=request.lists)
