@@ -97,6 +97,7 @@ DAMAGE = {
     "nested brackets": (with_file("run.json", b"[" * 100_000), "nested too deeply"),
     "a number of 5,000 digits": (with_seed_of_5000_digits, "too many digits"),
     "3,000 experiences": (lambda p: edited(p, many_experiences), "the limits are"),
+    "half a character": (with_file("run.json", b'{"format": 1, "\xb7": 1}'), "a key is not UTF-8 text"),
     "a type": (lambda p: edited(p, lambda i: i.update(costs=[1])), "costs: expected `object`"),
     "a huge cell": (with_file("metrics.csv", METRICS + b"0," + b"x" * 7 * MIB), "a row has more than"),
     "a huge quoted cell": (with_file("metrics.csv", METRICS + b'0,"' + b"\n" * 7 * MIB), "field limit"),
@@ -143,7 +144,7 @@ def test_damage_is_skipped_with_its_reason_and_the_others_count(damage, good, tm
     spoil(path)
     clock = time.process_time()
     collection = collect(tmp_path)
-    assert time.process_time() - clock < 4  # 2 s a directory, on a machine that may do other things
+    assert time.process_time() - clock < 6  # 2 s a directory, on a machine that does other things
     assert [run.record.dataset.name for run in collection.runs] == ["elpv"]
     ((place, why),) = collection.damaged
     assert place == path and reason in why and len(why) < 600

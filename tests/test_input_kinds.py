@@ -196,7 +196,7 @@ def test_what_cannot_have_a_value_is_said_before_training_and_wherever_numbers_a
 
 
 @pytest.mark.parametrize(
-    "name", ["normal", "Good", "OK", "ok ", "good2", "Non-Defective", "test_normal", "正常"]
+    "name", ["normal", "Good", "OK", "ok ", "good2", "Non-Defective", "test_normal", "i.O.", "正常"]
 )
 def test_a_folder_that_looks_normal_is_asked_about(plain, tmp_path, name):
     root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))

@@ -183,16 +183,25 @@ def read_text(path: Path | str, limit: int = LARGEST) -> str:
 def read_json(path: Path | str, limit: int = LARGEST) -> dict[str, Any]:
     """Read a JSON object. Raises RunError naming file and line if it is something else or corrupted."""
     try:
-        value = json.loads(read_text(path, limit))
+        value = json.loads(read_text(path, limit), object_pairs_hook=_fields)
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except RecursionError as error:
         raise RunError(f"{path}: brackets are nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise RunError(f"{path}: a key is not UTF-8 text") from error
     except ValueError as error:  # Python's own limit for the digits of a number
         raise RunError(f"{path}: a number has too many digits") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: expected an object, found {type(value).__name__}")
     return value
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields. Raises UnicodeEncodeError for a key that holds half a character."""
+    for key, _ in pairs:
+        key.encode()
+    return dict(pairs)
 
 
 def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]]:

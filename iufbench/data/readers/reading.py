@@ -21,6 +21,7 @@ NORMAL = ("good", "ok")  # names of folders with normal images
 NORMAL_WORDS = frozenset(
     {"good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "clean", "healthy", "negative",
      "nondefective", "nondefect", "defectfree", "nodefect", "nodefects", "anomalyfree", "faultless",
+     "io", "notdefective", "withoutdefect", "withoutdefects",
      "flawless", "intact", "gut", "normalgood", "goodnormal", "\u6b63\u5e38", "\u826f\u54c1", "\u5408\u683c"}
 )  # fmt: skip
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
@@ -65,7 +66,7 @@ def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path
                 path = folder / entry.name
                 if entry.name.startswith((".", "~$")) or entry.name.lower() in LITTER:
                     left_out.append(path)
-                elif entry.is_dir():
+                elif _is_folder(entry, path):
                     folders.append(path)
                 elif path.suffix.lower() in SKIPPED_SUFFIXES:
                     left_out.append(path)
@@ -74,6 +75,18 @@ def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path
     except OSError as error:
         raise InputError(f"cannot read folder {folder}: {error.strerror}") from error
     return sorted(files), sorted(folders)
+
+
+def _is_folder(entry: os.DirEntry[str], path: Path) -> bool:
+    """Whether an entry is a folder. InputError for a pipe, a device and a link that leads to itself."""
+    try:
+        if (
+            entry.is_dir() or entry.is_file() or not path.exists()
+        ):  # what is missing is reported when it is read
+            return entry.is_dir()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    raise InputError(f"{path} is not a regular file: remove it from the data set")
 
 
 def images_in(folder: Path, skipped: list[Path] | None = None) -> list[Path]:
