@@ -98,6 +98,10 @@ DAMAGE = {
     "a number of 5,000 digits": (with_seed_of_5000_digits, "too many digits"),
     "3,000 experiences": (lambda p: edited(p, many_experiences), "the limits are"),
     "half a character": (with_file("run.json", b'{"format": 1, "\xb7": 1}'), "a key is not UTF-8 text"),
+    "half a character for a number": (
+        lambda p: edited(p, lambda i: i.update(seed="\ud800")),
+        "surrogates not allowed",
+    ),
     "a type": (lambda p: edited(p, lambda i: i.update(costs=[1])), "costs: expected `object`"),
     "a huge cell": (with_file("metrics.csv", METRICS + b"0," + b"x" * 7 * MIB), "a row has more than"),
     "a huge quoted cell": (with_file("metrics.csv", METRICS + b'0,"' + b"\n" * 7 * MIB), "field limit"),

@@ -83,7 +83,7 @@ class Request:
             raise RunError(f"{where}: request: this iufbench has no option {unknown[0][:60]!r}")
         try:
             return msgspec.convert(plain, cls, dec_hook=_path)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
             reason, _, key = str(error).partition(" - at `$.")
             key = key.rstrip("`") or "request"
             raise RunError(f"{where}: request: {key}: {reason[:1].lower()}{reason[1:]}") from error

@@ -244,7 +244,7 @@ def _manifest(run: Path) -> dict[str, Any]:
         return {"files": {}, "evaluated": 0, "records": {}}
     try:
         return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest))
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RunError(f"{path} is damaged ({error}); --restart runs the stream anew") from error
 
 

@@ -70,7 +70,7 @@ def read_latency(run: Path) -> Latency | None:
     content = read_json(path, MAX_BYTES)
     try:
         found = msgspec.convert({k: v for k, v in content.items() if k != "format"}, Latency)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RunError(f"{path}: {error}") from error
     if content.get("format") != FORMAT or not found.points:
         raise RunError(f"{path}: not a measurement that this version reads; measure again")

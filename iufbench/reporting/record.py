@@ -317,7 +317,7 @@ def record_from(plain: Mapping[str, Any], where: Path | str) -> RunRecord:
         )
     try:
         record = msgspec.convert({k: v for k, v in plain.items() if k != "other"}, RunRecord)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         reason, _, key = str(error).partition(" - at `$.")
         key = key.rstrip("`")
         raise RunError(f"{where}: {key + ': ' if key else ''}{reason[:1].lower()}{reason[1:]}") from error

@@ -132,7 +132,7 @@ class Record:
             raise InputError(f"{self.folder} is not the folder of a sweep (no {FILE})")
         try:
             return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_BYTES), _Sweep))
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
             raise RunError(f"{path} is damaged ({error}): repeat the sweep to write it again") from error
 
 
@@ -154,7 +154,7 @@ def read_live(path: Path) -> dict[str, Any]:
     """The latest progress of a run; empty if it has not reported any."""
     try:
         found = msgspec.convert(read_json(path, MAX_BYTES), _Live)
-    except (RunError, msgspec.ValidationError):
+    except (RunError, msgspec.ValidationError, UnicodeEncodeError):
         return {}
     return {name: value for name, value in vars(found).items() if value is not None}
 
