@@ -98,6 +98,10 @@ DAMAGE = {
     "a number of 5,000 digits": (with_seed_of_5000_digits, "too many digits"),
     "3,000 experiences": (lambda p: edited(p, many_experiences), "the limits are"),
     "half a character": (with_file("run.json", b'{"format": 1, "\xb7": 1}'), "a key is not UTF-8 text"),
+    "bytes for the name of a metric": (
+        with_file("metrics.csv", METRICS + b"0,candle,image,\xff,0.5,1\n"),
+        "is no name",
+    ),
     "half a character for a number": (
         lambda p: edited(p, lambda i: i.update(seed="\ud800")),
         "surrogates not allowed",

@@ -117,6 +117,8 @@ def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
             problem = f"object {obj[:100]!r} is not in the protocol"
         elif level not in LEVELS:
             problem = f"level {level[:40]!r} is neither image nor pixel"
+        elif not metric.isprintable():
+            problem = f"metric {metric[:40]!r} is no name"
         elif text and not 0 <= value <= 1:
             problem = f"value {text[:40]} is outside [0, 1]"
         elif seen != ("1" if place[1] <= t else "0"):
