@@ -342,11 +342,11 @@ def test_mutated_run_directories_are_read_or_skipped(good, tmp_path):
         copied = results / "runs" / "mutated" / "seed0"
         shutil.copytree(source, copied)
         changes = [mutate(copied, rng) for _ in range(rng.randint(1, 3))]
-        clock = time.process_time()
+        clock = time.process_time()  # for about seven readings of the directory, each within 2 s
         try:
             read_in_every_way(results, whole=done % 10 == 0 or seconds > 0)
         except Exception as error:
             raise AssertionError(f"seed {seed + done}: {changes}") from error
-        assert time.process_time() - clock < 6, f"seed {seed + done}: {changes}"
+        assert time.process_time() - clock < 12, f"seed {seed + done}: {changes}"
         shutil.rmtree(results)
         done += 1

@@ -240,8 +240,8 @@ def read_log(path: Path) -> dict[str, array[float]]:
     """``train_log.csv``: column -> values, NaN where there is none. RunError when it is damaged."""
     chunks = table_rows(path)
     ((*header,),) = next(chunks)
-    if len(set(header)) < len(header):
-        raise RunError(f"{path}: a column appears twice")
+    if len(set(header)) < len(header) or not all(map(str.isprintable, header)):
+        raise RunError(f"{path}: a column appears twice, or its name cannot be printed")
     columns = {name: array("d") for name in header}
     for rows in chunks:
         for name, texts in zip(header, zip(*rows)):
