@@ -50,7 +50,7 @@ def score(
 ) -> None:
     """Evaluate scores of any method, from a CSV file: experience, object, image, score.
 
-    The result is a run directory of kind "external" for tables, figures, compare, report and the board.
+    The result is a run directory of kind "external" for tables, figures, compare and report.
     Labels come from the data set, never from the file.
 
     \b
