@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import replace
 
+from iufbench.data.readers.reading import hashed_order
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
 
@@ -46,11 +46,7 @@ def set_aside(dataset: DataSet, objects: Iterable[str], share: float, seed: int)
                 f"--threshold: {name} has {len(images)} training images; with {count} set aside for "
                 f"calibration (--calibration {share:g}, at least {FEWEST}) none is left to train on"
             )
-        first = sorted(images, key=lambda s: _key(s, dataset, seed))[:count]
-        chosen += [s for s in images if s in set(first)]
+        names = {s.image.relative_to(dataset.root).as_posix(): s for s in images}
+        aside = set(hashed_order(names, f"calibration {seed}: ")[:count])
+        chosen += [s for name, s in names.items() if name in aside]
     return replace(dataset, calibration=tuple(chosen))
-
-
-def _key(sample: Sample, dataset: DataSet, seed: int) -> bytes:
-    name = sample.image.relative_to(dataset.root).as_posix()
-    return hashlib.sha256(f"calibration {seed}: {name}".encode("utf-8", "surrogateescape")).digest()

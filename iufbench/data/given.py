@@ -9,8 +9,7 @@ from pathlib import Path
 from iufbench.data.images import read_header
 from iufbench.data.readers.reading import IMAGE_SUFFIXES, contents
 from iufbench.support.errors import InputError
-
-PathOrText = str | PathLike[str]
+from iufbench.support.files import PathOrText
 
 
 def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:

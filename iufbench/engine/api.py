@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from iufbench.engine.plan import prepare, split_names
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError
 from iufbench.support.fields import LARGEST, convert
+from iufbench.support.files import PathOrText
 from iufbench.support.progress import Progress
 
-PathOrText = str | PathLike[str]
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")
 LOGGERS = ("text", "tensorboard", "wandb")
 

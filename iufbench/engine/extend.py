@@ -18,15 +18,8 @@ from iufbench.data.samples import DataSet
 from iufbench.engine.again import gate, request_of, require_recipe
 from iufbench.engine.checkpoint import check_records, checkpoint_sha256, copy_checkpoint, trained_experiences
 from iufbench.engine.plan import Plan, prepare
-from iufbench.reporting.record import (
-    INFO,
-    INTERRUPTED,
-    Parent,
-    ProtocolRecord,
-    RunRecord,
-    Seconds,
-    write_record,
-)
+from iufbench.engine.recording import begun_record
+from iufbench.reporting.record import INFO, Parent, write_record
 from iufbench.reporting.rundir import CALIBRATION, METRICS, SCORES, TRAIN_LOG, claimed
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError
@@ -223,21 +216,6 @@ def _adopt(run: Run, plan: Plan) -> None:
                 write_bytes(plan.path / name, file.read(LARGEST))
         for number in range(count):
             copy_checkpoint(run.path, plan.path, number)
-        begun = RunRecord(
-            id=plan.id,
-            status=INTERRUPTED,
-            seed=plan.request.seed,
-            recipe_hash=plan.recipe_hash,
-            dataset=record.dataset,
-            strategy=record.strategy,
-            backbone=record.backbone,
-            environment=record.environment,
-            recipe=plan.recipe.as_dict(),
-            protocol=ProtocolRecord(id=plan.protocol.id, experiences=[list(e) for e in plan.experiences]),
-            request=plan.request.as_dict(),
-            seconds=Seconds(0.0, 0.0, 0.0, 0.0),
-            costs=replace(record.costs, train_images_per_s=None, peak_memory_mb=None),
-            parent=plan.parent,
-        )
+        costs = replace(record.costs, train_images_per_s=None, peak_memory_mb=None)
         # Last: where run.json is, all else of the parent is there.
-        write_record(plan.path, begun)
+        write_record(plan.path, begun_record(plan, record, costs, parent=plan.parent))

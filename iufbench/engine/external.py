@@ -49,7 +49,7 @@ from iufbench.reporting.record import (
 from iufbench.reporting.rundir import METRIC_COLUMNS, METRICS, SCORE_COLUMNS, SCORES, record_hashes
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import open_file, write_csv
+from iufbench.support.files import file_sha256, write_csv
 from iufbench.support.names import problem_with_name
 from iufbench.support.progress import Progress
 from iufbench.support.provenance import environment, now
@@ -258,7 +258,7 @@ def _record(
     more = [str(word) for pair in extra.items() if pair[1] is not None for word in pair]
     here = environment("cpu", 1)
     with invalid_as_input():
-        digest = _sha256(scores)
+        digest = file_sha256(scores.resolve())
     return RunRecord(
         kind="external",
         submission=SubmissionRecord(digest, link=link),
@@ -278,14 +278,6 @@ def _record(
         request=request.as_dict(),
         command=shlex.join(["iufbench", "score", str(scores), *words[1:], *more]),
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_file(path.resolve()) as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _file(made: Path, path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from iufbench.data.given import PathOrText, given_images
+from iufbench.data.given import given_images
 from iufbench.data.resident import UNKNOWN_OBJECT
 from iufbench.data.samples import Sample
 from iufbench.engine.again import plan_without_data, require_weights
@@ -22,6 +22,7 @@ from iufbench.streams.streams import sealed_stream
 from iufbench.support.device import choose_device
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
+from iufbench.support.files import PathOrText
 from iufbench.support.progress import Progress
 from iufbench.support.provenance import now
 from iufbench.support.version import __version__

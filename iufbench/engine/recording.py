@@ -1,4 +1,4 @@
-"""What ``run.json`` says about data and protocol, for trained and external runs alike. Without torch."""
+"""What ``run.json`` says about data, protocol and a run's beginning, for every kind of run. Without torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from iufbench.cards.datasets import DataSetCard
 from iufbench.cards.protocols import Protocol
 from iufbench.data.samples import DataSet
-from iufbench.reporting.record import DatasetRecord, ProtocolRecord
+from iufbench.engine.plan import Plan
+from iufbench.reporting.record import (
+    INTERRUPTED,
+    Costs,
+    DatasetRecord,
+    Parent,
+    ProtocolRecord,
+    RunRecord,
+    Seconds,
+    SharedBase,
+)
 
 
 def dataset_record(
@@ -40,4 +50,38 @@ def protocol_record(protocol: Protocol, experiences: Sequence[Sequence[str]]) ->
         experiences=[list(e) for e in experiences],
         version=protocol.version,
         stream=protocol.stream.settings if protocol.stream else None,
+    )
+
+
+def begun_record(
+    plan: Plan, donor: RunRecord, costs: Costs, parent: Parent | None = None, base: SharedBase | None = None
+) -> RunRecord:
+    """The record of a run that continues after experiences of another run, on which it spent no time itself.
+
+    Args:
+        plan: The run.
+        donor: The record of the other run.
+        costs: The costs of the experiences that are taken over.
+        parent: The donor, if the run extends it.
+        base: The donor, if a sweep reuses its base experience.
+
+    Returns:
+        An interrupted run, which is resumed after the last of these experiences.
+    """
+    return RunRecord(
+        id=plan.id,
+        status=INTERRUPTED,
+        seed=plan.request.seed,
+        recipe_hash=plan.recipe_hash,
+        dataset=donor.dataset,
+        strategy=donor.strategy,
+        backbone=donor.backbone,
+        environment=donor.environment,
+        recipe=plan.recipe.as_dict(),
+        protocol=ProtocolRecord(id=plan.protocol.id, experiences=[list(e) for e in plan.experiences]),
+        request=plan.request.as_dict(),
+        seconds=Seconds(0.0, 0.0, 0.0, 0.0),
+        costs=costs,
+        parent=parent,
+        shared_base=base,
     )

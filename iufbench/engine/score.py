@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ from iufbench.engine.api import request_of
 from iufbench.engine.external import score_file
 from iufbench.reporting.store import Run
 from iufbench.support.errors import InputError
+from iufbench.support.files import PathOrText
 from iufbench.support.progress import Progress
 
-PathOrText = str | PathLike[str]
 DATA = (
     *("data_root", "synthetic", "data_seed", "train_list", "test_list", "manifest", "card"),
     *("good_names", "max_pixels", "accept_masks", "order", "order_seed"),

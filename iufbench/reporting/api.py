@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 
 import pandas as pd
@@ -17,8 +16,7 @@ from iufbench.reporting.tables.build import read_tables, save_tables
 from iufbench.reporting.tables.render import render
 from iufbench.reporting.tables.table import Table
 from iufbench.support.errors import InputError
-
-PathOrText = str | PathLike[str]
+from iufbench.support.files import PathOrText
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from iufbench.evaluation.rows import CalibrationRow, MetricRow, ScoreRow
 from iufbench.support.errors import RunError
-from iufbench.support.files import open_file, read_csv, write_csv
+from iufbench.support.files import file_sha256, read_csv, write_csv
 from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
 
@@ -146,16 +146,7 @@ def record_hashes(run: Path) -> dict[str, str]:
 
 def file_hashes(run: Path, names: Iterable[str]) -> dict[str, str]:
     """SHA-256 of those of some files of a run directory that are there. RunError for what is no file."""
-    found = {}
-    for name in names:
-        if not os.path.lexists(run / name):
-            continue
-        digest = hashlib.sha256()
-        with open_file(run / name) as file:
-            while block := file.read(2**20):
-                digest.update(block)
-        found[name] = digest.hexdigest()
-    return found
+    return {name: file_sha256(run / name) for name in names if os.path.lexists(run / name)}
 
 
 def experience_digests(path: Path, experiences: int) -> list[str]:

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from html import escape
-from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,9 +46,7 @@ from iufbench.reporting.rundir import (
 )
 from iufbench.reporting.thresholds import image_values_at_thresholds
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import write_csv, write_json
-
-PathOrText = str | PathLike[str]
+from iufbench.support.files import PathOrText, write_csv, write_json
 
 __all__ = [
     "Matrix",

@@ -9,6 +9,7 @@ import codecs
 import csv
 import errno
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -25,6 +26,7 @@ from typing import Any, BinaryIO
 
 from iufbench.support.errors import RunError
 
+PathOrText = str | os.PathLike[str]
 LARGEST = 2**30  # bytes of a file that is read as a whole
 LONGEST_ROW = 2**16  # characters of one row of a table
 ROWS_AT_ONCE = 4096
@@ -169,6 +171,15 @@ def open_file(path: Path | str, limit: int = LARGEST) -> BinaryIO:
         file.close()
         raise RunError(f"cannot read {path}: {reason}")
     return file
+
+
+def file_sha256(path: Path | str) -> str:
+    """SHA-256 (hex) of a regular file, read in blocks. RunError as ``open_file``."""
+    digest = hashlib.sha256()
+    with open_file(path) as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_text(path: Path | str, limit: int = LARGEST) -> str:

@@ -9,12 +9,12 @@ from typing import Any
 
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import PathOrText
 from iufbench.sweeps import drive
 from iufbench.sweeps.grid import expand, find_grid, read_grid
 from iufbench.sweeps.runs import plan_runs
 from iufbench.sweeps.screen import Screen
 
-PathOrText = str | PathLike[str]
 ENGINES = ("local", "ray", "slurm")
 
 

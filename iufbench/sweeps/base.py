@@ -7,13 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from iufbench.engine.plan import Plan
+from iufbench.engine.recording import begun_record
 from iufbench.reporting.record import (
     INFO,
-    INTERRUPTED,
     PER_EXPERIENCE,
-    ProtocolRecord,
     RunRecord,
-    Seconds,
     SharedBase,
     read_record,
     write_record,
@@ -120,19 +118,4 @@ def _copy_base_rows(source: Path, target: Path, columns: Sequence[str] | None) -
 def _after_base(plan: Plan, donor: RunRecord) -> RunRecord:
     """``run.json`` of a run that continues after a base experience on which it spent no time itself."""
     costs = replace(donor.costs, **{name: getattr(donor.costs, name)[:1] for name in PER_EXPERIENCE})
-    return RunRecord(
-        id=plan.id,
-        status=INTERRUPTED,
-        seed=plan.request.seed,
-        recipe_hash=plan.recipe_hash,
-        dataset=donor.dataset,
-        strategy=donor.strategy,
-        backbone=donor.backbone,
-        environment=donor.environment,
-        recipe=plan.recipe.as_dict(),
-        protocol=ProtocolRecord(id=plan.protocol.id, experiences=[list(e) for e in plan.experiences]),
-        request=plan.request.as_dict(),
-        seconds=Seconds(0.0, 0.0, 0.0, 0.0),
-        costs=costs,
-        shared_base=SharedBase(donor.id, donor.environment),
-    )
+    return begun_record(plan, donor, costs, base=SharedBase(donor.id, donor.environment))

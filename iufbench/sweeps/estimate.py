@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -75,19 +76,19 @@ def _keys(kind: tuple[str, str, str, str], preset: str) -> list[tuple[Any, ...]]
 
 def measured_costs(results: Path) -> Costs:
     """The costs of all finished runs below ``results``; unreadable ones are skipped."""
-    found = []
+    # a run with a reused base took less time
+    usual = [(p, r) for p, r in readable_records(results) if r.complete and r.shared_base is None]
+    return Costs([_finished(path, record) for path, record in usual])
+
+
+def readable_records(results: Path) -> Iterator[tuple[Path, RunRecord]]:
+    """Every run directory below ``results`` with its record, unless that cannot be read."""
     for folder, folders, files in os.walk(results / "runs"):
         if INFO not in files:
             continue
         folders.clear()
-        path = Path(folder)
-        try:
-            record = read_record(path)
-        except RunError:
-            continue
-        if record.complete and record.shared_base is None:  # a run with a reused base took less time
-            found.append(_finished(path, record))
-    return Costs(found)
+        with suppress(RunError):
+            yield Path(folder), read_record(Path(folder))
 
 
 def _finished(path: Path, record: RunRecord) -> Finished:

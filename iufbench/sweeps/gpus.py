@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iufbench.reporting.record import INFO, read_record
-from iufbench.support.errors import InputError, RunError
+from iufbench.support.errors import InputError
+from iufbench.sweeps.estimate import readable_records
 
 MOST = 4  # runs that share a GPU by default: a captured iteration leaves little of its time unused
 USUAL_MIB = 8192.0  # of GPU memory that a run takes where no finished run tells
@@ -65,13 +65,8 @@ def runs_per_gpu(
 
 def measured_mib(results: Path) -> float:
     """The most GPU memory that a finished run below ``results`` allocated; ``USUAL_MIB`` if there is none."""
-    found = [0.0]
-    for path in (results / "runs").glob(f"*/*/*/*/*/{INFO}"):
-        try:
-            found.append(read_record(path.parent).costs.peak_device_memory_mb or 0.0)
-        except RunError:
-            continue
-    return max(found) or USUAL_MIB
+    found = (record.costs.peak_device_memory_mb or 0.0 for _, record in readable_records(results))
+    return max(found, default=0.0) or USUAL_MIB
 
 
 def free_mib(count: int) -> list[float]:

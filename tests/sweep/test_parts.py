@@ -185,7 +185,7 @@ def test_gpu_memory_is_that_of_finished_runs(tmp_path, monkeypatch):
     def read(path):
         return SimpleNamespace(costs=SimpleNamespace(peak_device_memory_mb=used[path.name]))
 
-    monkeypatch.setattr("iufbench.sweeps.gpus.read_record", read)
+    monkeypatch.setattr("iufbench.sweeps.estimate.read_record", read)
     assert measured_mib(tmp_path) == 3000.0
 
 
