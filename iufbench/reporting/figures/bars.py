@@ -74,8 +74,7 @@ def forgetting_figure(
         grid[0, 0].set_yticks(range(len(objects)), [plain(o.replace("_", " ")) for o in objects])
         grid[0, 0].invert_yaxis()
         label = f"forgetting of {level} AUROC (percentage points; dotted: mean over objects"
-        missing = no_value(groups, [level], figure)
-        crosses = f"\ncrosses: no value, and no mean over objects\n{missing}" if missing else ""
+        crosses = no_value(groups, [level], figure, "crosses: no value, and no mean over objects")
         figure.set_figheight(figure.get_figheight() + 0.15 * crosses.count("\n"))
         figure.supxlabel(plain(f"{label};\nno bar: objects of the last experience){crosses}"), fontsize=8)
         info = groups[0].record
@@ -108,8 +107,8 @@ def _forgetting_of_many(
         axes.axvline(0, color="black", lw=0.6)
         axes.grid(axis="x")
         label = f"forgetting of {level} AUROC, mean over objects not of the last experience (points)"
-        missing = no_value(groups, [level], figure)
-        axes.set_xlabel(plain(f"{label}\ncrosses: no mean over objects\n{missing}" if missing else label))
+        missing = no_value(groups, [level], figure, "crosses: no mean over objects")
+        axes.set_xlabel(plain(label + missing))
         title = (
             f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}: forgetting"
         )
@@ -160,8 +159,7 @@ def cost_figure(
         devices = sorted({str(r.record.environment.device) for g in groups for r in g.runs})
         note = "line: best ACC for its cost; bars: ± one standard deviation over seeds"
         note += f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else ""
-        missing = no_value(groups, [level], figure)
-        legend(figure, note + (f"\nwithout ACC and not drawn:\n{missing}" if missing else ""))
+        legend(figure, note + no_value(groups, [level], figure, "without ACC and not drawn:"))
         info = groups[0].record
         dataset = groups[0].dataset_title
         title = f"{dataset}, {protocol_title(groups[0].protocol, groups, published)}: quality against cost"

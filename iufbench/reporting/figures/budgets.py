@@ -71,8 +71,7 @@ def budget_figure(
         axes.set_ylabel(f"final {level} AUROC (%)")
         axes.grid()
         note = "one point a budget; bars: ± one standard deviation over seeds"
-        missing = no_value(groups, [level], figure)
-        legend(figure, note + (f"\nwithout a value and not drawn:\n{missing}" if missing else ""))
+        legend(figure, note + no_value(groups, [level], figure, "without a value and not drawn:"))
         record = groups[0].record
         title = (
             f"{record.dataset.label}, {protocol_title(groups[0].protocol, groups, published)}: memory budgets"

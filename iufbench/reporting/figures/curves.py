@@ -34,9 +34,9 @@ def _note(figure: Figure, groups: Sequence[Group], beside: bool, levels: Sequenc
         parts.append("bands: ± one standard deviation over seeds")
     if beside:
         parts.append("thin dashed: published, digitised from the paper's figures")
-    missing = no_value(groups, levels, figure)
+    missing = no_value(groups, levels, figure, "crosses: no mean over the objects seen")
     if missing:
-        parts.append(f"crosses: no mean over the objects seen\n{missing}")
+        parts.append(missing.strip())
     return "; ".join(parts)
 
 

@@ -179,16 +179,19 @@ def legend(figure: Figure, note: str = "") -> None:
     )
 
 
-def no_value(groups: Sequence[Group], levels: Sequence[str], figure: Figure) -> str:
-    """A note for a figure: which AUROC has no value in its runs, and why; "" if everything has one.
+def no_value(groups: Sequence[Group], levels: Sequence[str], figure: Figure, heading: str) -> str:
+    """Lines to append to a note: ``heading``, then which AUROC has no value in the runs of a figure, and why.
 
-    Lines are as long as the figure is wide."""
+    "" if everything has a value. Lines are as long as the figure is wide.
+    """
     runs = [run for group in groups for run in group.runs]
     lines = dict.fromkeys(line for level in levels for run in runs for line in undefined(run, level))
+    if not lines:
+        return ""
     shown = list(lines)[:MOST_NOTES]
     more = [f"and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
     width = int(NOTE_LETTERS * figure.get_figwidth())
-    return "\n".join(textwrap.fill(line, width) for line in [*shown, *more])
+    return "\n".join(["", heading, *(textwrap.fill(line, width) for line in [*shown, *more])])
 
 
 def save(figure: Figure, stem: Path, formats: Sequence[str] = ("png", "pdf")) -> list[Path]:

@@ -77,9 +77,9 @@ def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
         title += f"{info.protocol.label}, "
         title += info.dataset.label
         axes.set_title(plain(run.id), loc="left", fontsize=7, color="#444444")
-        note = no_value([Group((run,))], [level], figure)
+        note = no_value([Group((run,))], [level], figure, "hatched: no value")
         if note:
-            figure.supxlabel(plain(f"hatched: no value\n{note}"), fontsize=7)
+            figure.supxlabel(plain(note.strip()), fontsize=7)
         head(figure, title, run.synthetic)
     return figure
 

@@ -23,6 +23,7 @@ from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.tables.plane import CORNERS, MISSING, Point, points
 from iufbench.reporting.tables.results import protocol_title
+from iufbench.reporting.undefined import undefined
 
 SPAN = 2.0  # percentage points that an axis shows at least
 
@@ -43,7 +44,9 @@ def plane_figure(
         for axes, level in zip(grid, levels):
             found = points(groups, level)
             missing |= dict.fromkeys(
-                p.group.title for p in found if not p.complete and not no_value([p.group], [level], figure)
+                p.group.title
+                for p in found
+                if not p.complete and not any(undefined(run, level) for run in p.group.runs)
             )
             for point in found:
                 if point.complete:
@@ -60,8 +63,7 @@ def plane_figure(
         if missing:
             names = textwrap.fill(", ".join(missing), int(NOTE_LETTERS * figure.get_figwidth()))
             note += f"\nnot drawn, {MISSING}:\n{names}"
-        undefined = no_value(groups, levels, figure)
-        legend(figure, note + (f"\nwithout a value and not drawn:\n{undefined}" if undefined else ""))
+        legend(figure, note + no_value(groups, levels, figure, "without a value and not drawn:"))
         title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}"
         head(figure, f"{title}: learning and forgetting", groups[0].record.dataset.synthetic)
     return figure
