@@ -551,3 +551,17 @@ def test_table_html_is_well_formed(results):
         text = render(table, "html")
         assert isinstance(table, Table)
         ElementTree.fromstring(f"<div>{text}</div>")
+
+
+def test_of_false_alarms_the_fewest_are_best(results):
+    """IUF raises twice as many false alarms as UniAD."""
+    for path in sorted(results.glob("runs/*/*/*/*/*/metrics.csv")):
+        rate = "0.4" if "iuf" in path.parts else "0.2"
+        rows = [line for line in path.read_text().splitlines() if ",image,auroc," in line]
+        alarms = [line.replace(",auroc,", ",false_alarm_frozen,").split(",") for line in rows]
+        with path.open("a") as file:
+            file.writelines(",".join([*cells[:4], rate, cells[5]]) + "\n" for cells in alarms)
+    (found,) = [t for t in tables_of(results).values() if t.title.endswith("all metrics")]
+    place = [c.title for c in found.columns].index("false_alarm_frozen")
+    best = {row.labels[1]: row.cells[place].best for row in found.rows if row.cells[place].value is not None}
+    assert best == {"IUF": False, "UniAD": True}

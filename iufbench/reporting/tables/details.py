@@ -14,6 +14,7 @@ from iufbench.reporting.literature import Published
 from iufbench.reporting.store import Run
 from iufbench.reporting.tables.results import (
     LEVEL_TITLES,
+    LOWER_IS_BETTER,
     METRIC_TITLES,
     Notes,
     definitions,
@@ -111,7 +112,9 @@ def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Ta
     names = dict.fromkeys(
         (level, metric) for level in ("image", "pixel") for g in groups for metric in g.runs[0].names(level)
     )
-    columns = [Column(METRIC_TITLES.get(m, m), LEVEL_TITLES[level], True) for level, m in names]
+    columns = [
+        Column(METRIC_TITLES.get(m, m), LEVEL_TITLES[level], m not in LOWER_IS_BETTER) for level, m in names
+    ]
     rows = []
     summaries = ("acc", "acc_final")
     for summary in summaries:

@@ -22,6 +22,7 @@ METRIC_TITLES = {
     "aupro_05": "AUPRO@0.05",
     "aupimo": "AUPIMO",
 }
+LOWER_IS_BETTER = ("false_alarm_frozen", "false_alarm_own", "fpr_at_recall_95")  # of metrics
 MATRIX = ("R[t,o]", "the metric on object o after experience t, experiences counted from 0")
 Notes = Mapping[str, Sequence[str]]
 
