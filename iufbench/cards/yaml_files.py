@@ -7,11 +7,6 @@ from typing import Any
 
 import yaml
 
-try:  # libyaml, several times as fast
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:
-    from yaml import SafeLoader  # type: ignore[assignment]
-
 from iufbench.support.errors import InputError
 
 CARD_BYTES = 1 << 20  # cards are a page or two; megabytes of YAML take minutes to parse
@@ -19,7 +14,7 @@ CARD_BYTES = 1 << 20  # cards are a page or two; megabytes of YAML take minutes 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
-class _Loader(SafeLoader):
+class _Loader(yaml.SafeLoader):
     """Plain values only: no duplicate keys, no dates (2024-10-01 stays text), no other tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
