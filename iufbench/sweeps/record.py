@@ -67,6 +67,8 @@ class _Live:
     """``live/<number>.json``: what ``live.LiveProgress`` tells."""
 
     time: float | None = None
+    started: float | None = None
+    pid: int | None = None
     done: int | None = None
     total: int | None = None
     phase: str | None = None

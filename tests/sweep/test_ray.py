@@ -191,7 +191,7 @@ def test_a_run_that_fits_on_no_node_is_refused_before_anything_starts(cluster, e
     from iufbench.support.errors import InputError
 
     large = replace(planned(tmp_path, 1), resources=Resources(cpus=2, gpus=0.5))
-    with pytest.raises(InputError, match=r"no node has the 2 CPUs and 0\.5 GPUs of a run"):
+    with pytest.raises(InputError, match=r"no node has the 2 CPUs and 0\.5 GPUs that a run requests"):
         engine().check([planned(tmp_path, 0), large])
 
 
