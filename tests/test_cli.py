@@ -334,7 +334,7 @@ def test_a_full_disk_is_noticed_before_anything_is_done(data, tmp_path, monkeypa
     import shutil as library
 
     usage = library._ntuple_diskusage(10, 9, 2**20)
-    monkeypatch.setattr("iufbench.engine.plan.shutil.disk_usage", lambda folder: usage)
+    monkeypatch.setattr("iufbench.engine.checks.shutil.disk_usage", lambda folder: usage)
     done = invoke(*arguments(data, tmp_path / "results"))
     assert done.exit_code == 2 and "only 1 MiB free" in done.stderr
 

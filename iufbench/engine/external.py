@@ -20,7 +20,8 @@ from iufbench.cards.request import Request, arguments
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.data.survey import surveyed
-from iufbench.engine.plan import MAP_SIZE, check_data, check_results_folder, counts_of
+from iufbench.engine.checks import check_data, check_results_folder
+from iufbench.engine.plan import MAP_SIZE, counts_of
 from iufbench.engine.recording import dataset_record, protocol_record
 from iufbench.engine.submission import (
     Expected,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +16,6 @@ from iufbench.cards.registry import foreign_code, load_class
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import (
     PRESETS,
-    WEIGHT_SOURCES,
     Backbone,
     Recipe,
     StrategyCard,
@@ -29,14 +26,20 @@ from iufbench.cards.strategies import (
 from iufbench.data.calibration import SHARE, set_aside
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
+from iufbench.engine.checks import (
+    check_arithmetic,
+    check_data,
+    check_learner,
+    check_results_folder,
+    check_results_outside,
+    check_step,
+    check_weights,
+)
 from iufbench.metrics.thresholds import Rule, read_rule
 from iufbench.reporting.record import Parent, run_id, run_path
 from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError
-from iufbench.support.fields import suggest
 
-STEPS = ("auto", "eager", "graph")
-NEEDED_BYTES = 64 * 2**20  # metrics, scores, log and figures of a long run take a few MiB
 MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and IUF do
 
 
@@ -148,7 +151,7 @@ def prepare(
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
     _, first_learner, _ = recipe_for(first_guess)
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
-    _check_step(request, first_learner)
+    check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
     check_data(dataset, protocol)
     if request.calibration is not None:
@@ -157,7 +160,7 @@ def prepare(
         )
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
-        _check_results_outside(request.results, dataset.root)
+        check_results_outside(request.results, dataset.root)
     usual = "quick" if dataset.synthetic else (about.preset if about else "paper")
     preset = request.preset or usual
     recipe, learner, options = recipe_for(preset)
@@ -192,9 +195,9 @@ def resolve_recipe(
     if foreign:
         before_code(foreign)
     learner = load_class(recipe.learner, card.path)
-    _check_learner(learner, recipe, card)
-    _check_arithmetic(request, learner)
-    _check_weights(recipe.backbone.weights)
+    check_learner(learner, recipe, card)
+    check_arithmetic(request, learner)
+    check_weights(recipe.backbone.weights)
     options = options_of(recipe, learner, "--set" if request.settings else str(card.path))
     return dataclasses.replace(recipe, options=dataclasses.asdict(options)), learner, options
 
@@ -209,41 +212,6 @@ def _with_threshold(request: Request) -> Request:
     if not 0 < share < 1:
         raise InputError(f"--calibration {share:g}: the share of training images must be above 0 and below 1")
     return dataclasses.replace(request, threshold=str(read_rule(request.threshold)), calibration=share)
-
-
-def check_results_folder(results: Path) -> None:
-    """Raise InputError if a run could not be written to the results folder."""
-    folder = results.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise InputError(f"--results {results}: {folder} is a file, not a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"--results {results}: no permission to write in {folder}")
-    free = shutil.disk_usage(folder).free
-    if free < NEEDED_BYTES:
-        raise InputError(
-            f"--results {results}: only {free / 2**20:.0f} MiB free in {folder}, "
-            f"a run needs {NEEDED_BYTES >> 20} MiB"
-        )
-
-
-def _check_results_outside(results: Path, root: Path) -> None:
-    """Without a card every folder in the data root is an object: a results folder would be read as one."""
-    if results.resolve().is_relative_to(root.resolve()):
-        raise InputError(
-            f"--results {results} is inside the data root {root}, where every folder is an object: "
-            "choose a folder outside"
-        )
-
-
-def check_data(dataset: DataSet, protocol: Protocol) -> None:
-    """Metrics need normal and defective test images; raise InputError if no object has both."""
-    kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
-    if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
-        raise InputError(
-            f"{dataset.root}: no object has both good and defective test images, so nothing can be measured"
-        )
 
 
 def _card_id(protocol: Protocol) -> str:
@@ -264,59 +232,11 @@ def _overrides(request: Request) -> dict[str, Any]:
     return {"backbone": backbone} if backbone else {}
 
 
-def _check_weights(weights: str) -> None:
-    if weights not in WEIGHT_SOURCES and not Path(weights).is_file():
-        hint = suggest(weights, WEIGHT_SOURCES)
-        raise InputError(
-            f"backbone.weights '{weights}': there is no such file{hint} "
-            f"(a file, or {', '.join(WEIGHT_SOURCES)})"
-        )
-
-
-def _check_learner(learner: Any, recipe: Recipe, card: StrategyCard) -> None:
-    from avalanche.training.templates.base import BaseTemplate
-
-    if not (isinstance(learner, type) and issubclass(learner, BaseTemplate)):
-        raise InputError(f"{card.path}: learner '{recipe.learner}' is not an Avalanche strategy class")
-    missing = [n for n in ("Options", "uses", "guide_size", "anomaly_maps") if not hasattr(learner, n)]
-    if missing:
-        raise InputError(
-            f"{card.path}: learner '{recipe.learner}' has no '{missing[0]}'; derive it from "
-            "iufbench.learning.base:ReconstructionStrategy"
-        )
-
-
-def _check_arithmetic(request: Request, learner: Any) -> None:
-    """Reject options about training arithmetic for a learner that trains no network."""
-    asked = [
-        (f"--precision {request.precision}", request.precision not in ("auto", "fp32")),
-        ("--compile", request.compile),
-        (f"--step {request.step}", request.step not in ("auto", "eager")),
-    ]
-    for option, given in asked:
-        if given and not learner.uses.gradients:
-            raise InputError(f"{option}: {request.strategy} trains no network; leave the option out")
-
-
 def _precision(request: Request, learner: Any) -> str:
     """The resolved precision of matrix products, which is part of the run's identity."""
     from iufbench.support.device import choose_precision
 
     return choose_precision(request.precision, request.device) if learner.uses.gradients else "fp32"
-
-
-def _check_step(request: Request, learner: Any) -> None:
-    """Raise InputError if the iteration cannot be captured, as far as is known without data."""
-    if request.step not in STEPS:
-        raise InputError(f"--step {request.step}: unknown (allowed: {', '.join(STEPS)})")
-    if request.step != "graph":
-        return
-    from iufbench.support.device import choose_device
-
-    if choose_device(request.device).type != "cuda":
-        raise InputError("--step graph: CUDA graphs need a CUDA device; leave the option out on the CPU")
-    if learner.not_captured is not None:
-        raise InputError(f"--step graph: {request.strategy} cannot: {learner.not_captured}; use --step auto")
 
 
 def identity_of(recipe: Recipe, request: Request) -> str:
