@@ -199,9 +199,9 @@ def test_the_class_takes_what_every_avalanche_strategy_takes(shared):
 
 
 def test_a_strategy_keeps_its_optimiser_object_and_new_parameters_join_it(data):
-    """IUF's card takes AdamW for the base and SGD in increments, and its classifier grows."""
-    benchmark = benchmark_of(data, "iuf")
-    strategy = strategy_on(benchmark, "iuf")
+    """The released update takes AdamW for the base and SGD in increments, and its classifier grows."""
+    benchmark = benchmark_of(data, "iuf_released_update")
+    strategy = strategy_on(benchmark, "iuf_released_update")
     optimizer, seen = strategy.optimizer, []
     for experience in benchmark.train_stream:
         strategy.train(experience)

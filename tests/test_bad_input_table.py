@@ -109,7 +109,7 @@ TYPED = {
     "one list": (["--train-list", "a.json"], 2, "belong together"),
     "two sources": (["--synthetic"], 2, "cannot be given together"),
     "diagnosis": (["--diagnose-every", "3"], 2, "--diagnose-selection"),
-    "no calibration images left": (["--threshold", "0.95"], 2, "nut has 2 training images; with 5 set aside"),
+    "no calibration images left": (["--threshold", "0.95"], 2, "bolt has 2 training images; with 5 set aside"),
     "rule in words": (["--threshold", "best"], 2, "no rule: use one such as quantile 0.95"),
     "quantile of 95": (["--threshold", "quantile 95"], 2, "between 0 and 1"),
     "share of all": (["--threshold", "0.95", "--calibration", "1"], 2, "above 0 and below 1"),
