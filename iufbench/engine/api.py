@@ -94,7 +94,7 @@ def run(
         order_seed: Objects in a reproducibly shuffled order.
         eval_unseen: Also evaluate objects that are not yet learnt.
         threshold: Calibrate decision thresholds on normal images that are kept out of training:
-            ``quantile 0.95`` (or 0.95), ``mean+3sd``. A recipe of its own (docs/thresholds).
+            ``quantile 0.95`` (or 0.95), ``mean+3sd``. A recipe of its own.
         calibration: With ``threshold``, the share of an object's training images to calibrate on, at least 5;
             None: 0.1. Where the data set has validation images, those are used instead.
         diagnose_selection: Also record what the best epoch on test images would have reported.
