@@ -123,11 +123,10 @@ SEARCHES: dict[str, Search] = {
 
 @dataclass
 class Point:
-    """Settings and what runs with them gave, by seed; ``recipe`` is the same for settings of equal effect."""
+    """Settings and what runs with them gave, by seed."""
 
     settings: Settings
     found: dict[int, dict[str, float]]
-    recipe: str = ""
 
     def mean(self, name: str, seeds: Sequence[int] | None = None) -> float:
         return statistics.fmean(self.found[seed][name] for seed in seeds or self.found)
@@ -145,14 +144,14 @@ class Bench:
         point = self.points.setdefault((strategy, settings), Point(settings, {}))
         for seed in seeds:
             if seed not in point.found:
-                point.found[seed], point.recipe = self.measured(strategy, settings, seed)
+                point.found[seed] = self.measured(strategy, settings, seed)
                 text = " ".join(f"{key}={value}" for key, value in settings)
                 values = " ".join(f"{name} {point.found[seed][name]:.3f}" for name in MEASURED[:4])
                 print(f"{strategy} seed {seed}: {text or 'as it is'}: {values}", flush=True)
         return point
 
-    def measured(self, strategy: str, settings: Settings, seed: int) -> tuple[dict[str, float], str]:
-        """The summaries of one run, which is executed unless it is there, and the hash of its recipe."""
+    def measured(self, strategy: str, settings: Settings, seed: int) -> dict[str, float]:
+        """The summaries of one run, which is executed unless it is there."""
         plan = prepare(
             Request(
                 protocol=PROTOCOL,
@@ -175,8 +174,7 @@ class Bench:
         if has_base(plan.path):
             donors.append(plan.path)
         found = load_run(plan.path).summaries()
-        values = {f"{level}_{name}": found[level][name] for level in ("image", "pixel") for name in NAMES}
-        return values, plan.path.parent.name
+        return {f"{level}_{name}": found[level][name] for level in ("image", "pixel") for name in NAMES}
 
 
 def choose(points: Sequence[Point], needed: float, seeds: Sequence[int]) -> Point:
@@ -237,7 +235,8 @@ def search(bench: Bench, strategy: str, screen_only: bool) -> list[dict[str, obj
     points = descend(bench, strategy, plan.start, plan.coordinates, needed(SEEDS[:1]))
     for settings in plan.restarts:
         points += descend(bench, strategy, settings, plan.inner, needed(SEEDS[:1]))
-    points = list({point.recipe: point for point in reversed(points)}.values())[::-1]
+    # Settings that differ from one another by a default only give the same numbers, and count once.
+    points = list({tuple(p.found[SEEDS[0]].values()): p for p in reversed(points)}.values())[::-1]
     left, finalists = list(points), []
     while left and len(finalists) < FINALISTS and not screen_only:
         finalists.append(choose(left, needed(SEEDS[:1]), SEEDS[:1]))
