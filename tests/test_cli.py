@@ -350,6 +350,9 @@ def test_unseen_objects_give_forward_transfer_from_a_measured_baseline(data, tmp
     (info,) = results.rglob("run.json")
     run = load_run(info.parent)
     matrix, before = run.matrix("image"), run.baseline("image")
+    rows = [line.split() for line in invoke("show", "run", info.parent).stdout.splitlines()]
+    frozen = next(row for row in rows if row[:1] == ["frozen"])  # the model after the base, on all objects
+    assert [float(v) for v in frozen[1:4]] == pytest.approx(matrix.values[0], abs=6e-4)
     assert not np.isnan(matrix.values).any() and not matrix.seen[0, 2]
     # Objects candle and capsules are the base; cashew arrives with experience 1.
     assert run.summaries()["image"]["fwt"] == pytest.approx(matrix.values[0, 2] - before[2])

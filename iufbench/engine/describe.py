@@ -21,6 +21,7 @@ from iufbench.data.datasets import default_root, known_objects
 from iufbench.data.undefined import undefined_lines
 from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
 from iufbench.metrics import summaries, values
+from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
@@ -189,8 +190,15 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+FROZEN_ROW = "frozen: the model after experience 0 on every object, learnt or not"
+
+
 def describe_results(run: Run) -> str:
-    """The matrix R of image and pixel AUROC and its summaries, as text."""
+    """The matrix R of image and pixel AUROC and its summaries, as text.
+
+    Where unseen objects were evaluated, the row "frozen" follows: what the same model reaches on all objects
+    when it stops learning after the base experience.
+    """
     if not run.complete:
         raise InputError(f"{run.path}: the run is {run.record.status}, not complete")
     blocks = [f"{run.record.protocol.label} | {run.record.label} | seed {run.seed}"]
@@ -202,13 +210,17 @@ def describe_results(run: Run) -> str:
         for t, row in enumerate(matrix.values):
             seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(row)]
             rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": row[matrix.seen[t]].mean()})
-        shown = ("acc", "acc_final", "fm", "fm_final", "new_object")
+        if knows_unseen(run, level):
+            base = matrix.values[0]
+            rows.append({"after": "frozen", **dict(zip(matrix.objects, base)), "mean": base.mean()})
+        shown = ("acc", "acc_final", "fm", "fm_final", "new_object", "plasticity", "retention")
         numbers = ", ".join(
             f"{n} {summary[n]:.3f}" for n in shown if not math.isnan(summary.get(n, math.nan))
         )
         blocks += [
             f"\n{level} AUROC of every object seen so far, after each experience",
             columns(rows),
+            *([FROZEN_ROW] if knows_unseen(run, level) else []),
             numbers,
         ]
     lines = [f"warning: {text}" for text in remarks(run)]
