@@ -19,7 +19,7 @@ help:  ## this list
 demo: .venv/installed  ## install, run IUF on synthetic VisA, print the forgetting matrix
 	$(BIN)/iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic --eval-unseen
 
-demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune and iuf; prints what they reach (1 h)
+demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune, frozen and iuf; prints what they reach (1 h)
 	$(BIN)/python tests/perf/demo_check.py
 
 matrix: .venv/installed  ## every strategy on two small synthetic protocols, one table

@@ -37,7 +37,7 @@ from iufbench.reporting.record import INFO
 from iufbench.reporting.store import find_runs, load_run
 from iufbench.support.progress import Progress, TrainingBar
 
-KILLS_EACH = 3
+KILLS_EACH = 2
 EPOCHS = ("base.epochs=3", "increment.epochs=3")
 PHASES = ("starting", "training", "evaluating", "writing a checkpoint")
 
@@ -138,7 +138,7 @@ def kills(data: Path, folder: Path) -> dict:
     """Kill runs at random moments until each has died often; what was hit, lost and different."""
     chance, shared = random.Random(0), Shared()
     hit, lost, finished = Counter(), [], 0
-    for strategy in sorted(card_paths("strategy")):
+    for turn, strategy in enumerate(sorted(card_paths("strategy"))):
         _, parts = assembled(strategy, data, folder)
         runner.assemble = reassembly(parts)
         plan = tiny_plan(strategy, data, folder / "whole", EPOCHS)
@@ -152,7 +152,7 @@ def kills(data: Path, folder: Path) -> dict:
         while True:
             shared.clear()
             enough = died >= KILLS_EACH
-            kind = "" if enough else ("time", "disk", "objects")[died % 3]
+            kind = "" if enough else ("time", "disk", "objects")[(turn + died) % 3]
             fatal = (kind, chance.randint(1, steps[kind] // 2)) if kind in steps else None
             child = fork(one_run, plan, shared, fatal)
             if kind == "time":
@@ -258,6 +258,7 @@ def crowd(data: Path, folder: Path) -> dict:
         codes = Counter()
         while not (folder / "done").exists():
             codes[ended(fork(invoke, ["tables", "--results", str(results)], folder / "tables.txt"))] += 1
+            time.sleep(0.2)
         (folder / "tables.json").write_text(json.dumps(codes))
 
     children = []
@@ -290,9 +291,9 @@ def crowd(data: Path, folder: Path) -> dict:
 
 
 def soak(data: Path, folder: Path) -> dict:
-    """Sixty experiences of one tiny object each: memory, open files, and what writing the tables takes."""
+    """Forty experiences of one tiny object each: memory, open files, and what writing the tables takes."""
     root = folder / "many"
-    for number in range(60):
+    for number in range(40):
         for place, count in (("train/good", 2), ("test/good", 1), ("test/scratch", 1)):
             images = root / f"part{number:02d}" / place
             images.mkdir(parents=True)
@@ -307,7 +308,7 @@ def soak(data: Path, folder: Path) -> dict:
         root,
         folder / "soak",
         settings,
-        protocol="many_1_1x59",
+        protocol="many_1_1x39",
         backbone="test_resnet",
         weights="random",
     )

@@ -23,11 +23,13 @@ def summary(results: Path, protocol: str, strategy: str, synthetic: bool, level:
     """Mean over seeds of one continual summary; missing runs are made first."""
     values = []
     for seed in SEEDS:
-        request = Request(protocol, strategy, seed=seed, synthetic=synthetic, results=results)
+        request = Request(
+            protocol, strategy, seed=seed, synthetic=synthetic, results=results, eval_unseen=synthetic
+        )
         plan = prepare(request, progress=False)
         if not is_complete(plan):
             command = ["run", "--protocol", protocol, "--strategy", strategy, "--seed", str(seed)]
-            command += ["--results", str(results)] + (["--synthetic"] if synthetic else [])
+            command += ["--results", str(results)] + (["--synthetic", "--eval-unseen"] if synthetic else [])
             program = str(Path(sys.executable).with_name("iufbench"))
             subprocess.run([program, *command], check=True, stdout=subprocess.DEVNULL)
         run = load_run(plan.path)
@@ -51,9 +53,21 @@ def main() -> int:
         ("finetune: FM-final (image)", forgets, ">=", 0.15),
         ("iuf: FM-final (image), at most half of finetune's", protected, "<=", forgets / 2),
     ]
-    for name in ("acc", "acc_final"):
-        theirs = visa("finetune", "image", name)
-        goals.append((f"iuf: {name} (image), above finetune's", visa("iuf", "image", name), ">=", theirs))
+    learnt = visa("finetune", "image", "plasticity")
+    goals += [
+        (
+            "iuf: plasticity (image), at least half of finetune's",
+            visa("iuf", "image", "plasticity"),
+            ">=",
+            learnt / 2,
+        ),
+        (
+            "iuf: ACC-final (image), above frozen's",
+            visa("iuf", "image", "acc_final"),
+            ">=",
+            visa("frozen", "image", "acc_final"),
+        ),
+    ]
     for protocol in ("elpv_1_1", "elpv_1_1_reversed"):
         forgets = elpv(protocol, "finetune")
         goals.append((f"{protocol} finetune: FM-final (image)", forgets, ">=", 0.15))
