@@ -437,7 +437,7 @@ def test_the_package_imports_where_there_is_no_unix():
 def test_weights_of_another_network_are_told(tmp_path):
     torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
-        InputError, match=r"holds 80 tensors that resnet18 has not .* look like weights of resnet34"
+        InputError, match=r"holds 80 tensors that resnet18 lacks .* look like weights of resnet34"
     ):
         FrozenBackbone(BackboneSpec("resnet18", weights=str(tmp_path / "w.pth")))
     with pytest.raises(InputError, match="look like weights of resnet34"):

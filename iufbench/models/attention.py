@@ -1,8 +1,8 @@
 """Multi-head attention with the parameter layout of ``torch.nn.MultiheadAttention``, and neighbour masks.
 
-Why not ``nn.MultiheadAttention``: in UniAD's layers the position is added to queries and keys but not to
-values, so that module would project three different inputs. Here one matrix product gives all of them,
-because ``(x + p) W = x W + p W`` and ``p`` is the same for every image.
+In UniAD's layers the position is added to queries and keys but not to values, so ``nn.MultiheadAttention``
+would project three different inputs. Here a single matrix product computes all of them, because
+``(x + p) W = x W + p W`` and ``p`` is the same for every image.
 """
 
 from __future__ import annotations
@@ -67,11 +67,21 @@ def attend(
 
 
 def neighbour_mask(feature_size: tuple[int, int], window: tuple[int, int]) -> Tensor:
-    """Who may attend to whom on a token grid: bool [L, L], row = query, column = key, True = allowed.
+    """The neighbour mask of a token grid (UniAD, NeurIPS 2022).
 
-    A token may not see the keys at most ``window // 2`` rows and columns away, itself included (UniAD,
-    NeurIPS 2022): otherwise it could copy its own input and a defect would be reconstructed too. An even
-    window therefore acts like the next odd one. Raises InputError when a token could see nothing at all.
+    A token does not attend to keys at most ``window // 2`` rows and columns away, itself included: otherwise
+    it could copy its own input and a defect would be reconstructed too. An even window therefore acts like
+    the next odd one.
+
+    Args:
+        feature_size: (height, width) of the grid.
+        window: (height, width) of the hidden neighbourhood.
+
+    Returns:
+        bool [L, L], row = query, column = key, True = may attend.
+
+    Raises:
+        InputError: A token could not attend to anything.
     """
     height, width = feature_size
     if min(window) < 1:

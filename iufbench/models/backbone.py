@@ -109,7 +109,7 @@ class FrozenBackbone:
     def _check_globals(self, model: nn.Module) -> None:
         name, tokens = self.spec.name, isinstance(model, TokenMaps)
         if self.spec.norm and not tokens:
-            raise InputError(f"backbone.norm: {name} is no vision transformer; leave norm false")
+            raise InputError(f"backbone.norm: {name} is not a vision transformer; leave norm false")
         if self.spec.vector == "class_token" and not (isinstance(model, TokenMaps) and model.class_token):
             raise InputError(f"backbone.vector: {name} has no class token; use backbone.vector=mean")
         if tokens and self.spec.stride is not None:
@@ -137,7 +137,7 @@ class FrozenBackbone:
         return height // self.stride, width // self.stride
 
     def to(self, device: torch.device | str) -> FrozenBackbone:
-        """Move it; returns itself."""
+        """Move the network to a device and return ``self``."""
         self.device = torch.device(device)
         self._model.to(self.device)
         return self
@@ -155,7 +155,7 @@ class FrozenBackbone:
         """Features of uint8 RGB images [B, H, W, 3] or [B, 3, H, W]: a map of H/stride x W/stride positions.
 
         Always in full precision, so that cached features equal live ones under any autocast. Raises
-        InputError when H or W is no multiple of the stride or the model takes no images of this size.
+        InputError if H or W is not a multiple of the stride, or the model does not support the size.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or 3 not in (images.shape[1], images.shape[3]):
             found = f"{images.dtype} {tuple(images.shape)}"
@@ -206,7 +206,7 @@ def _check(spec: BackboneSpec) -> None:
     if spec.padding not in ("timm", "released"):
         raise InputError(f"padding: {spec.padding!r} is unknown; allowed are timm, released")
     if not spec.layers or any(i < 0 for i in spec.layers) or list(spec.layers) != sorted(set(spec.layers)):
-        raise InputError(f"layers: {list(spec.layers)} must be rising feature indices from 0")
+        raise InputError(f"layers: {list(spec.layers)} must be ascending feature indices from 0")
     if spec.groups is not None and sorted({i for group in spec.groups for i in group}) != list(spec.layers):
         raise InputError(
             f"groups: {[list(g) for g in spec.groups]} must name all of layers {list(spec.layers)}"
@@ -214,7 +214,7 @@ def _check(spec: BackboneSpec) -> None:
     architecture, _, tag = spec.name.partition(".")
     if not timm.is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists what there is"
+        hint = f"did you mean {', '.join(near)}?" if near else "timm.list_models() lists all models"
         raise InputError(f"backbone: timm has no model {spec.name!r}; {hint}")
     known = timm.list_models(f"{architecture}.*", pretrained=True)
     if tag and spec.name not in known:
@@ -232,7 +232,7 @@ def _build(spec: BackboneSpec) -> nn.Module:
 
 
 def _create(spec: BackboneSpec, file: str | Path | None = None, **options: Any) -> nn.Module:
-    """Torch's global random state is left as it was."""
+    """Create the timm feature model and load a file; torch's global random state does not change."""
     tokens = is_transformer(spec.name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(spec.seed)
@@ -287,7 +287,7 @@ def _normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def _drop_unused_stages(model: nn.Module) -> None:
-    """Cut the stages after the last one whose output is used: they would run for nothing."""
+    """Remove the stages after the last one whose output is used."""
     info: Any = model.feature_info
     stages = [re.fullmatch(r"blocks\.(\d+)", module or "") for module in info.module_name()]
     blocks = getattr(model, "blocks", None)
@@ -296,7 +296,7 @@ def _drop_unused_stages(model: nn.Module) -> None:
 
 
 class _FixedPadding(nn.Module):
-    """A convolution whose padding (left, right, top, bottom) no longer follows the input's size."""
+    """A convolution whose padding (left, right, top, bottom) does not depend on the input's size."""
 
     def __init__(self, conv: nn.Conv2d, pads: list[int]) -> None:
         super().__init__()

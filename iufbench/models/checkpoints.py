@@ -1,6 +1,6 @@
-"""Start from public UniAD and IUF checkpoints.
+"""Loads public UniAD and IUF checkpoints.
 
-What their names become here:
+How tensor names are translated:
 
     module.reconstruction.transformer...   -> transformer...     (also input_proj, output_proj, pos_embed)
     module.reconstruction.vitclassifiy...  -> classifier...
@@ -29,7 +29,11 @@ _HEAD = "classifier.fc.2.weight"
 
 
 def own_name(public: str) -> str:
-    """Our name of a tensor of a public checkpoint."""
+    """The name in our networks of a tensor of a public checkpoint.
+
+    >>> own_name("module.reconstruction.vitclassifiy.vit_blocks.0.mlp.mlp.2.bias")
+    'classifier.blocks.0.mlp.2.bias'
+    """
     name = public.removeprefix("module.").removeprefix("reconstruction.")
     for theirs, ours in _RENAMED:
         if name.startswith(theirs):
@@ -40,11 +44,15 @@ def own_name(public: str) -> str:
 def load_public_weights(
     model: UniAD, state_dict: Mapping[str, Tensor], source: str = "public checkpoint"
 ) -> None:
-    """Fill a UniAD or IUF network from a public checkpoint's state dict (``weights.read_state_dict``).
+    """Load a public checkpoint into a UniAD or IUF network.
 
-    A classifier grows to the objects that the checkpoint's knows, which keep their order. ``source`` is
-    named in errors. Raises InputError naming the first tensor that is missing, of another shape, or
-    without a place in this network.
+    Args:
+        model: The network. A classifier grows to the checkpoint's number of objects, in the same order.
+        state_dict: From ``weights.read_state_dict``.
+        source: Named in errors.
+
+    Raises:
+        InputError: A tensor is missing, has a different shape, or does not belong to this network.
     """
     given = {own_name(name): tensor for name, tensor in state_dict.items()}
     given = {name: tensor for name, tensor in given.items() if not name.startswith(_OUTSIDE)}
@@ -57,5 +65,5 @@ def load_public_weights(
     for name in given:
         if name not in taken:
             hint = " (it has no classifier)" if name.startswith("classifier.") else ""
-            raise InputError(f"{source}: tensor {name!r} has no place in this network{hint}")
+            raise InputError(f"{source}: tensor {name!r} does not belong to this network{hint}")
     model.load_state_dict({**taken, **kept})

@@ -3,11 +3,11 @@
 Both losses use the singular values of decoder features averaged over tokens (one row per image), divided by
 their sum, and penalise the small ones, which leaves capacity for new objects.
 
-Singular values come from eigenvalues of Gram matrices R^T R in float64, for all layers at once: the same
-values and gradients as ``svdvals`` of the rows to 1e-6 where singular values span up to four decades, in half
-of the time, because only the rows of the current batch have to be multiplied out (``RecentRows``). Only
-eigenvalues are differentiated, never vectors, so that repeated and zero values, too few rows and even
-all-zero features give finite gradients.
+Singular values are computed from eigenvalues of Gram matrices R^T R in float64, for all layers at once.
+Values and gradients agree with ``svdvals`` of the rows to 1e-6 if singular values span up to four decades,
+in half the time, because only the rows of the current batch have to be multiplied (``RecentRows``). Only
+eigenvalues are differentiated, never vectors, so repeated and zero values, too few rows and even all-zero
+features give finite gradients.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def tail_singular_values(gram: Tensor, first: int) -> Tensor:
 
 
 def normalised_singular_values(gram: Tensor) -> Tensor:
-    """Singular values of the rows behind ``gram`` [L, E, E], divided by their sum: float64 [L, E], falling.
+    """Singular values of the rows of ``gram`` [L, E, E], divided by their sum: float64 [L, E], descending.
 
-    What is below the rounding noise of the largest eigenvalue is 0 and has no gradient.
+    Values below the rounding noise of the largest eigenvalue are 0 and have no gradient.
     """
     eigenvalues = torch.linalg.eigvalsh(gram).flip(1)
     noise = gram.shape[-1] * torch.finfo(gram.dtype).eps * eigenvalues[:, :1].detach()
@@ -73,9 +73,9 @@ def gram_matrices(rows: Sequence[Tensor] | Tensor) -> Tensor:
 
 
 class RecentRows:
-    """The rows of the last batches, at most ``limit``, and their Gram matrices, kept up to date.
+    """The rows of the latest batches, at most ``limit``, and their Gram matrices.
 
-    ``batches``: one [L, B, E] each, without gradient, the oldest first.
+    ``batches``: one [L, B, E] each, without gradient, oldest first.
     """
 
     def __init__(self, limit: int, batches: Iterable[Tensor] = ()) -> None:
@@ -85,13 +85,13 @@ class RecentRows:
         self.refresh()
 
     def refresh(self) -> None:
-        """Compute the Gram matrices from the rows again: adding and subtracting leaves rounding behind."""
+        """Recompute the Gram matrices from the rows: updates accumulate rounding errors."""
         self._gram = gram_matrices(torch.cat(list(self.batches), dim=1)) if self.batches else None
 
     def with_new(self, rows: Sequence[Tensor]) -> Tensor:
-        """Gram matrices of the kept rows and ``rows`` [B, E] of every layer, whose gradient they have.
+        """Gram matrices of the kept rows and ``rows`` [B, E] of every layer, differentiable in ``rows``.
 
-        The new rows are kept for the next call.
+        ``rows`` are kept for the next call.
         """
         new = gram_matrices(rows)
         result = new if self._gram is None else self._gram + new

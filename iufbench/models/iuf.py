@@ -1,4 +1,4 @@
-"""The IUF network: UniAD whose encoder queries are modulated by an object classifier's inner maps.
+"""The IUF network: UniAD whose encoder queries are modulated by the inner maps of an object classifier.
 
 Tang et al., "An Incremental Unified Framework for Small Defect Inspection", ECCV 2024 (object-aware
 self-attention). Written from the method's description.
@@ -21,7 +21,7 @@ from .uniad import UniAD, initialise
 
 
 class RowAttention(nn.Module):
-    """Self-attention in which every image row is a sequence of its own; [B, H, W, E] in and out."""
+    """Self-attention within image rows, each a sequence of its own; [B, H, W, E] in and out."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -57,10 +57,10 @@ class ClassifierBlock(nn.Module):
 
 
 class ObjectClassifier(nn.Module):
-    """Tells objects apart from the image; its inner maps tell the reconstruction what it looks at.
+    """Classifies the object in an image; its inner maps condition the reconstruction on the object.
 
-    Attention stays inside image rows and there is no position code, at whatever resolution the image has.
-    Cost and memory grow with the number of pixels: at 224x224 it is 96 % of IUF's work.
+    Attention stays within image rows and there is no position embedding, at the resolution of the image.
+    Cost and memory grow with the number of pixels: at 224x224 it accounts for 96 % of IUF's computation.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class ObjectClassifier(nn.Module):
 
     @property
     def objects(self) -> int:
-        """K, how many objects it can name."""
+        """K, the number of classes."""
         return self._last.out_features
 
     @property
@@ -85,9 +85,14 @@ class ObjectClassifier(nn.Module):
         return last
 
     def forward(self, image: Tensor, feature_size: tuple[int, int]) -> tuple[Tensor, list[Tensor]]:
-        """Logits [B, K], and per block its map [B, E, h, w] averaged to ``feature_size``, without gradient.
+        """Classify images.
 
-        ``image``: [B, 3, H, W], normalised; H and W need not be multiples of the feature size.
+        Args:
+            image: [B, 3, H, W], normalised; H and W need not be multiples of the feature size.
+            feature_size: (h, w).
+
+        Returns:
+            Logits [B, K], and the map of every block [B, E, h, w], average-pooled, without gradient.
         """
         x = F.relu(self.bn1(self.conv1(image))).permute(0, 2, 3, 1).contiguous()
         maps = []
@@ -97,10 +102,10 @@ class ObjectClassifier(nn.Module):
         return self.fc(x.mean(dim=(1, 2))), maps
 
     def grow(self, objects: int) -> None:
-        """Make room for ``objects`` objects in all; what was learned of the old ones is kept.
+        """Grow to ``objects`` classes and keep the weights of the old ones.
 
-        Replaces the last layer's parameters: build the optimiser afterwards. Raises ValueError when asked to
-        shrink.
+        Replaces the last layer's parameters, so the optimiser must be built afterwards. Raises ValueError if
+        there are more classes already.
         """
         old = self._last
         known = old.out_features
@@ -121,10 +126,13 @@ class IUFNetwork(UniAD):
 
     Args:
         channels: C of the features.
-        objects: K, objects the classifier starts with (``classifier.grow`` adds more).
-        oasa: False leaves the classifier out: plain UniAD, for the ablation.
-        classifier_heads, classifier_mlp: sizes of the classifier's blocks.
-        Others: as ``UniAD``.
+        objects: K, the classifier's initial number of classes (``classifier.grow`` adds more).
+        oasa: False omits the classifier: plain UniAD, for the ablation.
+        classifier_heads: Attention heads of the classifier's blocks.
+        classifier_mlp: Width of their MLPs.
+        hidden: As for ``UniAD``.
+        encoder_layers: As for ``UniAD``; also the number of the classifier's blocks.
+        **uniad: The other arguments of ``UniAD``.
     """
 
     def __init__(
@@ -149,17 +157,17 @@ class IUFNetwork(UniAD):
         if self.classifier is None:
             return None, None
         if guide is None:
-            raise ValueError("the IUF network needs guide=[B, 3, H, W], the image its classifier looks at")
+            raise ValueError("the IUF network needs guide=[B, 3, H, W], the input of its classifier")
         logits, maps = self.classifier(guide, self.feature_size)
         return logits, [m.flatten(2).transpose(1, 2) for m in maps]
 
 
 @contextmanager
 def token_means(model: UniAD) -> Iterator[dict[str, list[Tensor]]]:
-    """Collect, while the block runs, what the projected layers put out, averaged over tokens.
+    """Collect the outputs of the projected layers, averaged over tokens, while the block runs.
 
     Yields {layer name: one detached float32 [B, E] per forward pass}: the rows of IUF's feature matrices. The
-    hooks go when the block ends, however it ends.
+    hooks are removed when the block ends, also by an exception.
     """
     collected: dict[str, list[Tensor]] = {name: [] for name in model.projected_layers()}
     handles = []

@@ -13,11 +13,11 @@ from torch import Tensor
 from iufbench.support.errors import InputError
 
 Shapes = dict[str, tuple[int, ...]]
-# What files carry beside a network's own weights: the classifier, step counters, tables that are computed.
+# Tensors in files besides a network's own weights: the classifier, step counters, computed tables.
 HEADS = ("fc.", "head.", "head_dist.", "classifier.", "last_linear.")
 COMPUTED = ("num_batches_tracked", "relative_position_index", "attn_mask", "relative_coords_table")
-PATIENCE = 5.0  # seconds that looking for the right network may take
-# How names of tensors begin -> how the names of networks of timm with such tensors begin.
+PATIENCE = 5.0  # seconds that the search for the right network may take
+# Prefix of tensor names -> prefixes of the names of timm models with such tensors.
 FAMILIES = {
     "layer1.": ("resnet", "wide_resnet", "resnext", "seresnet", "ecaresnet"),
     "blocks.0.attn.": ("vit_", "deit", "beit", "eva"),
@@ -29,16 +29,19 @@ FAMILIES = {
 
 
 def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], name: str, source: str) -> None:
-    """InputError when a file holds tensors that the whole network has no place for.
+    """Check that all tensors of a file belong to a network.
 
-    Its first part can fit all the same: every name and shape of ResNet-18 is in a file of ResNet-34. The
-    classifier, and stages that are not in use, are no leftovers.
+    Other tensors may fit nevertheless: a file of ResNet-34 has every name and shape of ResNet-18. The
+    classifier and unused stages are accepted.
 
     Args:
-        given: The tensors of the file, by the names of timm.
-        used: The names that were taken.
-        name: The network, as timm calls it.
-        source: What the message begins with.
+        given: The tensors of the file, by timm's names.
+        used: The names that were used.
+        name: The timm model.
+        source: Start of the message.
+
+    Raises:
+        InputError: The file has further tensors.
     """
     unused = [key for key in given if key not in used and not _beside(key)]
     whole = shapes_of(name) if unused else {}
@@ -46,22 +49,22 @@ def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], nam
     if left:
         shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
         raise InputError(
-            f"{source}: the file holds {len(left)} tensors that {name} has not ({shown})"
-            f"{resemblance(given, name)}; give weights of {name}, or --backbone"
+            f"{source}: the file has {len(left)} tensors that {name} lacks ({shown})"
+            f"{resemblance(given, name)}; give weights of {name}, or another --backbone"
         )
 
 
 def shapes_of(name: str) -> Shapes:
-    """Names and shapes of all weights of a network of timm, made without memory for them."""
+    """Names and shapes of all weights of a timm model, without allocating them."""
     with torch.device("meta"):
         model = timm.create_model(name, pretrained=False)
     return {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
 
 
 def resemblance(given: Mapping[str, Tensor], name: str) -> str:
-    """``": they look like weights of resnet34"`` for the network that they fit, "" if none is found in time.
+    """``": they look like weights of resnet34"`` for the model that they fit, "" if none is found in time.
 
-    Names like that of ``name`` come first, then the shortest, which are the usual ones.
+    Models with names similar to ``name`` are tried first, then those with the shortest, most common names.
     """
     own = {key: tuple(tensor.shape) for key, tensor in given.items() if not _beside(key)}
     begins = [names for sign, names in FAMILIES.items() if any(key.startswith(sign) for key in own)]
@@ -74,7 +77,7 @@ def resemblance(given: Mapping[str, Tensor], name: str) -> str:
             break
         try:
             whole = {key: shape for key, shape in shapes_of(other).items() if not _beside(key)}
-        except Exception:  # some networks of timm cannot be made this way: they are not looked at
+        except Exception:  # some timm models cannot be created this way: they are skipped
             continue
         if whole == own:
             return f": they look like weights of {other}"

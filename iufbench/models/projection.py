@@ -1,4 +1,4 @@
-"""IUF's update strategy: update weights in directions unused by old objects, and stay near the old weights.
+"""IUF's update strategy: change weights in directions unused by old objects, and stay near the old weights.
 
 Feature matrices hold, per layer, its outputs for the old objects' images (token means, one row per image).
 Gradients are attenuated along their strong directions and unchanged along weak ones. Tang et al.,
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class FeatureMatrix:
-    """All rows seen of one layer, kept as their triangular QR factor.
+    """All feature rows of a layer, reduced to their triangular QR factor.
 
-    ``factor`` [r, E], r = min(rows, E), float32: it has the singular values and right singular vectors of all
-    rows together, in at most 4 E^2 bytes. ``rows``: how many rows went in.
+    Attributes:
+        factor: float32 [r, E], r = min(rows, E), with the singular values and right singular vectors of all
+            rows in at most 4 E^2 bytes.
+        rows: Number of rows.
     """
 
     factor: Tensor
@@ -28,39 +30,48 @@ class FeatureMatrix:
 
     @classmethod
     def of(cls, rows: Tensor) -> FeatureMatrix:
-        """From ``rows`` [N, E]; not centred."""
+        """Reduce ``rows`` [N, E], which are not centred."""
         if rows.ndim != 2 or not len(rows):
             raise ValueError(f"feature rows are {list(rows.shape)}, not [N, E] with N > 0")
         return cls(_triangle(rows), len(rows))
 
     def merge(self, rows: Tensor) -> FeatureMatrix:
-        """With the rows [N, E] of further objects below the old ones."""
+        """Append the rows [N, E] of further objects."""
         old = self.factor.to(rows.device)
         return FeatureMatrix(_triangle(torch.cat([old.double(), rows.double()])), self.rows + len(rows))
 
     def projection(self, power: float = 1.0) -> Tensor:
-        """The projection [E, E] these features ask for, as ``projection_matrix``."""
+        """The projection [E, E] for these features (``projection_matrix``)."""
         return projection_matrix(self.factor, power)
 
 
 def _triangle(rows: Tensor) -> Tensor:
-    """R of rows = Q R; double, because merging happens once per experience over a whole stream."""
+    """R of rows = Q R; in double precision, because rows are merged once per experience."""
     return torch.linalg.qr(rows.detach().double(), mode="r").R.float()
 
 
 def direction_weights(channels: int) -> Tensor:
-    """d_k = log(1 + k) / log(E) for k = 0..E-1, float64 [E]: the strongest direction is held."""
+    """d_k = log(1 + k) / log(E) for k = 0..E-1, float64 [E]: the strongest direction has weight 0.
+
+    >>> direction_weights(4)
+    tensor([0.0000, 0.5000, 0.7925, 1.0000], dtype=torch.float64)
+    """
     return torch.arange(1, channels + 1, dtype=torch.float64).log() / math.log(channels)
 
 
 def projection_matrix(rows: Tensor, power: float = 1.0) -> Tensor:
-    """P [E, E] = V^T diag(d ** power) V from feature rows [N, E] (or their triangular factor), float32.
+    """IUF's projection P = V^T diag(d ** power) V.
 
-    ``power`` is the strength: 1 is the paper's Omega, above it more is held, below it less; 0 holds nothing.
+    The rows of V are the right singular vectors in descending order of singular values, d their
+    ``direction_weights``. Unused directions (fewer rows than channels, or a zero singular value) have
+    weight 1. P does not depend on the sign of singular vectors.
 
-    The rows of V are the right singular vectors by falling singular value. Directions in which no image ever
-    put anything (fewer rows than channels, or a zero singular value) are free: weight 1. The sign of singular
-    vectors does not matter to P.
+    Args:
+        rows: Feature rows [N, E], or their triangular factor.
+        power: Strength: 1 is the paper's Omega, a larger value protects more, 0 protects nothing.
+
+    Returns:
+        P, float32 [E, E].
     """
     channels = rows.shape[1]
     _, values, vectors = torch.linalg.svd(rows.double(), full_matrices=False)
@@ -92,13 +103,19 @@ def pull_(
     include_buffers: bool = False,
     prefixes_left_alone: tuple[str, ...] = (),
 ) -> None:
-    """theta <- rate * old + (1 - rate) * theta for every parameter, in place.
+    """Pull a model towards an old state in place: theta <- rate * old + (1 - rate) * theta.
 
-    ``old_state``: a state dict of the model before the experience. A parameter that has gained rows since (a
-    grown classifier) is pulled in the rows that it had. ``include_buffers`` pulls buffers as well, integer
-    ones truncated, as the released code does with BatchNorm's statistics and step counter; entries whose
-    names begin with one of ``prefixes_left_alone`` are not pulled. Raises KeyError when the old state lacks
-    an entry.
+    Args:
+        model: The model. A parameter with more rows than before (a grown classifier) is pulled in its old
+            rows only.
+        old_state: Its state dict before the experience.
+        rate: In [0, 1].
+        include_buffers: Also pull buffers, truncating integers, as the released code does with BatchNorm's
+            statistics and step counter.
+        prefixes_left_alone: Prefixes of names that are not pulled.
+
+    Raises:
+        KeyError: The old state lacks an entry.
     """
     current: list[Tensor] = []
     old: list[Tensor] = []

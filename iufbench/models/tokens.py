@@ -1,7 +1,7 @@
-"""Vision transformers as feature extractors: tokens of chosen blocks at their own grid, and the class token.
+"""Vision transformers as feature extractors: token maps of chosen blocks, and the class token.
 
-For plain transformers with one patch size (ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP); hierarchical ones (Swin)
-give feature maps like convolutional networks and need nothing of this.
+For plain transformers with a single patch size (ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP); hierarchical ones
+(Swin) return feature maps like convolutional networks.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ _FAMILIES = ("vision_transformer", "deit", "eva")  # modules of timm; DINOv3 is 
 
 
 class TokenMaps(nn.Module):
-    """A timm transformer cut off after the last of ``blocks`` (indices from 0).
+    """A timm transformer truncated after the last of ``blocks`` (indices from 0).
 
-    Attributes: ``patch`` (pixels a token covers, each way), ``width`` (channels of a token), ``class_token``
-    (whether there is one). Register, distillation and class tokens never enter the maps.
+    Register, distillation and class tokens are not part of the maps.
+
+    Attributes:
+        patch: Side of a patch in pixels.
+        width: Channels of a token.
+        class_token: Whether there is a class token.
     """
 
     def __init__(self, model: nn.Module, blocks: Sequence[int], norm: bool) -> None:
@@ -35,10 +39,14 @@ class TokenMaps(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Per chosen block a map [B, C, H/patch, W/patch], and the class token [B, C] after the last one.
+        """Compute token maps.
 
-        ``images``: normalised, [B, 3, H, W], both sides multiples of the patch. With ``norm`` maps and class
-        token have gone through the model's final normalisation.
+        Args:
+            images: [B, 3, H, W], normalised, with sides that are multiples of the patch.
+
+        Returns:
+            A map [B, C, H/patch, W/patch] per chosen block, and the class token [B, C] after the last one or
+            None; with ``norm`` after the model's final normalisation.
         """
         found = self.network.forward_intermediates(
             images, indices=self.blocks, return_prefix_tokens=True, norm=self.norm, intermediates_only=True
@@ -49,6 +57,6 @@ class TokenMaps(nn.Module):
 
 
 def is_transformer(name: str) -> bool:
-    """Whether timm's model ``name`` is a plain vision transformer, whose tokens are all of one size."""
+    """Whether timm's model ``name`` is a plain vision transformer with a single patch size."""
     module = timm.models.model_entrypoint(name.partition(".")[0]).__module__
     return module.rpartition(".")[2] in _FAMILIES

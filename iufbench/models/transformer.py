@@ -36,10 +36,10 @@ class EncoderLayer(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """A learned query per token looks at the encoder output, then at the previous layer's output.
+    """A learned query per token attends to the encoder output, then to the previous layer's output.
 
-    The queries do not attend to each other, and what a layer receives reaches it only as keys and values of
-    its second attention: this is what makes copying a defect through the decoder hard (UniAD).
+    The queries do not attend to each other, and the previous layer's output enters only as keys and values of
+    the second attention: this makes it hard to copy a defect through the decoder (UniAD).
     """
 
     def __init__(self, tokens: int, channels: int, heads: int, feedforward: int, dropout: float) -> None:

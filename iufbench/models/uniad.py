@@ -25,11 +25,13 @@ _STATISTICS_CHUNK = 256  # images per step, so that cached float16 features are 
 
 @dataclass
 class Reconstruction:
-    """What one forward pass gives.
+    """The output of a forward pass.
 
-    ``reconstruction`` and ``target`` [B, C, h, w] live in the same (possibly standardised) space; the
-    target is always clean. ``decoder_features``: per decoder layer [B, L, E], after the shared LayerNorm.
-    ``class_logits``: [B, K] from IUF's object classifier, None for a network without one.
+    Attributes:
+        reconstruction: [B, C, h, w], in the same (possibly standardised) space as ``target``.
+        target: [B, C, h, w], without jitter.
+        decoder_features: [B, L, E] per decoder layer, after the shared LayerNorm.
+        class_logits: [B, K] from IUF's object classifier; None for a network without one.
     """
 
     reconstruction: Tensor
@@ -43,10 +45,10 @@ class Reconstruction:
 
 
 def matrix_products(precision: str, device: torch.device) -> AbstractContextManager[None]:
-    """Autocast for ``bf16``, else nothing.
+    """Context of matrix products: autocast for ``bf16``, else none.
 
-    Its cache of converted weights is off: in a captured iteration that runs inside a user's autocast, weights
-    converted before the capture would be used for ever. No weight is converted twice in a forward pass.
+    Autocast's cache of converted weights is disabled: in a captured iteration inside a user's autocast,
+    weights converted before the capture would be used for ever. A forward pass converts no weight twice.
     """
     if precision != "bf16":
         return nullcontext()
@@ -59,7 +61,7 @@ def reconstruction_loss(output: Reconstruction) -> Tensor:
 
 
 def anomaly_map(output: Reconstruction, size: int | tuple[int, int]) -> Tensor:
-    """[B, size, size] >= 0: the distance map, enlarged bilinearly with corners aligned."""
+    """[B, size, size] >= 0: the distance map, upsampled bilinearly with aligned corners."""
     size = (size, size) if isinstance(size, int) else size
     return F.interpolate(output.distance()[:, None], size=size, mode="bilinear", align_corners=True)[:, 0]
 
@@ -78,19 +80,26 @@ class UniAD(nn.Module):
 
     Args:
         channels: C of the input features.
-        hidden, heads, feedforward, encoder_layers, decoder_layers, dropout: of the transformer.
+        hidden: Width of the transformer.
+        heads: Its attention heads.
+        feedforward: Width of its MLPs.
+        encoder_layers: Number of encoder layers.
+        decoder_layers: Number of decoder layers.
+        dropout: Its dropout.
         feature_size: (h, w) of the input features; queries and positions are learned per token.
-        neighbour_mask: (kh, kw) of tokens hidden around each token, None for no mask.
-        mask_switches: where that mask acts: encoder, decoder's look at the encoder output, decoder's look at
-            the previous layer.
+        neighbour_mask: (kh, kw) of tokens hidden around each token; None for no mask.
+        mask_switches: Whether the mask applies to the encoder, to the decoder's attention to the encoder
+            output, and to its attention to the previous layer.
         position: ``learned`` or ``sine``.
-        jitter_scale, jitter_probability: feature jitter in training; one coin per batch.
-        standardise: reconstruct and score features standardised per channel (``fit_standardisation``).
+        jitter_scale: Scale of the feature jitter in training.
+        jitter_probability: Its probability, drawn once per batch.
+        standardise: Reconstruct and score features standardised per channel (``fit_standardisation``).
         precision: ``fp32``, ``tf32`` (CUDA's products, set for the whole process by
             ``support.device.set_products``), or ``bf16`` for matrix products in bfloat16 (autocast; weights
             stay float32).
 
-    Raises InputError for sizes that do not fit together.
+    Raises:
+        InputError: Sizes are incompatible.
     """
 
     feature_mean: Tensor
@@ -146,8 +155,8 @@ class UniAD(nn.Module):
     ) -> Reconstruction:
         """Reconstruct ``features`` [B, C, h, w] (any float type).
 
-        ``guide``: the image the object classifier looks at (IUF only). ``generator``: source of the feature
-        jitter's noise and coin (its device may differ from the features'); None = torch's global one.
+        ``guide``: input of the object classifier (IUF only). ``generator``: draws the feature jitter (its
+        device may differ from the features'); None = torch's global one.
         """
         if features.shape[1:] != (self.channels, *self.feature_size):
             expected = (self.channels, *self.feature_size)
@@ -194,7 +203,7 @@ class UniAD(nn.Module):
     def fit_standardisation(self, features: Tensor) -> None:
         """Set mean and standard deviation per channel from ``features`` [N, C, h, w]; call it once.
 
-        A channel that never varies keeps scale 1, so that it cannot blow up on other images.
+        A constant channel keeps scale 1, so that it cannot become huge on other images.
         """
         if not self.standardise:
             raise ValueError("this network was built with standardise=False")

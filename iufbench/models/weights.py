@@ -1,4 +1,4 @@
-"""Weight files: read without running code from them, compare with what a model needs, fingerprint."""
+"""Weight files: read without executing code from them, checked against a model, fingerprinted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from iufbench.support.errors import InputError
 
-# Public checkpoints carry a best metric as a numpy number. Its type and the function that rebuilds it are
-# harmless; files from numpy 1 call that function by its old place.
+# Public checkpoints contain a best metric as a numpy number. Its type and the function that rebuilds it are
+# harmless; files from numpy 1 refer to that function by its old path.
 _REBUILD_NUMBER: Any = np.float64(0).__reduce__()[0]
 _NUMBERS: list[Any] = [
     np.dtype,
@@ -30,10 +30,17 @@ _CONTAINERS = ("state_dict", "model_state_dict", "model")
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file, on the CPU, without ``module.`` prefixes.
+    """Read tensors without executing code from the file (``weights_only=True``).
 
-    A checkpoint that keeps them under ``state_dict`` or ``model`` is unwrapped. Pickles are read with
-    ``weights_only=True``. Raises InputError when there is no such file or it holds no tensors.
+    Args:
+        path: A ``.safetensors``, ``.pth`` or ``.pt`` file; tensors may be nested under ``state_dict`` or
+            ``model``.
+
+    Returns:
+        Tensors by name, on the CPU, without ``module.`` prefixes.
+
+    Raises:
+        InputError: The file does not exist, is corrupted, or has no tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,10 +55,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(
-            f"weights: {path} is damaged or holds more than tensors and numbers; save its state dict alone "
+            f"weights: {path} is corrupted or holds more than tensors and numbers; save only its state dict, "
             "with torch.save(state_dict, FILE)"
         ) from error
-    except Exception as error:  # zip, pickle and safetensors each fail in their own ways on a damaged file
+    except Exception as error:  # zip, pickle and safetensors raise different errors for a corrupted file
         raise InputError(f"weights: {path} cannot be read as a state dict ({_first_line(error)})") from error
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -64,10 +71,18 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
 
 def take(needed: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """The tensors of ``given`` that ``needed`` names, all present and of the same shapes.
+    """Select tensors by name and check their shapes.
 
-    BatchNorm's step counters may be missing (they do nothing in eval mode). Raises InputError that names
-    the first tensor that is missing or has another shape.
+    Args:
+        needed: Tensors of a model. BatchNorm's step counters are optional (unused in eval mode).
+        given: Tensors of a file.
+        source: Named in errors.
+
+    Returns:
+        The tensors of ``given`` with the names of ``needed``.
+
+    Raises:
+        InputError: A tensor is missing or has a different shape.
     """
     taken = {}
     for name, tensor in needed.items():

@@ -287,7 +287,7 @@ def test_weights_out_of_reach_are_a_quick_clear_error(monkeypatch, offline):
             r"layers: resnet10t does not have all of \[0, 9\]",
         ),
         (BackboneSpec("resnet10t", "random", layers=()), "layers"),
-        (BackboneSpec("resnet10t", "random", layers=(2, 1)), "rising"),
+        (BackboneSpec("resnet10t", "random", layers=(2, 1)), "ascending"),
         (BackboneSpec("resnet10t", "random", padding="valid"), "padding"),
         (BackboneSpec("resnet10t", "random", padding="released"), "padding"),
     ],

@@ -69,8 +69,8 @@ def test_what_does_not_fit_is_named(arrays, part):
             uniad_weights,
             r"'pos_embed.row_embed.weight' is \[7, 16\].*needs \[9, 16\]",
         ),
-        (uniad(decoder_layers=1), uniad_weights, "'transformer.decoder.layers.1.*has no place"),
-        (uniad(encoder_layers=4, decoder_layers=4), iuf_weights, "no place .*no classifier"),
+        (uniad(decoder_layers=1), uniad_weights, "'transformer.decoder.layers.1.*does not belong"),
+        (uniad(encoder_layers=4, decoder_layers=4), iuf_weights, "does not belong .*no classifier"),
         (iuf(encoder_layers=2, decoder_layers=2), uniad_weights, r"'classifier.conv1.weight' .* is missing"),
     ]
     for model, weights, words in cases:

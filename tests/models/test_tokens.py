@@ -107,7 +107,7 @@ def test_rows_hold_map_and_vector():
         (BackboneSpec(TINY, "random", (12,)), "does not have all of blocks"),
         (BackboneSpec("vit_base_patch16_siglip_224", "random", (0,), vector="class_token"), "no class token"),
         (BackboneSpec("tf_efficientnet_lite0", "random", vector="class_token"), "no class token"),
-        (BackboneSpec("tf_efficientnet_lite0", "random", norm=True), "no vision transformer"),
+        (BackboneSpec("tf_efficientnet_lite0", "random", norm=True), "not a vision transformer"),
         (BackboneSpec(TINY, "random", (0, 1), groups=((0,),)), "must name all of layers"),
     ],
 )
