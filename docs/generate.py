@@ -13,7 +13,7 @@ from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import protocol_cards
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import load_strategy
-from iufbench.metrics import summaries, values
+from iufbench.metrics import drift, summaries, values
 from iufbench.metrics.definition import Definition
 
 
@@ -134,6 +134,8 @@ def metrics() -> str:
                 table(columns, rows(values.DEFINITIONS.values())),
                 "## Of a whole run",
                 table(columns, rows(summaries.DEFINITIONS.values())),
+                "## Of a run with thresholds",
+                table(columns, rows(drift.DEFINITIONS.values())),
             ]
         )
         + "\n"

@@ -562,6 +562,6 @@ def test_of_false_alarms_the_fewest_are_best(results):
         with path.open("a") as file:
             file.writelines(",".join([*cells[:4], rate, cells[5]]) + "\n" for cells in alarms)
     (found,) = [t for t in tables_of(results).values() if t.title.endswith("all metrics")]
-    place = [c.title for c in found.columns].index("false_alarm_frozen")
+    place = [c.title for c in found.columns].index("false alarms (frozen)")
     best = {row.labels[1]: row.cells[place].best for row in found.rows if row.cells[place].value is not None}
     assert best == {"IUF": False, "UniAD": True}

@@ -11,16 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from fake_runs import make_run
 from resuming import Killed, assert_same_run, interruption
-from sklearn.metrics import f1_score
+from scipy.stats import binom
+from sklearn.metrics import f1_score, roc_auc_score
 from tiny import tiny_plan, tiny_run
 
 from iufbench.cli.main import main
 from iufbench.data.calibration import set_aside
 from iufbench.data.samples import DataSet, Sample
+from iufbench.engine.describe import explain_metric
 from iufbench.engine.predict import predict
 from iufbench.reporting.collect import recompute
+from iufbench.reporting.drift import by_object, drifts, guaranteed, pooled
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import published
 from iufbench.reporting.store import load_run
+from iufbench.reporting.tables.render import render
+from iufbench.reporting.tables.thresholds import threshold_tables
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 RULE = "quantile 0.7"  # of five images: one is above
@@ -115,6 +123,59 @@ def test_pixel_thresholds_and_values_come_from_the_maps(made, data, calibration,
     f1, iou = metrics[1, "cashew", "seg_f1_own"], metrics[1, "cashew", "iou_own"]
     assert 0 <= iou <= f1 <= 1 and f1 == pytest.approx(2 * iou / (1 + iou))
     assert share < 0.5
+
+
+def test_drift_is_what_the_files_say_with_the_guarantee_beside_it(made, calibration):
+    """False alarms of the objects of the base, from scores and calibration scores; the last has none."""
+    scores, base = made.scores(), made.experiences[0]
+    rates = {}
+    for name in base:
+        cells = calibration[(calibration["object"] == name) & (calibration["experience"] == 0)]
+        level = sorted(cells["score"])[3]
+        of_object = scores[scores["object"] == name]
+        rates[name] = [at(of_object[of_object["experience"] == t], level)[:2] for t in (0, 1)]
+    found = drifts(made)
+    recall, alarms = (np.mean([last[k] - first[k] for first, last in rates.values()]) for k in (0, 1))
+    assert found["recall_drift"] == pytest.approx(recall)
+    assert found["false_alarm_drift"] == pytest.approx(alarms)
+    worst = max(last[1] - first[1] for first, last in rates.values())
+    assert found["false_alarm_drift_worst"] == pytest.approx(worst)
+    rows = by_object(made).set_index("object")
+    assert rows.loc[base[0], "false_alarm_frozen_final"] == pytest.approx(rates[base[0]][1][1])
+    assert np.isnan(rows.loc["cashew", "false_alarm_drift"])
+    promise = guaranteed(made)["cashew"]  # the 4th of 5: P(Beta(2, 4) <= p) = P(Binomial(5, p) >= 2)
+    assert 1 - binom.cdf(1, 5, promise) == pytest.approx(0.95)
+    text = explain_metric("False-alarm drift", made.path)
+    assert f"at most {promise:.3f} guaranteed by 5 calibration images" in text
+    assert text.endswith(f"false_alarm_drift: {alarms:.3f}")
+
+
+def test_the_pooled_auroc_is_that_of_all_last_scores_together(made):
+    last = made.scores()[made.scores()["experience"] == 1]
+    expected = roc_auc_score(last["label"], last["score"])
+    auroc, gap = pooled(made)
+    assert auroc == pytest.approx(expected)
+    assert gap == pytest.approx(made.matrix("image").values[-1].mean() - expected)
+    assert f"pooled {expected:.3f}" in explain_metric("auroc_pooled", made.path)
+
+
+def test_tables_show_thresholds_and_say_where_there_are_none(made, tmp_path):
+    whole, objects = threshold_tables(group_runs([made]), published(), {})
+    titles = [column.title for column in objects.columns]
+    assert [row.labels[0] for row in objects.rows] == list(made.objects)
+    oracle = objects.rows[0].cells[titles.index("final, transferred (oracle)")]
+    expected = made.matrix("image", "f1_transferred").values[-1, 0]
+    assert oracle.value == pytest.approx(100 * expected)
+    assert objects.rows[0].cells[titles.index("images")].value == 5
+    assert RULE in render(whole, "md") and f"{100 * drifts(made)['recall_drift']:.1f}" in render(whole, "csv")
+    bare = load_run(make_run(tmp_path, scores=True))
+    (found,) = threshold_tables(group_runs([bare]), published(), {})
+    texts = [cell.text for cell in found.rows[0].cells]
+    assert texts[:6] == ["none", "–", "–", "–", "–", "–"] and "made without --threshold" in found.caption
+    assert 50 < found.rows[0].cells[7].value < 100
+    (unknown,) = threshold_tables(group_runs([load_run(make_run(tmp_path / "x"))]), published(), {})
+    assert [cell.text for cell in unknown.rows[0].cells[6:]] == ["undefined"] * 3
+    assert explain_metric("recall_drift", bare.path).endswith("the run was made without --threshold")
 
 
 def test_a_run_with_thresholds_is_verified(made):

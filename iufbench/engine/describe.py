@@ -20,7 +20,8 @@ from iufbench.cards.yaml_files import read_yaml
 from iufbench.data.datasets import default_root, known_objects
 from iufbench.data.undefined import undefined_lines
 from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
-from iufbench.metrics import summaries, values
+from iufbench.metrics import drift, summaries, values
+from iufbench.reporting.drift import explanation
 from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
@@ -233,7 +234,7 @@ def explain_metric(name: str, path: Path | None) -> str:
     ``name`` may also be the title used in tables, in upper or lower case. Raises InputError with suggestions
     for an unknown name.
     """
-    known = {**summaries.DEFINITIONS, **values.DEFINITIONS}
+    known = {**summaries.DEFINITIONS, **drift.DEFINITIONS, **values.DEFINITIONS}
     titles = {d.title.lower(): key for key, d in known.items()}
     name = name if name in known else titles.get(name.lower(), name.lower())
     if name in COSTS:
@@ -258,6 +259,8 @@ def explain_metric(name: str, path: Path | None) -> str:
         lines += ["", f"on {run.id}" + (" (SYNTHETIC data)" if run.synthetic else "")]
         if name in BY_HAND:
             lines.append("  not recorded")
+        elif name in drift.DEFINITIONS:
+            lines += explanation(run, name)
         else:
             lines += _summary_on(run, name) if name in summaries.DEFINITIONS else _values_on(run, name)
     return "\n".join(lines)

@@ -13,6 +13,7 @@ from scipy import stats
 from sklearn.metrics import f1_score, jaccard_score, roc_auc_score, roc_curve
 
 import iufbench.metrics
+from iufbench.metrics.drift import worst_drift, worst_drift_per_object
 from iufbench.metrics.thresholds import (
     best_f1_threshold,
     best_guarantee,
@@ -137,3 +138,12 @@ def test_pooled_auroc_against_sklearn():
 def test_examples_in_docstrings(name):
     module = importlib.import_module(f"iufbench.metrics.{name}")
     assert doctest.testmod(module).failed == 0
+
+
+def test_worst_drift_is_the_largest_increase_of_any_object_at_any_time():
+    rates = np.array([[0.2, np.nan, np.nan], [0.7, 0.5, np.nan], [0.1, 0.4, 0.9]])
+    assert worst_drift(rates, [0, 1, 2]) == pytest.approx(0.5)
+    assert worst_drift_per_object(rates, [0, 1, 2])[1] == pytest.approx(-0.1)
+    rates[2, 1] = np.nan
+    assert math.isnan(worst_drift(rates, [0, 1, 2])), "not the largest of those that are there"
+    assert math.isnan(worst_drift(rates[:1, :1], [0]))

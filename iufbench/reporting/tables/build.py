@@ -18,6 +18,7 @@ from iufbench.reporting.tables.results import ablation_tables, one_by_one_tables
 from iufbench.reporting.tables.routing import routing_tables
 from iufbench.reporting.tables.spread import spread_tables
 from iufbench.reporting.tables.table import Table
+from iufbench.reporting.tables.thresholds import threshold_tables
 from iufbench.support.errors import one_line
 from iufbench.support.files import write_text
 
@@ -32,7 +33,8 @@ def warn_on_stderr(text: str) -> None:
 def build_tables(
     runs: Sequence[Run], published: Published, notes: Mapping[str, Sequence[str]] | None = None
 ) -> list[Table]:
-    """All tables of complete runs: results beside published values, ablations, details, costs, spread.
+    """All tables of complete runs: results beside published values, ablations, details, costs,
+    thresholds, spread.
 
     ``notes`` (run id -> texts) go into the footnotes of the tables a run is in.
     """
@@ -44,6 +46,7 @@ def build_tables(
         *one_by_one_tables(groups, published, notes),
         *plane_tables(groups, published, notes),
         *detail_tables(groups, published, notes),
+        *threshold_tables(groups, published, notes),
         *routing_tables(groups, notes),
         *spread_tables(groups, published, notes),
     ]

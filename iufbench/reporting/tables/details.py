@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from iufbench.metrics.summaries import DEFINITIONS
+from iufbench.metrics.values import DEFINITIONS as METRICS
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
 from iufbench.reporting.store import Run
 from iufbench.reporting.tables.results import (
     LEVEL_TITLES,
-    LOWER_IS_BETTER,
     METRIC_TITLES,
     Notes,
     definitions,
@@ -113,7 +113,8 @@ def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Ta
         (level, metric) for level in ("image", "pixel") for g in groups for metric in g.runs[0].names(level)
     )
     columns = [
-        Column(METRIC_TITLES.get(m, m), LEVEL_TITLES[level], m not in LOWER_IS_BETTER) for level, m in names
+        Column(METRIC_TITLES.get(m, m), LEVEL_TITLES[level], m not in METRICS or METRICS[m].higher_is_better)
+        for level, m in names
     ]
     rows = []
     summaries = ("acc", "acc_final")

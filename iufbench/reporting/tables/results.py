@@ -6,23 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from iufbench.metrics.summaries import DEFINITIONS
+from iufbench.metrics.values import DEFINITIONS as METRICS
 from iufbench.reporting.groups import Group, setting
 from iufbench.reporting.literature import Method, Published, PublishedValue, source_lines
 from iufbench.reporting.tables.table import Cell, Column, Row, Table, footnote_marks, mark_best, measured
 
 LEVEL_TITLES = {"image": "image level", "pixel": "pixel level"}
-METRIC_TITLES = {
-    "auroc": "AUROC",
-    "ap": "AP",
-    "f1_max": "F1-max",
-    "auroc_sample": "sample AUROC",
-    "auroc_logical": "logical AUROC",
-    "auroc_structural": "structural AUROC",
-    "aupro_30": "AUPRO@0.3",
-    "aupro_05": "AUPRO@0.05",
-    "aupimo": "AUPIMO",
-}
-LOWER_IS_BETTER = ("false_alarm_frozen", "false_alarm_own", "fpr_at_recall_95")  # of metrics
+METRIC_TITLES = {name: d.title for name, d in METRICS.items()}
 MATRIX = ("R[t,o]", "the metric on object o after experience t, experiences counted from 0")
 Notes = Mapping[str, Sequence[str]]
 
