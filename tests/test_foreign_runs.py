@@ -100,7 +100,7 @@ DAMAGE = {
     "half a character": (with_file("run.json", b'{"format": 1, "\xb7": 1}'), "a key is not UTF-8 text"),
     "bytes for the name of a metric": (
         with_file("metrics.csv", METRICS + b"0,candle,image,\xff,0.5,1\n"),
-        "is no name",
+        "is not a valid name",
     ),
     "half a character for a number": (
         lambda p: edited(p, lambda i: i.update(seed="\ud800")),

@@ -52,7 +52,7 @@ def test_eight_processes_in_one_results_folder(data, tmp_path):
     found = forked("crowd", data, tmp_path)
     for code, text in zip(found["codes"], found["stderr"]):
         # On one and the same run there is one who does it; the others say so, or come after it and find it.
-        assert (code == 0 and text == "") or (code == 1 and "another process is doing this run" in text)
+        assert (code == 0 and text == "") or (code == 1 and "another process is executing this run" in text)
     assert found["codes"][3:] == [0] * 4 and 0 in found["codes"][:3]
     assert found["statuses"] == ["complete"] * 5 and found["run_files"] == 5
     assert found["same"] == [True] * 5  # as each run gives when it is alone

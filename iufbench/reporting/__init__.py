@@ -1,1 +1,1 @@
-"""Run directories in; tables, figures, reports and comparisons out. No torch, no Avalanche."""
+"""Reads run directories; builds tables, figures, reports and comparisons. Without torch and Avalanche."""

@@ -1,4 +1,4 @@
-"""Whether a strategy beats a model that stopped learning after the base experience."""
+"""Whether a strategy is better than a model that was frozen after the base experience."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class AgainstFrozen:
 
 
 def against_frozen(group: Group, level: str) -> AgainstFrozen | None:
-    """The comparison at one level; None for ``frozen`` itself and where there is nothing to compare."""
+    """Compare two groups at one level; None for ``frozen`` itself, or if there is nothing to compare."""
     if group.strategy == FROZEN or FROZEN not in group.references:
         return None
     pairs = [(run, group.reference(FROZEN, run.seed)) for run in group.runs]
@@ -62,7 +62,7 @@ def against_frozen(group: Group, level: str) -> AgainstFrozen | None:
 
 
 def final(run: Run, level: str) -> dict[str, float]:
-    """Object -> AUROC after the last experience; empty without the level."""
+    """Object -> AUROC after the last experience; empty if the level was not evaluated."""
     if "auroc" not in run.names(level):
         return {}
     matrix = run.matrix(level)

@@ -1,4 +1,6 @@
-"""Results for Python programs: what the commands ``tables``, ``figures``, ``report``, ``compare`` call."""
+"""Results for Python programs: the functions behind the commands ``tables``, ``figures``, ``report``,
+``compare``.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ from iufbench.support.files import PathOrText
 
 @dataclass(frozen=True)
 class ShownTable(Table):
-    """A table that prints as Markdown and that a notebook shows."""
+    """A table that prints as Markdown and is displayed by notebooks."""
 
     def frame(self) -> pd.DataFrame:
-        """Numbers as float (means over seeds, in the unit of the table), the rest as text."""
+        """Numbers as float (means over seeds, in the table's unit), everything else as text."""
         heads = [" ".join(filter(None, (column.group, column.title))) for column in self.columns]
         rows = [
             [*row.labels, *(cell.text if cell.value is None else cell.value for cell in row.cells)]
@@ -41,7 +43,7 @@ class ShownTable(Table):
 
 @dataclass(frozen=True)
 class Tables:
-    """The tables of a results folder; ``paths`` are the files written. A notebook shows all of them."""
+    """The tables of a results folder; ``paths`` are the files written. A notebook displays all of them."""
 
     tables: tuple[ShownTable, ...]
     paths: tuple[Path, ...]
@@ -53,10 +55,10 @@ class Tables:
         return len(self.tables)
 
     def __getitem__(self, name: str) -> ShownTable:
-        """The table of this name, which is the stem of its files. Raises InputError for another one."""
+        """Select a table by name, the stem of its files. Raises InputError for an unknown name."""
         found = {table.name: table for table in self.tables}
         if name not in found:
-            raise InputError(f"no table {name!r}; there are: {', '.join(found)}")
+            raise InputError(f"no table {name!r}; known are {', '.join(found)}")
         return found[name]
 
     def _repr_html_(self) -> str:
@@ -71,17 +73,17 @@ def find_runs(
     strategy: str | None = None,
     incomplete: bool = False,
 ) -> list[Run]:
-    """The runs below ``results``, sorted by id.
+    """Find the runs below ``results``, sorted by id.
 
     Args:
-        results: Folder of the results.
+        results: Results folder.
         dataset: Only runs on this data set, such as ``visa`` or ``visa-synthetic``.
-        protocol: Only runs of this protocol's id.
+        protocol: Only runs of the protocol with this id.
         strategy: Only runs of this strategy.
-        incomplete: Also runs that are not finished.
+        incomplete: Include unfinished runs.
 
     Returns:
-        The runs; what is damaged is left out, with a Python warning that names it.
+        The runs. Corrupted directories are skipped, each with a Python warning.
     """
     runs, skipped = store.find_runs(Path(results), include_incomplete=incomplete)
     for path, reason in skipped:
@@ -100,16 +102,16 @@ def tables(
     formats: Sequence[str] = ("md",),
     strict: bool = False,
 ) -> Tables:
-    """Build the tables of all finished runs, beside the published numbers: ``iufbench tables``.
+    """Build tables of all finished runs, beside published numbers, like ``iufbench tables``.
 
     Args:
-        results: Folder of the results.
-        out: Folder to write into; None: ``<results>/tables``.
+        results: Results folder.
+        out: Output folder; None: ``<results>/tables``.
         formats: Any of ``md``, ``tex``, ``csv``, ``html``.
-        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+        strict: Raise RunError if a run is corrupted or inconsistent, instead of a warning on stderr.
 
     Returns:
-        The tables, by name, and the files written.
+        The tables by name, and the files written.
     """
     made = read_tables(Path(results), strict)
     paths = save_tables(made, _out(out, results, "tables"), formats)
@@ -127,17 +129,17 @@ def figures(
     highlight: str | Sequence[str] | None = None,
     strict: bool = False,
 ) -> list[Path]:
-    """Draw the figures of all finished runs: ``iufbench figures``.
+    """Draw the figures of all finished runs, like ``iufbench figures``.
 
     Args:
-        results: Folder of the results.
-        out: Folder to write into; None: ``<results>/figures``.
-        qualitative: Only images with anomaly maps, from kept maps.
+        results: Results folder.
+        out: Output folder; None: ``<results>/figures``.
+        qualitative: Draw only images with anomaly maps, from saved maps.
         objects: With ``qualitative``, only these.
         strategies: With ``qualitative``, only these.
-        matrices: Also the matrix of one seed of every recipe.
-        highlight: Strategies that curves show in colour, the others in grey.
-        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+        matrices: Include the matrix of one seed of every recipe.
+        highlight: Strategies that curves show in colour; the others are grey.
+        strict: Raise RunError if a run is corrupted or inconsistent, instead of a warning on stderr.
 
     Returns:
         The files written.
@@ -149,21 +151,21 @@ def figures(
         names, methods = ([x] if isinstance(x, str) else x for x in (objects, strategies))
         return write_qualitative(Path(results), folder, names, methods, strict)
     if objects is not None or strategies is not None:
-        raise InputError("--objects and --strategies choose among anomaly maps: add --qualitative")
+        raise InputError("--objects and --strategies apply to anomaly maps only: add --qualitative")
     wanted = [highlight] if isinstance(highlight, str) else highlight
     return write_figures(Path(results), folder, strict, matrices=matrices, highlight=wanted)
 
 
 def report(results: PathOrText = "results", out: PathOrText | None = None, strict: bool = False) -> Path:
-    """Write all results into one HTML file that needs no network: ``iufbench report``.
+    """Write all results into one HTML file that works offline, like ``iufbench report``.
 
     Args:
-        results: Folder of the results.
-        out: File to write; None: ``<results>/report.html``.
-        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+        results: Results folder.
+        out: Output file; None: ``<results>/report.html``.
+        strict: Raise RunError if a run is corrupted or inconsistent, instead of a warning on stderr.
 
     Returns:
-        The file.
+        The output file.
     """
     from iufbench.reporting.report.build import write_report
 
@@ -178,20 +180,20 @@ def compare(
     results: PathOrText = "results",
     strict: bool = False,
 ) -> ShownTable:
-    """Compare two strategies over the seeds they share: ``iufbench compare``.
+    """Compare two strategies over the seeds they share, like ``iufbench compare``.
 
     Args:
         first: Name of a strategy, run id with or without the seed, or run directory.
         second: The other one.
-        metric: As in ``metrics.csv``, such as ``auroc`` or ``ap``.
-        results: Folder of the results.
-        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+        metric: A metric of ``metrics.csv``, such as ``auroc`` or ``ap``.
+        results: Results folder.
+        strict: Raise RunError if a run is corrupted or inconsistent, instead of a warning on stderr.
 
     Returns:
-        Differences seed by seed, bootstrap interval, effect size and p-value.
+        Per-seed differences, bootstrap interval, effect size and p-value.
 
     Raises:
-        InputError: A name is unknown or ambiguous, or the two do not compare.
+        InputError: A name is unknown or ambiguous, or the two are not comparable.
     """
     table = comparing.compare(Path(results), str(first), str(second), metric, strict)
     return ShownTable(**vars(table))

@@ -1,4 +1,4 @@
-"""All runs of a results folder, recomputed from their raw records, with all that is wrong with them."""
+"""All runs of a results folder, recomputed from their raw records, with all inconsistencies."""
 
 from __future__ import annotations
 
@@ -17,10 +17,14 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Collection:
-    """``runs`` are complete; ``damaged`` could not be read.
+    """The runs of a results folder.
 
-    ``notes`` are disagreements and ``remarks`` what has no value and what the run warned of, by run id;
-    ``differences`` say that runs are on different data or of code that scores differently.
+    Attributes:
+        runs: Complete runs.
+        damaged: Unreadable directories, with the reason.
+        notes: Inconsistencies, by run id.
+        remarks: Undefined values and the run's own warnings, by run id.
+        differences: Runs on different data, or scored by different code.
     """
 
     runs: list[Run]
@@ -32,12 +36,12 @@ class Collection:
 
     @property
     def footnotes(self) -> dict[str, list[str]]:
-        """All that a table must say about a run, by run id."""
+        """Everything that a table must state about a run, by run id."""
         found = {run.id: [*self.notes.get(run.id, []), *self.remarks.get(run.id, [])] for run in self.runs}
         return {run: lines for run, lines in found.items() if lines}
 
     def warnings(self) -> list[str]:
-        """One line for everything a reader of the results should know."""
+        """One line for everything that a reader of the results should know."""
         lines = [f"skipped {path}: {reason}" for path, reason in self.damaged]
         lines += [f"{run}: {note}" for run, notes in self.notes.items() for note in notes]
         runs_of: dict[str, list[str]] = {}
@@ -54,9 +58,12 @@ class Collection:
 def collect(results: Path | str, strict: bool = False) -> Collection:
     """Read every run below ``results``.
 
-    Raises InputError when there is none to show, and with ``strict`` RunError for anything damaged or
-    inconsistent, and for runs on different data or by code that scores differently; otherwise these become
-    warnings, and what differs stands in separate tables.
+    Inconsistent runs and runs on different data or scored by different code become warnings; runs that are
+    not comparable are shown in separate tables.
+
+    Raises:
+        InputError: There is no complete run.
+        RunError: With ``strict``, a run is corrupted or inconsistent, or runs are not comparable.
     """
     found, damaged = find_runs(results, include_incomplete=True)
     runs, notes = [], {}
@@ -88,13 +95,14 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
 
 
 def recompute(run: Run) -> tuple[Run, list[str]]:
-    """The run with its image metrics computed again from the scores of its images, and what disagreed.
+    """Recompute the image metrics of a run from its scores; returns the run and all inconsistencies.
 
-    A changed summary or image metric thus cannot change a table: image metrics come from
-    ``scores.csv.gz``, summaries from the matrix, and ``run.json``'s own summary is only compared. Pixel
-    metrics cannot be computed again without maps: that a file of results is not the one the run left is
-    seen by its hash in ``run.json`` (runs of versions that kept none are not checked).
-    Raises RunError when the scores are damaged.
+    A modified summary or image metric thus cannot change a table: image metrics are computed from
+    ``scores.csv.gz`` and summaries from the matrix; the summary in ``run.json`` is only compared. Pixel
+    metrics cannot be recomputed without maps, but a changed file differs from its hash in ``run.json`` (not
+    checked for runs of versions that stored no hashes).
+
+    Raises RunError if the scores are corrupted.
     """
     notes = _changed_files(run)
     if (run.path / SCORES).exists():

@@ -1,4 +1,4 @@
-"""Two strategies compared over the seeds they share."""
+"""Paired comparison of two strategies over the seeds they share."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from iufbench.support.errors import InputError
 
 
 def find_group(groups: Sequence[Group], name: str) -> Group:
-    """The group that ``name`` means: a run's id with or without its seed, or the path of its directory.
+    """Find the group of a strategy name, a run id (with or without its seed) or a run directory.
 
-    Raises InputError, with suggestions, when there is none or when it fits several.
+    Raises InputError with suggestions if there is none, or more than one.
     """
     places = [(g.runs[0].id.rpartition("/seed")[0], g) for g in groups]
     found = [
@@ -42,7 +42,7 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
     if len(found) == 1:
         return found[0]
     if found:
-        alike = len({place for place, g in places if g in found}) < len(found)  # only their data differ
+        alike = len({place for place, g in places if g in found}) < len(found)
         options = ", ".join(g.runs[0].id if alike else g.runs[0].id.rpartition("/seed")[0] for g in found)
         raise InputError(f"{name!r} fits several: {options}; give one of these")
     known = [part for place, _ in places for part in (place, *place.split("/"))]
@@ -52,11 +52,13 @@ def find_group(groups: Sequence[Group], name: str) -> Group:
 
 
 def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
-    """Every continual summary of both groups and their paired difference over common seeds, in percent.
+    """Compare all continual summaries of two groups over their common seeds, in percent.
 
-    The difference is first minus second: mean, bootstrap 95 % interval of the mean, effect size d_z,
-    sign-flip p-value and the single values. Raises InputError when the two were not measured on the same
-    data and protocol, share no seed, or lack the metric.
+    The difference is first minus second: mean, 95 % bootstrap interval of the mean, effect size d_z,
+    sign-flip p-value and the individual values.
+
+    Raises:
+        InputError: The groups differ in data or protocol, share no seed, or lack the metric.
     """
     for what, read in SAME:
         a, b = (read(group.runs[0]) for group in (first, second))
@@ -101,7 +103,7 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
             "standard deviation (number of seeds). Difference: first minus second, seed by seed. Interval: "
             "percentile bootstrap of the mean difference. d_z: mean over standard deviation of the "
             "differences. p: two-sided sign-flip permutation test, which with these seeds cannot be below "
-            f"{2 / 2**common:.3g}; it is not corrected for looking at many rows."
+            f"{2 / 2**common:.3g}; it is not corrected for multiple comparisons."
         ),
         definitions=definitions(dict.fromkeys(shown)),
         label_columns=("Level", "Summary"),
@@ -113,7 +115,9 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
 
 
 def _footnote(title: str, group: Group) -> str:
-    """The runs of a side, and whether it beats ``frozen`` where that was run under the same conditions."""
+    """The runs of one side, and whether it is better than ``frozen`` if that was run under the same
+    conditions.
+    """
     compared = ((level, against_frozen(group, level)) for level in LEVELS)
     verdicts = [f"{level} level: {found.text}" for level, found in compared if found]
     return ". ".join([f"{title}: runs {group.ids}", *verdicts])
@@ -139,7 +143,7 @@ def _interval(found: Spread) -> str:
 
 
 def _signed(text: str) -> str:
-    """Numbers as they are printed elsewhere: a real minus sign, and no sign on zero."""
+    """Format numbers as elsewhere: a real minus sign, no sign on zero."""
     parts = (p.lstrip("+-") if p.lstrip("+-") == "0.0" else p.replace("-", MINUS) for p in text.split(" "))
     return " ".join(parts)
 
@@ -160,9 +164,9 @@ def compare(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Table:
-    """``iufbench compare``: two groups of runs named as in :func:`find_group`, as a table to render.
+    """Compare two groups of runs, named as in :func:`find_group`; returns a table to render.
 
-    Raises RunError with ``strict`` when any run of the folder is damaged or inconsistent.
+    Raises RunError with ``strict`` if any run of the folder is corrupted or inconsistent.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():

@@ -1,10 +1,9 @@
-"""One test image of an object, chosen by a rule, with what every strategy made of it along the stream.
+"""One test image of an object, selected by a rule, with the anomaly maps of every strategy along the stream.
 
-Anomaly maps of different strategies have different units. So that one colour scale serves all panels of
-an object, a map is shown as (value - usual) / (threshold - usual), where ``usual`` is the median pixel of
-the object's normal test images and ``threshold`` the image threshold, both right after the strategy had
-learnt the object: 0 is what normal surface got then, 1 what was called defective then. Later maps keep
-these two numbers, so that what drifts is seen to drift.
+Anomaly maps of different strategies have different units. To share one colour scale, a map is shown as (value
+- usual) / (threshold - usual), where ``usual`` is the median pixel of the object's normal test images and
+``threshold`` the image threshold, both right after the strategy had learnt the object. Later maps use the
+same two numbers, so drift is visible.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from iufbench.support.errors import InputError, RunError
 
 MAX_STEPS = 6
 RULE = "of the object's defective test images the one with the median score right after the object was learnt"
-ROUNDING = 5e-3  # float16 keeps 11 bits: a pooled score may differ by 0.05 %
+ROUNDING = 5e-3  # float16 has 11 significant bits: a pooled score may differ by 0.05 %
 
 
 @dataclass(frozen=True)
 class Panel:
     """One anomaly map, scaled as described above, with its image score and threshold in the map's unit.
 
-    ``auroc`` [0, 1] is that of all the object's test images after the same experience.
+    ``auroc`` in [0, 1] is computed over all test images of the object after the same experience.
     """
 
     experience: int
@@ -69,7 +68,7 @@ class Example:
 
 
 def run_with_maps(group: Group, object_name: str) -> Run | None:
-    """The first seed of a group that has kept every map of the object that a figure shows."""
+    """The first seed of a group that has all maps of the object needed for the figure."""
     for run in group.runs:
         if object_name in run.objects and all(
             maps_path(run.path, t, object_name).is_file() for t in shown_steps(run, object_name)
@@ -79,7 +78,7 @@ def run_with_maps(group: Group, object_name: str) -> Run | None:
 
 
 def shown_steps(run: Run, object_name: str) -> list[int]:
-    """Experiences from the one that introduced the object to the last: all, or six evenly spread."""
+    """The experiences shown, from the object's introduction to the last: all, or six evenly spaced."""
     first = introduced(run, object_name)
     last = len(run.experiences) - 1
     count = min(MAX_STEPS, last - first + 1)
@@ -92,10 +91,12 @@ def introduced(run: Run, object_name: str) -> int:
 
 
 def make_example(groups: Sequence[Group], object_name: str) -> Example:
-    """The example of an object for groups on the same data.
+    """Build the example of an object for groups on the same data.
 
-    Raises InputError when the images are not where they were or a group has no maps of the object, RunError
-    when its maps are damaged or not those of its scores; what is wrong with maps names the command to run.
+    Raises:
+        InputError: The images are no longer in place, or a group has no maps of the object.
+        RunError: Maps are corrupted or do not belong to the run's scores; the message gives a command that
+            creates them.
     """
     chosen: list[tuple[Group, Run]] = []
     for group in groups:
@@ -114,7 +115,7 @@ def make_example(groups: Sequence[Group], object_name: str) -> Example:
     dataset = images_of(chosen[0][1])
     sample = next((s for s in dataset.samples if s.image == dataset.root / image), None)
     if sample is None:
-        raise RunError(f"{chosen[0][1].path}: {image[:200]} is no image of {dataset.root}")
+        raise RunError(f"{chosen[0][1].path}: {image[:200]} is not an image of {dataset.root}")
     size = len(lines[0].panels[0].map)
     return Example(
         object=object_name,
@@ -126,10 +127,9 @@ def make_example(groups: Sequence[Group], object_name: str) -> Example:
 
 
 def choose(scores: Sequence[pd.DataFrame]) -> str:
-    """The image that ``RULE`` names; each table has image, label, score of one strategy.
+    """Select the image specified by ``RULE``; each table has image, label and score of one strategy.
 
-    With several strategies ranks are averaged over them; of an even number of images the lower middle one
-    is taken, and of equal ones the first by name.
+    Ranks are averaged over strategies. The lower of two middle images is selected; ties are resolved by name.
     """
     ranks: dict[str, float] = {}
     for table in scores:
@@ -155,7 +155,7 @@ def _line(group: Group, run: Run, scores: pd.DataFrame, object_name: str, image:
         now = scores[scores["experience"] == t]
         labels, values = now["label"].to_numpy(bool), now["score"].to_numpy()
         if labels.all() or not labels.any():
-            raise RunError(f"{run.id}: {object_name} has no good or no defective test images to compare")
+            raise RunError(f"{run.id}: {object_name} has no good or no defective test images")
         curve = score_curve(labels, values)
         threshold = curve.f1_max_threshold()
         shown: list[np.ndarray] = []
@@ -168,7 +168,7 @@ def _line(group: Group, run: Run, scores: pd.DataFrame, object_name: str, image:
         if not panels:
             usual = found
             unit = (threshold if threshold > usual else float(values.max())) - usual
-            unit = unit if unit > 0 else 1.0  # maps without contrast: nothing to scale
+            unit = unit if unit > 0 else 1.0  # constant maps
         panels.append(Panel(t, (shown[0] - usual) / unit, score, threshold, curve.auroc()))
     return Line(group, run, tuple(panels))
 
@@ -176,7 +176,7 @@ def _line(group: Group, run: Run, scores: pd.DataFrame, object_name: str, image:
 def _passing(
     maps: Iterable[tuple[str, np.ndarray]], image: str, shown: list[np.ndarray], normal: set[str]
 ) -> Iterator[np.ndarray]:
-    """The maps of normal images; that of ``image`` goes into ``shown``, as float32, on the way."""
+    """Yield the maps of normal images; the map of ``image`` is stored in ``shown`` as float32."""
     for name, found in maps:
         if name == image:
             shown.append(found.astype(np.float32))
@@ -185,7 +185,7 @@ def _passing(
 
 
 def _check(run: Run, experience: int, object_name: str, found: np.ndarray | None, score: float) -> None:
-    """Maps kept from an earlier training of the same run directory must not be shown as this one's."""
+    """Check that maps belong to this run, and not to an earlier training in the same directory."""
     again = float("nan") if found is None else float(image_score(found[None], run.score_rule)[0])
     if not abs(again - score) <= ROUNDING * max(abs(score), 1e-3):
         raise RunError(

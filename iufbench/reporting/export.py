@@ -1,4 +1,4 @@
-"""All runs for other tools: one tidy table (CSV, Parquet), and each run's matrix as pyCLAD writes it."""
+"""Exports all runs: one tidy table (CSV, Parquet), and each run's matrix in pyCLAD's format."""
 
 from __future__ import annotations
 
@@ -59,11 +59,22 @@ def export(
     warn: Callable[[str], None] = warn_on_stderr,
     for_spreadsheet: bool = False,
 ) -> list[Path]:
-    """Write ``runs.csv`` or ``runs.parquet`` (one line a value) and ``pyclad/<run>.json``; returns the files.
+    """Write ``runs.csv`` or ``runs.parquet`` (one row per value) and ``pyclad/<run>.json``.
 
-    ``for_spreadsheet``: texts of ``runs.csv`` that begin a formula get an apostrophe; otherwise they are raw.
-    Raises InputError when there is no complete run, or when Parquet is asked for without pyarrow, and
-    RunError with ``strict`` when a run is damaged or inconsistent.
+    Args:
+        results_dir: Results folder.
+        out_dir: Output folder.
+        formats: Any of ``csv`` and ``parquet``.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with each warning.
+        for_spreadsheet: Put an apostrophe before text in ``runs.csv`` that a spreadsheet would run as a
+            formula.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: There is no complete run, or pyarrow is missing.
     """
     if "parquet" in formats and importlib.util.find_spec("pyarrow") is None:
         raise InputError(f"Parquet files need the package pyarrow, which is not installed: {INSTALL}")
@@ -87,12 +98,12 @@ def export(
 
 
 def _no_formula(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, with an apostrophe before it."""
+    """Put an apostrophe before text that a spreadsheet would interpret as a formula."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def tidy_rows(run: Run) -> list[tuple[Any, ...]]:
-    """One row for every value of a run, with all that identifies it; columns as in ``COLUMNS``."""
+    """One row for every value of a run, with its identity; columns as in ``COLUMNS``."""
     info = run.record
     introduced = introduction(run.experiences)
     shared = (
@@ -127,13 +138,13 @@ def tidy_rows(run: Run) -> list[tuple[Any, ...]]:
 def pyclad(run: Run) -> dict[str, Any]:
     """A run in the layout of pyCLAD's ``JsonOutputWriter`` with ``ConceptMetricCallback`` (2026).
 
-    Rows of ``metric_matrix`` are learnt experiences, columns evaluated objects; an experience of several
-    objects is named by all of them. pyCLAD evaluates unseen objects too; where they were not evaluated
-    here (see ``--eval-unseen``) the entry is absent, and summaries that need it are null.
+    Rows of ``metric_matrix`` are learnt experiences, columns evaluated objects; an experience with several
+    objects is named after all of them. pyCLAD evaluates unseen objects too; without ``--eval-unseen`` these
+    entries are absent, and summaries that need them are null.
     """
     info = run.record
     order = ["+".join(objects) for objects in run.experiences]
-    if len(set(order)) < len(order):  # an object that is trained on again
+    if len(set(order)) < len(order):  # a recurring object
         order = [f"{name} ({t})" for t, name in enumerate(order)]
     result: dict[str, Any] = {
         "dataset": {"name": info.dataset.name, "train_concepts_no": len(order)},

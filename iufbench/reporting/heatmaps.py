@@ -1,4 +1,4 @@
-"""Anomaly maps as pictures: the image with a colour where its map is high."""
+"""Anomaly maps as overlays: the image, coloured where its map is high."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from iufbench.reporting.store import Run
 
-SIDE = 512  # pixels of the longer side of a picture, at most
-OPACITY = 0.65  # of the colour at and above the high end of the scale
+SIDE = 512  # maximum length of the longer side in pixels
+OPACITY = 0.65  # opacity at the upper end of the scale and above
 REACH = 3.0
 
 
@@ -24,11 +24,11 @@ class Scale(NamedTuple):
 
 
 def scale_of(run: Run, objects: Sequence[str] | None = None) -> Scale:
-    """The colour scale of a run, from the scores of its test images after the last experience.
+    """Determine the colour scale of a run from the scores of its test images after the last experience.
 
-    ``low`` is the median score of good images. ``high`` lies three times as far above it as their 95 %
-    quantile, or at the 95 % quantile of all test images, whichever is higher. All pictures share the scale: a
-    good image stays without colour even where its own map is highest.
+    ``low`` is the median score of good images. ``high`` is three times as far above it as their 95 %
+    quantile, or the 95 % quantile of all test images, whichever is higher. All overlays of a run share the
+    scale, so a good image remains uncoloured.
 
     Args:
         run: A complete run.
@@ -38,7 +38,7 @@ def scale_of(run: Run, objects: Sequence[str] | None = None) -> Scale:
         The scale, in the unit of the maps.
 
     Raises:
-        RunError: The scores are missing or damaged.
+        RunError: The scores are missing or corrupted.
     """
     scores = run.scores()
     scores = scores[scores["experience"] == len(run.experiences) - 1]
@@ -53,17 +53,17 @@ def scale_of(run: Run, objects: Sequence[str] | None = None) -> Scale:
 
 
 def overlay(pixels: np.ndarray, anomaly_map: np.ndarray, scale: Scale) -> bytes:
-    """An image with its anomaly map in colour, as PNG.
+    """Draw an anomaly map over its image.
 
     Args:
-        pixels: uint8 [H, W, 3]; scaled down to ``SIDE`` pixels.
-        anomaly_map: Float [S, S] of the whole image, whatever its aspect ratio.
-        scale: From no colour to full colour (matplotlib's ``autumn_r``, yellow to red).
+        pixels: uint8 [H, W, 3]; downscaled to ``SIDE`` pixels.
+        anomaly_map: Float [S, S] of the whole image, regardless of its aspect ratio.
+        scale: From transparent to full colour (matplotlib's ``autumn_r``, yellow to red).
 
     Returns:
-        The file's content.
+        The content of a PNG file.
     """
-    from matplotlib import colormaps  # half a second, needed for pictures only
+    from matplotlib import colormaps  # takes half a second
 
     picture = Image.fromarray(pixels)
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""``latency.json`` of a run directory: the time that one image takes (``iufbench bench --latency``)."""
+"""Reads and writes ``latency.json`` of a run directory: the time per image (``iufbench bench --latency``)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Point:
 
 @dataclass(frozen=True)
 class Latency:
-    """Batches of one image, on ``device`` with ``threads`` CPU threads.
+    """Latency of batches of one image, on ``device`` with ``threads`` CPU threads.
 
-    ``image``: what was decoded; ``flops``: floating-point operations of one image by stage (matrix products,
-    convolutions and attention; a multiplication and an addition are two); ``energy_j``: joules per image,
-    None where ``energy`` says why.
+    ``image``: the decoded image; ``flops``: floating-point operations per image by stage (matrix products,
+    convolutions and attention; a multiply-add counts as two); ``energy_j``: joules per image, None with the
+    reason in ``energy``.
     """
 
     device: str
@@ -58,12 +58,14 @@ class Latency:
 
 
 def write_latency(run: Path, found: Latency) -> Path:
-    """Store a measurement in a run directory, in place of an earlier one."""
+    """Store a measurement in a run directory; replaces an earlier one."""
     return write_json(run / FILE, {"format": FORMAT, **dataclasses.asdict(found)})
 
 
 def read_latency(run: Path) -> Latency | None:
-    """The measurement in a run directory; None without one. RunError when the file is damaged."""
+    """Read the measurement in a run directory; None if there is none. Raises RunError if the file is
+    corrupted.
+    """
     path = run / FILE
     if not os.path.lexists(path):
         return None
@@ -73,5 +75,5 @@ def read_latency(run: Path) -> Latency | None:
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RunError(f"{path}: {error}") from error
     if content.get("format") != FORMAT or not found.points:
-        raise RunError(f"{path}: not a measurement that this version reads; measure again")
+        raise RunError(f"{path}: not a measurement in this version's format; measure again")
     return found

@@ -1,7 +1,7 @@
-"""Published numbers: what papers printed, what was read from their figures, and how sure that is.
+"""Published numbers: printed in papers or read from their figures, and how reliable they are.
 
-The files are data (``results/published``), installed as the package ``iufbench.published``; their
-README says where each value comes from.
+The files are data (``results/published``), installed as the package ``iufbench.published``; their README
+states the source of each value.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ONE_BY_ONE = {
     "mvtec_1x15 (one class per task)": "mvtec_1_1x14",
     "visa_1x12 (one class per task)": "visa_1_1x11",
 }
-# Joint training on all objects ends where a stream of single objects ends, without anything to forget.
+# Joint training on all objects is the reference for the end of a stream of single objects.
 _JOINT = {"mvtec_joint": "mvtec_1_1x14", "visa_joint": "visa_1_1x11"}
 _FINAL_METRICS = {"AUROC": "auroc", "AP(AUPR)": "ap", "AP": "ap"}
 _SUMMARIES = {"ACC": "acc", "FM": "fm", "LAST": "acc_final"}
@@ -38,8 +38,8 @@ _SUMMARIES = {"ACC": "acc", "FM": "fm", "LAST": "acc_final"}
 class PublishedValue:
     """One published number in percent. ``sign`` marks how it was obtained (empty: printed in the paper).
 
-    ``caveat`` is what a reader must be told, or empty; ``setup`` how it came about: image score,
-    backbone, and whether anything was selected on test images.
+    ``caveat`` is a remark for the reader, or empty; ``setup`` describes image score, backbone, and selection
+    on test images.
     """
 
     percent: float
@@ -53,7 +53,9 @@ class PublishedValue:
 
 @dataclass(frozen=True)
 class Method:
-    """A published method, the strategies here that stand for it, and what an ablation row left out."""
+    """A published method, the strategies here that correspond to it, and the component that an ablation row
+    omits.
+    """
 
     name: str
     title: str
@@ -63,7 +65,7 @@ class Method:
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """The files below results/published as tables, by the ends of their names."""
+    """The files in results/published as tables."""
 
     results: pd.DataFrame
     curves: pd.DataFrame
@@ -90,7 +92,7 @@ class Published:
         return found
 
     def one_by_one_methods(self, protocol: str) -> list[Method]:
-        """The methods that later papers compare when objects come one by one, in the order of the file."""
+        """The methods that later papers compare on streams of single objects, in the order of the file."""
         rows = self.one_by_one[self.one_by_one["protocol"].map(_ONE_BY_ONE.get) == protocol]
         strategies = {m.name: m.strategies for m in self.methods_of()}
         titles = {}
@@ -102,7 +104,7 @@ class Published:
         return [Method(n, titles.get(n) or n.replace("_", " "), strategies.get(n, ()), "") for n in names]
 
     def _shown_later(self) -> list[tuple[str, str, Any]]:
-        """(protocol here, method, row) of every later value that has a place in a table."""
+        """(protocol here, method, row) of every later value that appears in a table."""
         found = []
         for row in self.later.itertuples():
             place = _ONE_BY_ONE.get(row.protocol) or _JOINT.get(row.protocol)
@@ -111,7 +113,7 @@ class Published:
         return found
 
     def setup(self, method: str) -> str:
-        """How a method's published values came about, as one phrase; empty where nothing is on record."""
+        """How a method's published values were obtained, as one phrase; empty if unknown."""
         rows = self.setups[self.setups["method"] == method]
         if rows.empty:
             return ""
@@ -123,9 +125,10 @@ class Published:
     def value(
         self, method: str, protocol: str, level: str, summary: str, metric: str = "auroc"
     ) -> PublishedValue | None:
-        """A continual ``summary`` (acc, fm, acc_final) of a method; the best kind where there are several.
+        """A continual ``summary`` (acc, fm, acc_final) of a method.
 
-        What the paper printed goes before copies of it, and those before values read from its figures.
+        Values printed in the paper take precedence over copies of them, and those over values read from its
+        figures.
         """
         return self._values.get((method, protocol, level, metric, summary))
 
@@ -163,7 +166,9 @@ class Published:
 
 
 def source_lines(values: Sequence[PublishedValue]) -> list[str]:
-    """Where the published values of a table come from, how they were obtained, and what their signs mean."""
+    """Where the published values of a table come from, how they were obtained, and the meaning of their
+    marks.
+    """
     if not values:
         return []
     lines = ["Published: " + "; ".join(sorted({v.paper for v in values}))]
@@ -187,7 +192,7 @@ def source_lines(values: Sequence[PublishedValue]) -> list[str]:
 
 @lru_cache(maxsize=1)
 def published() -> Published:
-    """The published numbers that came with iufbench."""
+    """The published numbers that are part of iufbench."""
     folder = importlib.resources.files("iufbench.published")
 
     def read(name: str) -> pd.DataFrame:

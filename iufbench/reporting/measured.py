@@ -1,4 +1,4 @@
-"""The tables of a run directory in memory: checked while they are read, and small."""
+"""The tables of a run directory in memory: validated on reading, and compact."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from iufbench.reporting.rundir import (
 )
 from iufbench.support.errors import RunError
 
-# What a directory from somebody else may take, beside the lengths of its files (``rundir.LIMITS``).
+# Limits for untrusted run directories, besides the sizes of their files (``rundir.LIMITS``).
 MAX_VALUES = 4_000_000  # of all matrices of a run
 MAX_SCORES = 1_000_000
 
 
 def introduction(experiences: Sequence[Sequence[str]]) -> dict[str, int]:
-    """Object -> the first experience that trains on it, in this order; later ones may do so again.
+    """Object -> the first experience that trains on it, in this order.
 
     >>> introduction([["b"], ["a"], ["b"]])
     {'b': 0, 'a': 1}
@@ -87,13 +87,15 @@ class Measured:
 
 
 def no_metrics(experiences: Sequence[Sequence[str]]) -> Measured:
-    """What a run has before its first evaluation."""
+    """The metrics of a run before its first evaluation."""
     nothing = np.zeros(0, dtype=int)
     return Measured(experiences, (), nothing, nothing, nothing, np.zeros(0))
 
 
 def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
-    """``metrics.csv`` of a protocol with these experiences. RunError naming the row that is wrong."""
+    """Read ``metrics.csv`` of a protocol with these experiences. Raises RunError with the row that is
+    invalid.
+    """
     objects = {obj: (i, t) for i, (obj, t) in enumerate(introduction(experiences).items())}
     keys: dict[tuple[str, str], int] = {}
     steps, width = len(experiences), len(objects)
@@ -118,7 +120,7 @@ def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
         elif level not in LEVELS:
             problem = f"level {level[:40]!r} is neither image nor pixel"
         elif not metric.isprintable():
-            problem = f"metric {metric[:40]!r} is no name"
+            problem = f"metric {metric[:40]!r} is not a valid name"
         elif text and not 0 <= value <= 1:
             problem = f"value {text[:40]} is outside [0, 1]"
         elif seen != ("1" if place[1] <= t else "0"):
@@ -156,16 +158,16 @@ class Scores:
     texts: dict[str, list[str]]
 
     def by_group(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
-        """Experience, object, labels bool [n] (true is defective) and scores [n] of every group."""
+        """Yield experience, object, labels bool [n] (true is defective) and scores [n] of every group."""
         order = np.argsort(self.group, kind="stable")
         ends = np.cumsum(np.bincount(self.group, minlength=len(self.groups)))
         for (experience, obj), rows in zip(self.groups, np.split(order, ends[:-1])):
             yield experience, obj, self.labels[rows] == 1, self.scores[rows]
 
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
-        """Experience, object and image metrics (name -> value) of every group.
+        """Yield experience, object and image metrics (name -> value) of every group.
 
-        Raises RunError when no metric can be computed from them.
+        Raises RunError if no metric can be computed.
         """
         for experience, obj, labels, scores in self.by_group():
             yield experience, obj, image_metrics(labels, scores, object=obj)
@@ -184,7 +186,7 @@ class Scores:
 
 
 class _Numbered(dict[tuple[str, str], int]):
-    """Gives every new key the next number."""
+    """Assigns consecutive numbers to new keys."""
 
     def __missing__(self, key: tuple[str, str]) -> int:
         self[key] = len(self)
@@ -192,7 +194,7 @@ class _Numbered(dict[tuple[str, str], int]):
 
 
 def read_scores(path: Path, texts: bool = True) -> Scores:
-    """``scores.csv.gz``; without ``texts`` in a tenth of the memory. RunError when it is damaged."""
+    """Read ``scores.csv.gz``; without ``texts`` in 10 % of the memory. Raises RunError if corrupted."""
     chunks = table_rows(path, SCORE_COLUMNS, (ROUTED,))
     ((*header,),) = next(chunks)
     groups: dict[tuple[str, str], int] = _Numbered()
@@ -220,7 +222,9 @@ def read_scores(path: Path, texts: bool = True) -> Scores:
 
 
 def read_baseline(path: Path, objects: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
-    """``baseline.csv``: (level, metric) -> object -> value. RunError naming the row that is wrong."""
+    """Read ``baseline.csv``: (level, metric) -> object -> value. Raises RunError with the row that is
+    invalid.
+    """
     chunks, known = table_rows(path, BASELINE_COLUMNS), set(objects)
     next(chunks)
     found: dict[tuple[str, str], dict[str, float]] = {}
@@ -237,7 +241,7 @@ def read_baseline(path: Path, objects: Sequence[str]) -> dict[tuple[str, str], d
 
 
 def read_log(path: Path) -> dict[str, array[float]]:
-    """``train_log.csv``: column -> values, NaN where there is none. RunError when it is damaged."""
+    """Read ``train_log.csv``: column -> values, NaN for empty cells. Raises RunError if it is corrupted."""
     chunks = table_rows(path)
     ((*header,),) = next(chunks)
     if len(set(header)) < len(header) or not all(map(str.isprintable, header)):

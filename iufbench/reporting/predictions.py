@@ -52,34 +52,35 @@ class Prediction:
         return "defective" if self.score > self.threshold else "good"
 
     def row(self) -> dict[str, Any]:
-        """Everything but the map, by the names in ``COLUMNS``."""
+        """All fields except the map, named as in ``COLUMNS``."""
         return {name: getattr(self, name) for name in COLUMNS} | {"image": str(self.image)}
 
 
 def as_json(row: dict[str, Any]) -> str:
-    """A row as a line of JSON; None is null, and floats are read back as the same float64."""
+    """A row as a line of JSON; None becomes null, and floats round-trip exactly."""
     return json.dumps(row, allow_nan=False)
 
 
 def as_csv(cells: Iterator[Any] | tuple[Any, ...]) -> str:
-    """A row as a line of CSV without its line end; None is empty."""
+    """A row as a line of CSV without line ending; None becomes empty."""
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue()
 
 
 def require_new(folder: Path) -> None:
-    """Raise InputError if a folder of predictions exists already: nothing is overwritten."""
+    """Raise InputError if the folder exists: nothing is overwritten."""
     if os.path.lexists(folder):
         raise InputError(f"--out {folder} exists already: choose another folder or remove it")
 
 
 class PredictionFolder:
-    """A folder that appears when it is complete: tables, maps and overlays of some images.
+    """A folder with tables, maps and overlays of some images, which appears when it is complete.
 
-    ``predictions.csv`` and ``predictions.jsonl`` hold the rows with two more columns, the places of
-    ``maps/<k>_<name>.npy`` (float16 [S, S]) and ``overlays/<k>_<name>.png``; ``about.json`` what made them.
-    The colours of an overlay are scaled by the test images of its object, or of all where it is unknown.
+    ``predictions.csv`` and ``predictions.jsonl`` have the rows with two more columns, the paths of
+    ``maps/<k>_<name>.npy`` (float16 [S, S]) and ``overlays/<k>_<name>.png``; ``about.json`` describes their
+    origin. The colours of an overlay are scaled by the test images of its object, or of all objects if it is
+    unknown.
     """
 
     def __init__(self, folder: Path, run: Run, decoding: Decoding) -> None:
@@ -90,10 +91,7 @@ class PredictionFolder:
 
     @contextmanager
     def filling(self, about: dict[str, Any]) -> Iterator[PredictionFolder]:
-        """Create the folder; its content becomes visible at the end, or not at all after an error.
-
-        Raises InputError if it exists, RunError if it cannot be written.
-        """
+        """Create the folder; its content becomes visible at the end, and never after an error."""
         folder = self._folder
         require_new(folder)
         self._work = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")

@@ -1,7 +1,7 @@
-"""``run.json``: one typed description for whoever writes it and whoever reads it.
+"""``run.json``: one typed description for all code that writes or reads it.
 
-A field that a later version adds has a default here, so that older files stay readable; a key that this
-version does not know is kept (top level) or ignored (below), so that newer files of the same format are, too.
+Fields added by later versions have defaults here, so older files remain readable; keys unknown to this
+version are kept (top level) or ignored (below), so newer files of the same format are readable too.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from iufbench.support.provenance import Environment
 FORMAT = 1
 INFO = "run.json"
 EXTERNAL = "external"
-EXTERNAL_PREFIX = "external-"  # of the strategy's name, so that nobody's scores pass for a strategy's
+EXTERNAL_PREFIX = "external-"  # in strategy names, so that submitted scores are not mistaken for a strategy's
 COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
-MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run that is read
-PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists among the costs
+MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run
+PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists in the costs
 
 
 def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int) -> str:
-    """The identity of a run, which is also its place below ``<results>/runs``.
+    """The identity of a run, which is also its path below ``<results>/runs``.
 
-    Raises InputError when a name cannot be one folder name.
+    Raises InputError if a name cannot be a folder name.
     """
     for what, name in (
         ("data set", dataset),
@@ -54,15 +54,16 @@ def run_id(dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: i
 def run_path(
     results: Path | str, dataset: str, protocol: str, strategy: str, recipe_hash: str, seed: int
 ) -> Path:
-    """Where a run lives; creates nothing."""
+    """The directory of a run; creates nothing."""
     return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
 
 
 @dataclass
 class DatasetRecord:
-    """The data of a run. ``counts``: per object ``train`` and ``test`` images; ``fingerprint`` of the file
-    list and sizes; ``root``: where the data lay; ``notes``: what the reader found worth saying; ``decoding``:
-    how files became pixels (``data.decoding``); ``objects`` of the run and ``objects_known`` on the card."""
+    """The data of a run. ``counts``: ``train`` and ``test`` images per object; ``fingerprint`` of the file
+    list and sizes; ``root``: location of the data; ``notes``: remarks of the reader; ``decoding``: see
+    ``data.decoding``; ``objects`` of the run and ``objects_known`` on the card.
+    """
 
     name: str
     synthetic: bool
@@ -83,7 +84,7 @@ class DatasetRecord:
 
     @property
     def coverage(self) -> str:
-        """``"4 of 15 objects"`` for a run on a part of the data set's objects; "" for all of them."""
+        """``"4 of 15 objects"`` for a run on a subset of the data set's objects; "" for all of them."""
         if self.objects_known is None or self.objects is None or self.objects >= self.objects_known:
             return ""
         return f"{self.objects} of {self.objects_known} objects"
@@ -91,8 +92,9 @@ class DatasetRecord:
 
 @dataclass
 class ProtocolRecord:
-    """``experiences``: the objects of each experience, in the order in which they were trained. ``stream``:
-    settings of what else happened to the images; only then an object can be in several experiences."""
+    """``experiences``: the objects of each experience, in training order. ``stream``: settings of a stream
+    that modifies the images; only with it an object can be in several experiences.
+    """
 
     id: str
     experiences: list[list[str]]
@@ -150,7 +152,7 @@ class Seconds:
 
 @dataclass
 class Costs:
-    """What a run needed; lists have one entry per trained experience, None: not recorded.
+    """Resources that a run used; lists have one entry per trained experience, None: not recorded.
 
     ``bytes_kept``: carried into the next experience besides the deployed weights; ``replayed_images``: stored
     old training images; ``trained_images``: images shown, epochs counted; ``train_seconds``: wall time of
@@ -171,8 +173,9 @@ class Costs:
 @dataclass
 class ObjectThresholds:
     """Thresholds of one object from its ``images`` calibration images: frozen right after it was learnt, and
-    own, from the scores after the last experience. A score or pixel above a threshold is an alarm; None
-    where it is undefined."""
+    own, from the scores after the last experience. A score or pixel above a threshold is an alarm; None if
+    undefined.
+    """
 
     images: int
     frozen_image: float | None = None
@@ -200,7 +203,7 @@ class ThresholdRecord:
 
 @dataclass
 class SharedBase:
-    """The run whose base experience a sweep took over, and where that was trained."""
+    """The run whose base experience was shared within a sweep, and where it was trained."""
 
     run: str
     environment: Environment
@@ -209,7 +212,8 @@ class SharedBase:
 @dataclass
 class Parent:
     """The run that this one extends: its first ``experiences`` are that run's. ``checkpoint_sha256``: of the
-    state from which the next experience was trained; ``missing``: objects whose data were not there."""
+    state from which training continued; ``missing``: objects whose data were not available.
+    """
 
     run: str
     experiences: int
@@ -219,9 +223,9 @@ class Parent:
 
 @dataclass
 class SubmissionRecord:
-    """Where the scores of an external run came from: hashes of what was submitted, and a link to its method.
+    """The origin of the scores of an external run: hashes of what was submitted, and a link to its method.
 
-    ``maps_sha256``: over the files of the anomaly maps in the order in which they were read; None without.
+    ``maps_sha256``: over the anomaly map files in the order in which they were read; None without.
     """
 
     scores_sha256: str
@@ -234,16 +238,16 @@ Kind = Literal["trained", "external"]
 
 @dataclass
 class RunRecord:
-    """Everything that ``run.json`` says about a run.
+    """The content of ``run.json``.
 
     ``kind``: ``trained`` by this harness, or ``external``: only scored by it, from a ``submission``.
-    ``scores_version`` is ``support.version.SCORES_VERSION`` of the code (0: before it was recorded);
-    ``id`` is the place below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
-    ``warnings``: what is likely wrong with the data, a line each; ``request`` are the options of ``iufbench
-    run`` (``cards.request.Request``), ``recipe`` the resolved card; ``summary``: level -> summary name ->
-    value of AUROC; ``records_sha256``: hashes of the files of results; ``resumed``: how many experiences
-    were trained each time the run was resumed; ``thresholds``: of a finished run with ``--threshold``;
-    ``other``: keys that this version does not know.
+    ``scores_version`` is ``support.version.SCORES_VERSION`` of the code (0: before it was recorded); ``id``
+    is the path below ``<results>/runs``; ``status`` is running, interrupted, failed or complete;
+    ``warnings``: likely problems of the data, a line each; ``request``: the options of ``iufbench run``
+    (``cards.request.Request``); ``recipe``: the resolved card; ``summary``: level -> summary name -> value of
+    AUROC; ``records_sha256``: hashes of the result files; ``resumed``: how many experiences were trained each
+    time the run was resumed; ``thresholds``: of a finished run with ``--threshold``; ``other``: keys unknown
+    to this version.
     """
 
     id: str
@@ -286,16 +290,16 @@ class RunRecord:
 
     @property
     def external(self) -> bool:
-        """Whether somebody else's scores were evaluated, instead of a strategy that was trained here."""
+        """Whether submitted scores were evaluated, instead of a strategy that was trained here."""
         return self.kind == EXTERNAL
 
     @property
     def label(self) -> str:
-        """The name of the strategy in every table and figure; external ones are marked."""
+        """The name of the strategy in tables and figures; external ones are marked."""
         return f"{self.strategy.label} (external)" if self.external else self.strategy.label
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values as in ``run.json``; what was not recorded is left out."""
+        """Plain values as in ``run.json``, without fields that were not recorded."""
         plain = dataclasses.asdict(self)
         other = plain.pop("other")
         for part in ("seconds", "costs"):
@@ -309,7 +313,7 @@ _FIELDS = {f.name for f in dataclasses.fields(RunRecord)} - {"other"} | {"format
 
 
 def record_from(plain: Mapping[str, Any], where: Path | str) -> RunRecord:
-    """The record that ``as_dict`` described. RunError naming file and key for what is not of its type."""
+    """Build the record from plain values. Raises RunError with file and key of a value that is invalid."""
     if plain.get("format") != FORMAT:
         raise RunError(
             f"{where}: format {plain.get('format')!r}; this iufbench reads format {FORMAT} "
@@ -353,7 +357,7 @@ def _check(record: RunRecord, where: Path | str) -> None:
 
 
 def read_record(run: Path) -> RunRecord:
-    """``run.json`` of a run directory. RunError when it is damaged, naming file and key."""
+    """Read ``run.json`` of a run directory. Raises RunError with file and key if it is corrupted."""
     return record_from(read_json(run / INFO, MAX_BYTES), run / INFO)
 
 

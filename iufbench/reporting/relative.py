@@ -1,4 +1,4 @@
-"""Summaries that compare two runs: plasticity with ``frozen``, intransigence with ``cumulative``."""
+"""Summaries relative to another run: plasticity (``frozen``) and intransigence (``cumulative``)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from iufbench.reporting.store import Matrix, Run
 def relative(
     run: Run, level: str, metric: str, frozen: Run | None, cumulative: Run | None
 ) -> dict[str, float]:
-    """``plasticity`` and ``intransigence`` where they follow from runs of the reference strategies.
+    """``plasticity`` and ``intransigence``, as far as the reference runs allow.
 
-    ``frozen`` and ``cumulative`` have the seed and conditions of ``run``. Plasticity is left out where the
-    run has its own values of objects that it had not learnt yet (``--eval-unseen``): those go first.
+    ``frozen`` and ``cumulative`` have the same seed and conditions as ``run``. Plasticity is omitted if the
+    run has its own values of unseen objects (``--eval-unseen``), which take precedence.
     """
     result = {}
     if metric not in run.names(level):
@@ -38,7 +38,7 @@ def knows_unseen(run: Run, level: str, metric: str = "auroc") -> bool:
 
 
 def _plasticity(matrix: Matrix, frozen: Matrix) -> float:
-    """The gain over the frozen model's value of each new object; joint training has its one value of it."""
+    """The gain over the frozen model's value of each new object; joint training has a single value of it."""
     before = _when_new(frozen)
     zero_shot = [before[name] for name in matrix.objects]
     if len(matrix.values) > 1:

@@ -1,4 +1,4 @@
-"""Which memory judged which image: routing accuracy, and what wrong routing costs."""
+"""Which memory scored which image: routing accuracy, and the cost of wrong routing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from iufbench.reporting.store import Run
 
 
 def routes(run: Run) -> bool:
-    """Whether the strategy chose, for every test image, the memory that judges it."""
+    """Whether the strategy selected, for every test image, the memory that scored it."""
     return bool(run.record.strategy.uses.get("routing"))
 
 
 def routing(run: Run) -> pd.DataFrame:
     """One row per experience: ``routing_acc``, ``auroc_right``, ``auroc_wrong``, all in [0, 1].
 
-    ``routing_acc`` is the share of test images judged by the memory of their own object, the mean over the
-    objects seen so far. ``auroc_right`` and ``auroc_wrong`` are image AUROCs over the images routed right and
-    wrong: means over the objects for which they are defined (a normal and a defective image among them), NaN
-    where there is none. Raises KeyError for a run whose strategy does not route.
+    ``routing_acc`` is the fraction of test images scored by the memory of their own object, averaged over the
+    objects seen so far. ``auroc_right`` and ``auroc_wrong`` are image AUROCs over the correctly and wrongly
+    routed images: means over the objects for which they are defined (with a normal and a defective image),
+    NaN if there is none. Raises KeyError for a run whose strategy does not route.
     """
     scores = run.scores()
     introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
@@ -42,8 +42,9 @@ def routing(run: Run) -> pd.DataFrame:
 
 
 def confusion(run: Run, experience: int = -1) -> tuple[tuple[str, ...], np.ndarray]:
-    """The objects seen after ``experience`` (-1: the last), and shares [O, O] of their images that went to
-    the memory of each; rows are true objects and sum to 1."""
+    """The objects seen after ``experience`` (-1: the last), and fractions [O, O] of their images that were
+    routed to the memory of each; rows are true objects and sum to 1.
+    """
     t = range(len(run.experiences))[experience]
     objects = tuple(o for group in run.experiences[: t + 1] for o in group)
     scores = run.scores()
@@ -63,5 +64,5 @@ def _mean_auroc(images: pd.DataFrame) -> float:
 
 
 def last(runs: Sequence[Run], column: str) -> np.ndarray:
-    """A column of ``routing`` after the last experience, one value a run."""
+    """A column of ``routing`` after the last experience, one value per run."""
     return np.array([float(routing(run)[column].iloc[-1]) for run in runs])

@@ -2,8 +2,8 @@
 
 A run directory is ``<results>/runs/<dataset>/<protocol>/<strategy>/<recipe hash>/seed<k>/`` with ``run.json``
 (``record.py``), ``metrics.csv`` (per object and experience), ``scores.csv.gz`` (per test image),
-``calibration.csv.gz`` (per calibration image, in a run with thresholds) and ``train_log.csv``.
-A kill at any moment leaves the old file or the new one. Reading is in ``store.py``.
+``calibration.csv.gz`` (per calibration image, in a run with thresholds) and ``train_log.csv``. A kill at any
+moment leaves the old file or the new one. Reading is in ``store.py``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SELECTION = "selection.csv"
 EPOCH_STATES = "selection"  # states of epochs, until they are evaluated (``--diagnose-selection``)
 CALIBRATION = "calibration.csv.gz"
 RECORDS = (METRICS, SCORES, BASELINE, CALIBRATION)
-# Bytes of a table when unpacked: a directory from somebody else takes seconds and some memory, not more.
+# Maximum size of an unpacked table: bounds time and memory for untrusted directories.
 LIMITS = {
     METRICS: 2**23,
     SCORES: 2**28,
@@ -37,42 +37,42 @@ LIMITS = {
     CALIBRATION: 2**28,
 }
 LEVELS = ("image", "pixel")
-DIGITS = 9  # of the number of an experience
+DIGITS = 9  # of an experience number
 METRIC_COLUMNS = ("experience", "object", "level", "metric", "value", "seen")
 SCORE_COLUMNS = ("experience", "object", "image", "label", "score")
-ROUTED = "routed"  # a further column of scores where a strategy chooses the memory that judges an image
+ROUTED = "routed"  # additional column of scores if a strategy selects the memory that scores an image
 CALIBRATION_COLUMNS = ("experience", *CalibrationRow._fields)
 BASELINE_COLUMNS = ("experience", "object", "level", "metric", "value")
 
 
 @contextmanager
 def claimed(run: Path) -> Iterator[None]:
-    """Hold a run directory, made if need be, so that no second process writes into it meanwhile.
+    """Lock a run directory, creating it if necessary, so that no second process writes into it.
 
-    Raises RunError when another process holds it.
+    Raises RunError if another process holds the lock.
     """
     with ExitStack() as stack:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            # Waits a moment: the directory may only have been looked at (``is_claimed``).
+            # Waits a moment: ``is_claimed`` may hold the lock briefly.
             held = stack.enter_context(locked(run, wait=0.3))
         except OSError as error:
             raise RunError(f"cannot write in {run}: {error.strerror}; check space and permissions") from error
         if not held:
             raise RunError(
-                f"{run}: another process is doing this run; wait for it, or use --results DIR to do it twice"
+                f"{run}: another process is executing this run; wait for it, or use another --results DIR"
             )
         yield
 
 
 def is_claimed(run: Path) -> bool:
-    """Whether a process is at work in a run directory just now."""
+    """Whether a process is working in a run directory."""
     if not (run / LOCK).is_file():
         return False
     try:
         with locked(run) as held:
             return not held
-    except OSError:  # somebody else's, which can only be read
+    except OSError:  # a read-only directory
         return False
 
 
@@ -82,11 +82,10 @@ def record_experience(
     metrics_rows: Iterable[MetricRow | tuple[str, str, str, float, bool]],
     score_rows: Iterable[ScoreRow | tuple[Any, ...]],
 ) -> None:
-    """Store what evaluation after ``experience`` (from 0) gave.
+    """Store the results of the evaluation after ``experience`` (from 0).
 
-    Rows of this and of later experiences are replaced, so that a run resumed at this experience ends
-    with the same bytes as one that was never stopped. Scores go first: where there are metrics there
-    are scores.
+    Rows of this and of later experiences are replaced, so that a resumed run ends with the same bytes as an
+    uninterrupted one. Scores are written first: metrics never exist without scores.
     """
     run = Path(run)
     given = [ScoreRow(*row) for row in score_rows]
@@ -114,14 +113,15 @@ def record_experience(
 
 def record_calibration(run: Path | str, experience: int, rows: Iterable[CalibrationRow]) -> None:
     """Store the scores of the calibration images after ``experience`` (from 0), like
-    :func:`record_experience`; to be called before it."""
+    :func:`record_experience`; must be called before it.
+    """
     path = Path(run) / CALIBRATION
     kept = _rows_before(path, CALIBRATION_COLUMNS, experience)
     write_csv(path, CALIBRATION_COLUMNS, [*kept, *((experience, *row) for row in rows)])
 
 
 def record_baseline(run: Path | str, rows: Iterable[MetricRow]) -> None:
-    """Store what the untrained learner scores: the baseline of forward transfer. Experience 0 is next."""
+    """Store the scores of the untrained learner, the baseline of forward transfer; experience 0 is next."""
     values = [(0, row.object, row.level, row.metric, float(row.value)) for row in rows]
     write_csv(Path(run) / BASELINE, BASELINE_COLUMNS, values)
 
@@ -130,7 +130,7 @@ def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str
     """Store the training log of one experience: one mapping per epoch (``epoch``, ``loss``, ``lr``, ...).
 
     Like :func:`record_experience` it replaces this and later experiences. Experiences may log different
-    terms: a term that was not logged stays empty.
+    terms; the others remain empty.
     """
     path = Path(run) / TRAIN_LOG
     old = [row for row in read_rows(path) if int(row["experience"]) < experience] if path.exists() else []
@@ -140,20 +140,20 @@ def record_training(run: Path | str, experience: int, rows: Iterable[Mapping[str
 
 
 def record_hashes(run: Path) -> dict[str, str]:
-    """SHA-256 of every file of results in a run directory, by name: what a later change is noticed by."""
+    """SHA-256 of every result file in a run directory, by name, to detect later changes."""
     return file_hashes(run, RECORDS)
 
 
 def file_hashes(run: Path, names: Iterable[str]) -> dict[str, str]:
-    """SHA-256 of those of some files of a run directory that are there. RunError for what is no file."""
+    """SHA-256 of the files that exist, by name. Raises RunError for anything that is not a regular file."""
     return {name: file_sha256(run / name) for name in names if os.path.lexists(run / name)}
 
 
 def experience_digests(path: Path, experiences: int) -> list[str]:
     """SHA-256 of the rows of each of the first ``experiences`` experiences of a CSV file.
 
-    Empty cells do not count, so that a column that a later experience adds changes nothing; a missing file
-    has no rows. RunError when the file is damaged.
+    Empty cells are ignored, so that columns added by later experiences change nothing; a missing file has no
+    rows. Raises RunError if the file is corrupted.
     """
     digests = [hashlib.sha256() for _ in range(experiences)]
     if os.path.lexists(path):
@@ -183,9 +183,10 @@ def _rows_before(path: Path, columns: Sequence[str], experience: int) -> list[li
 def read_rows(
     path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> list[dict[str, str]]:
-    """All rows of a CSV file as text, each with a whole ``experience`` number; RunError when damaged.
+    """Read all rows of a CSV file as text, each with an ``experience`` number.
 
-    ``columns`` are expected, and those of ``optional`` may follow them.
+    ``columns`` are required, and may be followed by those of ``optional``. Raises RunError if the file is
+    corrupted.
     """
     (header,), *chunks = table_rows(path, columns, optional)
     return [dict(zip(header, row)) for rows in chunks for row in rows]
@@ -194,9 +195,9 @@ def read_rows(
 def table_rows(
     path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> Iterator[list[list[str]]]:
-    """The header alone, then the rows in parts of some thousand, checked as by :func:`read_rows`.
+    """Yield the header, then the rows in chunks of some thousand, validated as by :func:`read_rows`.
 
-    A file may be as long as ``LIMITS`` says. Rows are counted from 1, the header, in messages.
+    Files may be as long as ``LIMITS`` allows. Rows are counted from 1, the header, in messages.
     """
     header: list[str] = []
     count = 0
@@ -219,7 +220,7 @@ def table_rows(
 
 
 def _sound(rows: Sequence[Sequence[str]], width: int, place: int) -> bool:
-    """Whether all rows have ``width`` cells and a whole number at ``place``."""
+    """Whether all rows have ``width`` cells and an integer at ``place``."""
     if not set(map(len, rows)) <= {width}:
         return False
     numbers = {row[place] for row in rows}

@@ -1,7 +1,7 @@
-"""Run directories in and out: the one door to stored results, without torch and without Avalanche.
+"""Reading run directories: the single entry point to stored results, without torch and Avalanche.
 
-Everything that reads results starts from :func:`load_run` or :func:`find_runs`; they check what they
-read, so that a damaged directory is named with its reason and never becomes a number in a table.
+All code that reads results uses :func:`load_run` or :func:`find_runs`, which validate what they read: a
+corrupted directory is reported with its reason and never becomes a number in a table.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Matrix(NamedTuple):
     """R of one metric: ``values`` float64 [T, O] in [0, 1], NaN where nothing was measured or defined.
 
     Row t is the evaluation after experience t; ``objects`` are the columns in the order of the protocol;
-    ``introduced`` int [O] is the experience each object was first trained in.
+    ``introduced`` int [O] is the experience in which each object was first trained.
     """
 
     values: np.ndarray
@@ -79,7 +79,7 @@ class Matrix(NamedTuple):
 
     @property
     def seen(self) -> np.ndarray:
-        """bool [T, O]: the object had been trained on by then."""
+        """bool [T, O]: whether the object had been trained on by then."""
         return np.arange(len(self.values))[:, None] >= self.introduced[None, :]
 
     @property
@@ -96,7 +96,7 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """One run directory, read and checked. ``record`` is ``run.json``, ``measured`` its metrics."""
+    """A validated run directory. ``record`` is ``run.json``, ``measured`` its metrics."""
 
     path: Path
     record: RunRecord
@@ -132,7 +132,7 @@ class Run:
 
     @property
     def score_rule(self) -> str:
-        """How maps became image scores (``metrics.image.image_score``); older runs had no choice."""
+        """How maps became image scores (``metrics.image.image_score``); older runs had a fixed rule."""
         return str(self.record.recipe.get("score", "pooled_max"))
 
     @property
@@ -150,7 +150,7 @@ class Run:
         return sorted(self.path.glob("*.png"))
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the matrix of AUROC and its summaries, at each level."""
+        """What a notebook displays: the AUROC matrix and its summaries, at each level."""
         record = self.record
         title = f"{record.protocol.label} | {record.label} | seed {self.seed} | {record.status}"
         parts = [f"<p><strong>{escape(title + ' | SYNTHETIC data' * self.synthetic)}</strong></p>"]
@@ -161,11 +161,13 @@ class Run:
         return "\n".join([*parts, f"<p><code>{escape(str(self.path))}</code></p>"])
 
     def names(self, level: str) -> list[str]:
-        """The metrics this run has at one level, in the order they were recorded; empty without masks."""
+        """The metrics of this run at one level, in the order in which they were recorded; empty without
+        masks.
+        """
         return [metric for found, metric in self.measured.keys if found == level]
 
     def matrix(self, level: str, metric: str = "auroc") -> Matrix:
-        """R of one metric. Raises InputError, with suggestions, when the run does not have it."""
+        """R of one metric. Raises InputError with suggestions if the run does not have it."""
         if (level, metric) not in self._matrices:
             names = self.names(level)
             if metric not in names:
@@ -180,9 +182,11 @@ class Run:
         return self._matrices[level, metric]
 
     def summary(self, level: str, metric: str = "auroc") -> dict[str, float]:
-        """Summary name (acc, acc_final, fm, ...) -> value; empty where the run lacks the metric.
+        """Continual summaries of one metric.
 
-        ``fwt`` is there when the untrained learner was measured (``--eval-unseen``).
+        Returns:
+            Summary name (acc, acc_final, fm, ...) -> value; empty if the run lacks the metric. ``fwt`` is
+            included if the untrained learner was measured (``--eval-unseen``).
         """
         if metric not in self.names(level):
             return {}
@@ -206,17 +210,17 @@ class Run:
         return read_baseline(path, self.objects) if os.path.lexists(path) else {}
 
     def baseline(self, level: str, metric: str = "auroc") -> np.ndarray | None:
-        """float64 [O]: the metric of every object before any training; None when it was not measured."""
+        """float64 [O]: the metric of every object before any training; None if it was not measured."""
         if not self._baselines:
             return None
         found = self._baselines.get((level, metric), {})
         return np.array([found.get(name, np.nan) for name in self.objects])
 
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
-        """Experience, object and image metrics, computed again from ``scores.csv.gz``.
+        """Recompute experience, object and image metrics from ``scores.csv.gz``.
 
-        In a run with thresholds, those at thresholds are among them.
-        Raises RunError when the scores are missing or damaged, or no metric can be computed from them.
+        In a run with thresholds, those at thresholds are included. Raises RunError if the scores are missing
+        or corrupted, or no metric can be computed from them.
         """
         scores = self._scores(texts=False)
         rule = self.record.request.get("threshold")
@@ -225,15 +229,16 @@ class Run:
             yield experience, obj, {**values, **added.get((experience, obj), {})}
 
     def scores(self) -> pd.DataFrame:
-        """Every test image's score: experience, object, image, label, score, and ``routed`` (the object whose
-        memory judged the image) of a strategy that chooses between memories. RunError when damaged."""
+        """The score of every test image: experience, object, image, label, score, and ``routed`` (the object
+        whose memory scored the image) if the strategy selects memories. Raises RunError if corrupted.
+        """
         return self._scores().frame()
 
     @cached_property
     def latency(self) -> Latency | None:
-        """The time of one image (``iufbench bench --latency``), None where it was not measured.
+        """The time per image (``iufbench bench --latency``); None if it was not measured.
 
-        Raises RunError when ``latency.json`` is damaged.
+        Raises RunError if ``latency.json`` is corrupted.
         """
         return read_latency(self.path)
 
@@ -259,11 +264,11 @@ class Run:
             A row per image: image, object, score, threshold, decision.
 
         Raises:
-            InputError: The run is not finished, an image is missing or damaged, the object is unknown, or
+            InputError: The run is not finished, an image is missing or corrupted, the object is unknown, or
                 ``out`` exists.
-            RunError: A checkpoint is missing or damaged, or the card or weights have changed.
+            RunError: A checkpoint is missing or corrupted, or the card or weights have changed.
         """
-        # The engine is above this room: reached by name, as strategies are.
+        # The engine is in a higher layer, so it is imported by name.
         engine = importlib.import_module("iufbench.engine.predict")
         rows = [
             prediction.row()
@@ -280,11 +285,11 @@ class Run:
         return found
 
     def with_values(self, values: np.ndarray) -> Run:
-        """The same run with other values of its metrics, float64 [n], in the order of ``metrics``."""
+        """A copy of the run with other metric values, float64 [n], in the order of ``metrics``."""
         return Run(self.path, self.record, replace(self.measured, values=values))
 
     def train_log(self) -> pd.DataFrame:
-        """The training log: experience, epoch, loss, ... as floats, NaN where a term was not logged."""
+        """The training log: experience, epoch, loss, ... as floats, NaN for terms that were not logged."""
         path = self.path / TRAIN_LOG
         if not os.path.lexists(path):
             return pd.DataFrame({"experience": [], "epoch": [], "loss": []})
@@ -292,9 +297,9 @@ class Run:
 
 
 def load_run(path: PathOrText) -> Run:
-    """Read a run directory and check that it is whole.
+    """Read a run directory and validate it.
 
-    Raises InputError when it is none, RunError saying what is damaged and where.
+    Raises InputError if it is not a run directory, RunError if it is corrupted.
     """
     path = Path(path)
     if not os.path.lexists(path / INFO):
@@ -313,17 +318,17 @@ def load_run(path: PathOrText) -> Run:
                 "although the run is complete"
             )
     run = Run(path, record, measured)
-    _ = run.latency  # a damaged file is found now
+    _ = run.latency  # raises now if the file is corrupted
     return run
 
 
 def find_runs(
     results: Path | str, include_incomplete: bool = False
 ) -> tuple[list[Run], list[tuple[Path, str]]]:
-    """All runs below ``<results>/runs``, sorted by id, and what was skipped with the reason.
+    """Find all runs below ``<results>/runs``, sorted by id, and the skipped directories with reasons.
 
-    Runs that are not complete are left out unless asked for. A copy of a run with the same content
-    counts once; directories that claim the same identity with different content are all skipped.
+    Incomplete runs are skipped by default. A copy of a run with the same content counts once; directories
+    with the same id but different content are all skipped.
     """
     found: dict[str, list[Run]] = {}
     skipped: list[tuple[Path, str]] = []

@@ -21,13 +21,14 @@ from iufbench.reporting.record import ObjectThresholds, RunRecord, ThresholdReco
 from iufbench.reporting.rundir import CALIBRATION, CALIBRATION_COLUMNS, table_rows
 from iufbench.support.errors import InputError, RunError
 
-MAX_ROWS = 1_000_000  # of a file from somebody else
+MAX_ROWS = 1_000_000  # of an untrusted file
 
 
 def read_calibration(run: Path) -> list[list[CalibrationRow]]:
-    """The rows of ``calibration.csv.gz`` of a run directory, one list per experience; none without the file.
+    """Read ``calibration.csv.gz`` of a run directory: one list of rows per experience, empty without the
+    file.
 
-    Raises RunError when the file is damaged, naming the row.
+    Raises RunError with the row if the file is corrupted.
     """
     path = run / CALIBRATION
     if not os.path.lexists(path):
@@ -57,7 +58,7 @@ def read_calibration(run: Path) -> list[list[CalibrationRow]]:
 def threshold_record(run: Path, rule: str, share: float) -> ThresholdRecord:
     """The thresholds of a run directory whose experiences have all been evaluated, by a rule as typed.
 
-    Raises RunError when ``calibration.csv.gz`` is missing or damaged.
+    Raises RunError if ``calibration.csv.gz`` is missing or corrupted.
     """
     experiences = read_calibration(run)
     if not experiences:
@@ -78,19 +79,19 @@ def threshold_record(run: Path, rule: str, share: float) -> ThresholdRecord:
 
 
 def stored_threshold(run: RunRecord, name: str, kind: str | None) -> float | None:
-    """The image threshold of an object that a run stores.
+    """The image threshold of an object, as stored in a run.
 
     Args:
         run: The record of a finished run.
         name: The object; "" for an unknown one: the threshold pooled over all objects.
         kind: ``frozen`` (right after the object was learnt) or ``own`` (after the last experience); None:
-            frozen, and nothing in a run without thresholds.
+            ``frozen``, or no threshold in a run without thresholds.
 
     Returns:
-        The threshold; None where the run has none for the object.
+        The threshold; None if the run has none for the object.
 
     Raises:
-        InputError: A threshold is asked for, and the run has none.
+        InputError: ``kind`` is given, but the run has no thresholds.
     """
     record = run.thresholds
     if record is None:
@@ -111,9 +112,9 @@ def stored_threshold(run: RunRecord, name: str, kind: str | None) -> float | Non
 def image_values_at_thresholds(
     run: Path, rule: str, scores: Scores
 ) -> dict[tuple[int, str], dict[str, float]]:
-    """Image metrics (name -> value) of every experience and object that name an operating point.
+    """Image metrics (name -> value) at operating points, for every experience and object.
 
-    Raises RunError when ``calibration.csv.gz`` is damaged.
+    Raises RunError if ``calibration.csv.gz`` is corrupted.
     """
     parsed, experiences = read_rule(rule), read_calibration(run)
     frozen = frozen_thresholds(experiences, parsed)

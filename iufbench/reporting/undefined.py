@@ -1,4 +1,4 @@
-"""What a reader of a run's numbers must know: what has no value and why, and what the run warned of."""
+"""Remarks on the numbers of a run: undefined values with reasons, and the warnings of the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iufbench.reporting.store import LEVELS, Run
 def undefined(run: Run, level: str | None = None) -> list[str]:
     """What is undefined in a run (at one level): ``nut: no good test images: image AUROC is undefined; ...``.
 
-    The reason is the one that the run recorded before it trained; it is left out if there is none.
+    The reason is the one recorded before training; omitted if there is none.
     """
     lines = []
     for one in LEVELS if level is None else (level,):
@@ -31,5 +31,5 @@ def _with_reason(run: Run, name: str, line: str) -> str:
 
 
 def remarks(run: Run) -> list[str]:
-    """What is undefined in a run, then every other warning that it recorded."""
+    """Undefined values of a run, then every other warning that it recorded."""
     return list(dict.fromkeys([*undefined(run), *run.record.warnings]))

@@ -1,6 +1,6 @@
-"""docs/verdicts.md: what the published curves of IUF say about its increments, as arithmetic.
+"""docs/verdicts.md: what the published curves of IUF imply about its increments, by arithmetic.
 
-``python -m iufbench.reporting.verdicts`` prints the page; it follows from ``results/published`` alone.
+``python -m iufbench.reporting.verdicts`` prints the page, which depends on ``results/published`` only.
 """
 
 from __future__ import annotations
@@ -15,16 +15,17 @@ CHANCE, MARGIN = 50.0, 15.0
 METHOD = "IUF"
 FROZEN, LEARNT, LOST = (
     "consistent with a frozen base",
-    "above chance: learnt, or a frozen model transfers",
+    "above chance: learning, or transfer of a frozen model",
     "not a frozen base: objects were lost",
 )
 
 
 @dataclass(frozen=True)
 class Implied:
-    """One evaluation after the base, in percent: the mean of the new objects if the base kept its values.
+    """One evaluation after the base, in percent: the implied mean of new objects if base objects kept their
+    values.
 
-    ``error`` is the largest that the reading errors of the two points can make it.
+    ``error`` is the largest effect of the reading errors of the two points.
     """
 
     n_objects: int
@@ -34,20 +35,20 @@ class Implied:
 
     @property
     def verdict(self) -> str:
-        """Where the interval value ± error lies against 50 ± 15; touching the band counts as inside."""
+        """Classify the interval value ± error relative to 50 ± 15; touching the band counts as inside."""
         if self.value - self.error > CHANCE + MARGIN:
             return LEARNT
         return LOST if self.value + self.error < CHANCE - MARGIN else FROZEN
 
 
 def implied(curve: pd.DataFrame) -> list[Implied]:
-    """What each later point of a curve implies for the objects added after the first point.
+    """Compute what each later point of a curve implies for the objects added after the first point.
 
-    With n_0 base objects at mean c_0, and n_t objects at mean c_t, new objects average
-    (n_t c_t - n_0 c_0) / (n_t - n_0) if every base object kept its value.
+    With n_0 base objects at mean c_0, and n_t objects at mean c_t, new objects average (n_t c_t - n_0 c_0) /
+    (n_t - n_0) if every base object kept its value.
 
     Args:
-        curve: rows of ``published_curves.csv`` of one method, protocol and level.
+        curve: Rows of ``published_curves.csv`` of one method, protocol and level.
     """
     first, *later = curve.sort_values("n_objects").itertuples()
     found = []
@@ -66,7 +67,7 @@ def curve_of(numbers: Published, protocol: str, level: str) -> pd.DataFrame:
 
 
 def page(numbers: Published) -> str:
-    """The page as Markdown: claim, evidence and verdict of every protocol, then every increment."""
+    """The page as Markdown: claim, evidence and verdict for every protocol, then for every increment."""
     claims = ["| protocol | claim: image ACC, FM | evidence: implied AUROC of new objects | verdict |"]
     claims.append("| --- | --- | --- | --- |")
     details = ["| protocol | objects | image mean | image implied | verdict | pixel mean | pixel implied |"]
@@ -106,18 +107,18 @@ had kept their values, what must the new objects have on average?
 with n_t objects at mean AUROC c_t, and n_0 base objects at c_0. Errors are the largest that the reading
 errors of both points allow."""
 
-RULE = f"""An image AUROC of {CHANCE:.0f} is chance. An increment is called {FROZEN} where the implied
-value, with its error, touches {CHANCE:.0f} ± {MARGIN:.0f}: a frozen model without any skill on the new
+RULE = f"""An image AUROC of {CHANCE:.0f} is chance. An increment is called {FROZEN} if the implied
+value, within its error, is in {CHANCE:.0f} ± {MARGIN:.0f}: a frozen model without any skill on the new
 objects would give the same curve.
 
-What this cannot show: the same mean arises when new objects are learnt and base objects are lost by as
-much, so that "consistent with" is no proof of freezing; and a frozen model may transfer to a new object
-better than chance, so that a higher value is no proof of learning. Only values of single objects can
-decide; none are among the published numbers. This is why every table here has the row `frozen`, and why
-`plasticity` and `retention` are reported beside ACC and FM.
+Limitations: the same mean results if new objects are learnt and base objects are forgotten to the same
+extent, so "consistent with" does not prove freezing; and a frozen model may transfer to a new object better
+than chance, so a higher value does not prove learning. Only values of single objects could decide, and none
+are published. This is why every table here has the row `frozen`, and why `plasticity` and `retention` are
+reported beside ACC and FM.
 
 Every increment. At pixel level a frozen model is far above 50 (most pixels of a new object are normal),
-so its implied values get no verdict."""
+so its implied values have no verdict."""
 
 
 if __name__ == "__main__":

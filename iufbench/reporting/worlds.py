@@ -1,4 +1,4 @@
-"""Which results may share a table: those on the same data, measured by code that gives the same scores."""
+"""Which results may share a table: those on the same data, scored by equivalent code."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ World = tuple[str, ...]
 
 
 def worlds(runs: Sequence[Run]) -> dict[str, World]:
-    """Run id -> what sets the run apart from others on a data set of that name; () where nothing does.
+    """Run id -> what distinguishes the run from others on a data set of that name; () for nothing.
 
-    Runs on some objects of a data set always stand apart (``4 of 15 objects``). The fingerprint of the data
-    does where runs on the same objects have several, the version of the scores where runs on a data set do.
+    Runs on a subset of the objects are always separate (``4 of 15 objects``). The fingerprint of the data is
+    added if runs on the same objects have several, the version of the scores if runs on a data set do.
     """
     prints, versions = _fingerprints(runs), _versions(runs)
     found = {}
@@ -29,17 +29,17 @@ def worlds(runs: Sequence[Run]) -> dict[str, World]:
 
 
 def differences(runs: Sequence[Run]) -> list[str]:
-    """One line for each data set whose runs are on different data or were scored by different code."""
+    """One line per data set whose runs are on different data or were scored by different code."""
     lines = []
     for (name, objects), prints in _fingerprints(runs).items():
         if len(prints) > 1:
             parts = "; ".join(f"data {p[:8]}: {', '.join(ids)}" for p, ids in prints.items())
             what = f"{len(objects)} object{'s' if len(objects) > 1 else ''}"
-            lines.append(f"runs on different data named {name} ({what}) stand in separate tables: {parts}")
+            lines.append(f"runs on different data named {name} ({what}) are in separate tables: {parts}")
     for name, versions in _versions(runs).items():
         if len(versions) > 1:
             parts = "; ".join(f"version {v}: {', '.join(ids)}" for v, ids in sorted(versions.items()))
-            lines.append(f"runs on {name} by code that scores differently stand in separate tables: {parts}")
+            lines.append(f"runs on {name} scored by different code are in separate tables: {parts}")
     return lines
 
 

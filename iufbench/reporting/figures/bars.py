@@ -1,4 +1,4 @@
-"""What each object lost, and what quality costs."""
+"""Forgetting of each object, and quality against cost."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ MOST = 10
 def forgetting_figure(
     groups: Sequence[Group], published: Published, level: str, look: Look | None = None
 ) -> Figure:
-    """Per object: best AUROC since it was learnt minus the last one, in percentage points; a panel a group.
+    """Per object: best AUROC since it was learnt minus the last one, in percentage points; one panel per
+    group.
 
     Bars are means over seeds with one standard deviation; the dotted line is the mean over objects. Objects
-    of the last experience cannot have been forgotten and have no bar; those without a value have a cross.
+    of the last experience cannot be forgotten and have no bar; objects without a value have a cross.
     """
     groups = [g for g in groups if "auroc" in g.runs[0].names(level) and not g.joint]
     objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
@@ -87,7 +88,7 @@ def forgetting_figure(
 def _forgetting_of_many(
     groups: Sequence[Group], values: Sequence[np.ndarray], published: Published, level: str, look: Look
 ) -> Figure:
-    """One bar a strategy, the mean over objects, the least forgetful above; spread over seeds."""
+    """One bar per strategy, the mean over objects, least forgetting at the top; spread over seeds."""
     objects = list(dict.fromkeys(o for g in groups for o in g.runs[0].objects))
     means = [drops[:, _can_be_forgotten(g, level, objects)].mean(axis=1) for g, drops in zip(groups, values)]
     order = sorted(range(len(groups)), key=lambda k: float(np.nan_to_num(np.mean(means[k]), nan=np.inf)))
@@ -136,16 +137,16 @@ def _forgotten(run, level: str, objects: Sequence[str]) -> np.ndarray:  # type: 
 
 AXES: tuple[tuple[str, Callable, float], ...] = (
     ("training (s)", cost("seconds", "train"), 1.0),
-    ("carried from experience to experience (MB)", cost("costs", "bytes_kept"), 1e-6),
+    ("carried from one experience to the next (MB)", cost("costs", "bytes_kept"), 1e-6),
 )
 
 
 def cost_figure(
     groups: Sequence[Group], published: Published, level: str, look: Look | None = None
 ) -> Figure:
-    """ACC against training time and against what is kept; the line joins what nothing cheaper beats.
+    """ACC against training time and against memory; the line is the Pareto front.
 
-    Joint training is shown but is not on the line: it solves an easier task.
+    Joint training is shown but excluded from the front, because it solves an easier task.
     """
     with style_context():
         figure = new_figure(7.0, 3.5)
@@ -157,7 +158,7 @@ def cost_figure(
             axes.grid()
         grid[0].set_ylabel(f"ACC, {level} AUROC (%)")
         devices = sorted({str(r.record.environment.device) for g in groups for r in g.runs})
-        note = "line: best ACC for its cost; bars: ± one standard deviation over seeds"
+        note = "line: Pareto front; bars: ± one standard deviation over seeds"
         note += f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else ""
         legend(figure, note + no_value(groups, [level], figure, "without ACC and not drawn:"))
         info = groups[0].record
@@ -170,7 +171,7 @@ def cost_figure(
 def latency_figure(
     groups: Sequence[Group], published: Published, level: str, look: Look | None = None
 ) -> Figure:
-    """ACC against milliseconds per image, of the groups that were timed (``iufbench bench --latency``)."""
+    """ACC against milliseconds per image, for groups with measured latency (``iufbench bench --latency``)."""
     with style_context():
         figure = new_figure(4.6, 3.6)
         axes = figure.subplots()
@@ -178,7 +179,7 @@ def latency_figure(
         axes.set_xlabel("one image after the last experience (ms, median)")
         axes.set_ylabel(f"ACC, {level} AUROC (%)")
         axes.grid()
-        legend(figure, f"line: best ACC for its time; {'; '.join(timed_on(groups))}")
+        legend(figure, f"line: Pareto front; {'; '.join(timed_on(groups))}")
         title = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}: latency"
         head(figure, title, groups[0].record.dataset.synthetic)
     return figure
@@ -227,7 +228,7 @@ def _cost_panel(
 
 
 def _cost_scale(axes: Axes, costs: Sequence[float]) -> None:
-    """Logarithmic where costs differ much; around zero, which keeping nothing costs, it stays linear."""
+    """Logarithmic if costs differ much; linear around zero, the cost of storing nothing."""
     positive = [x for x in costs if x > 0]
     if not positive:
         return

@@ -1,4 +1,4 @@
-"""Quality against the bytes that a memory may take: one line a strategy, one point a budget."""
+"""Quality against the size of the memory: one line per strategy, one point per budget."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _KEPT = cost("costs", "bytes_kept")
 
 
 def swept(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """The strategies of which two recipes or more keep different numbers of bytes, smallest first."""
+    """Strategies with at least two recipes that store different numbers of bytes, smallest first."""
     found: dict[str, list[Group]] = {}
     for group in groups:
         if not group.joint and bytes_kept(group).min() > 0:
@@ -36,16 +36,16 @@ def swept(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 
 def bytes_kept(group: Group) -> np.ndarray:
-    """float64 [n]: bytes carried at the end of the stream, a value a seed."""
+    """Bytes carried at the end of the stream, float64 [n], one value per seed."""
     return np.array([_KEPT(run) for run in group.runs], dtype=float)
 
 
 def budget_figure(
     groups: Sequence[Group], published: Published, level: str, look: Look | None = None
 ) -> Figure:
-    """AUROC after the last experience against bytes kept, both as means over seeds.
+    """AUROC after the last experience against stored bytes, both as means over seeds.
 
-    ``groups`` of one data set and protocol, at least one strategy with two budgets (``swept``).
+    ``groups``: of one data set and protocol, with at least one strategy with two budgets (``swept``).
     """
     with style_context():
         figure = new_figure(4.6, 3.4)
@@ -67,10 +67,10 @@ def budget_figure(
                 label=plain(members[0].title),
             )
         axes.set_xscale("log")
-        axes.set_xlabel("bytes kept after the last experience (MB)")
+        axes.set_xlabel("stored after the last experience (MB)")
         axes.set_ylabel(f"final {level} AUROC (%)")
         axes.grid()
-        note = "one point a budget; bars: ± one standard deviation over seeds"
+        note = "one point per budget; bars: ± one standard deviation over seeds"
         legend(figure, note + no_value(groups, [level], figure, "without a value and not drawn:"))
         record = groups[0].record
         title = (

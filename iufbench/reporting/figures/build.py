@@ -1,4 +1,4 @@
-"""Every figure of a results folder and of one run: pure functions of runs and published numbers."""
+"""All figures of a results folder and of one run: pure functions of runs and published numbers."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ __all__ = [
 
 
 def write_run_figures(run_path: Path | str) -> list[Path]:
-    """Write ``matrix_image``, ``matrix_pixel`` and ``curve`` (PNG and PDF) into a run directory, ``routing``
-    too where the strategy chooses the memory that judges an image.
+    """Write the figures of a run into its directory: ``matrix_image``, ``matrix_pixel`` and ``curve`` (PNG
+    and PDF), and ``routing`` if the strategy selects memories.
 
-    Levels without metrics have no figure. Raises RunError when the run is damaged.
+    Levels without metrics have no figure. Raises RunError if the run is corrupted.
     """
     run = load_run(run_path)
     levels = [level for level in LEVELS if "auroc" in run.names(level)]
@@ -62,14 +62,19 @@ def write_figures(
     matrices: bool = False,
     highlight: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write all figures of the complete runs below ``results_dir``; returns the files written.
+    """Write all figures of the complete runs below ``results_dir``.
 
-    ``figure1_mvtec`` and ``figure2_visa`` repeat the paper's figures where there are real runs; for every
-    data set and protocol there are ``curves_``, ``forgetting_`` and (from two strategies or recipes on)
-    ``costs_`` and ``learning_`` figures, with ``matrices`` a ``matrix_`` of the first seed of every group,
-    and ``qualitative_`` figures of objects whose anomaly maps were kept. ``highlight`` names the strategies
-    that curves show in colour, before the others in grey. Damaged and incomplete runs are handled as by
-    ``write_tables``. Raises InputError for a highlighted name that was not run.
+    ``figure1_mvtec`` and ``figure2_visa`` correspond to the paper's figures, if there are runs on real data.
+    For every data set and protocol there are ``curves_``, ``forgetting_`` and, with several strategies or
+    recipes, ``costs_`` and ``learning_`` figures; with ``matrices`` a ``matrix_`` of the first seed of every
+    group; and ``qualitative_`` figures of objects with saved anomaly maps. Corrupted and incomplete runs are
+    handled as by ``write_tables``.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: A highlighted strategy was not run.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
@@ -132,10 +137,10 @@ def write_qualitative(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> list[Path]:
-    """Write ``qualitative_<data set>_<protocol>_<object>`` from kept anomaly maps; returns the files.
+    """Write ``qualitative_<data set>_<protocol>_<object>`` from saved anomaly maps.
 
-    ``objects`` and ``strategies`` restrict them. Raises InputError for unknown names, and naming the command
-    that keeps maps when there are none, or none of what was asked for by name.
+    ``objects`` and ``strategies`` restrict them. Returns the files written. Raises InputError if a name is
+    unknown or no maps are saved; the message gives the command that saves them.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
@@ -145,7 +150,7 @@ def write_qualitative(
     found = qualitative_figures(groups, objects, strategies)
     if not found:
         run = collection.runs[0]
-        raise InputError(f"no run has kept its anomaly maps; {how_to_keep(run)}")
+        raise InputError(f"no run has saved anomaly maps; {how_to_keep(run)}")
     for wanted in found:
         for group in wanted.missing:
             run = group.runs[0]

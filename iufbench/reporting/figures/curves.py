@@ -41,11 +41,12 @@ def _note(figure: Figure, groups: Sequence[Group], beside: bool, levels: Sequenc
 
 
 def run_curves(group: Group, level: str) -> tuple[np.ndarray, np.ndarray]:
-    """Number of objects [T] (of experiences where objects come again) and c_t in percent [n, T], the mean
-    AUROC of the objects seen, one row a seed."""
+    """Number of objects [T] (of experiences if objects recur) and c_t in percent [n, T], the mean AUROC of
+    the objects seen, one row per seed.
+    """
     first = group.runs[0].matrix("image").introduced
     counts = np.array([(first <= t).sum() for t in range(len(group.runs[0].experiences))])
-    if (np.diff(counts) == 0).any():  # objects come again: the experiences themselves are the axis
+    if (np.diff(counts) == 0).any():  # recurring objects: the axis shows experiences
         counts = np.arange(1, len(counts) + 1)
     curves = []
     for run in group.runs:
@@ -56,9 +57,9 @@ def run_curves(group: Group, level: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level: str) -> Figure:
-    """One panel: mean over seeds with a band of one standard deviation, published curves thin beneath.
+    """One panel: mean over seeds with a band of one standard deviation, above thin published curves.
 
-    Published curves are left out for synthetic data, which they do not describe.
+    Published curves are omitted for synthetic data.
     """
     groups = [g for g in group_runs(runs) if g.protocol == protocol]
     synthetic = any(run.synthetic for run in runs)
@@ -113,10 +114,11 @@ def stream_figure(
     look: Look | None = None,
     highlight: Sequence[str] = (),
 ) -> Figure:
-    """All groups of one protocol, named at the ends of their lines; published curves beneath where there are.
+    """All groups of one protocol, labelled at the ends of their lines, above published curves if there are
+    any.
 
-    Up to ten groups share a panel a level; more get a column for each family (and ten of it), before all
-    others in grey. ``highlight`` names the strategies to show in colour in one column instead.
+    Up to ten groups share a panel per level; more have one column per family, with the other groups in grey.
+    ``highlight`` selects the strategies to show in colour in a single column instead.
     """
     synthetic, protocol = groups[0].record.dataset.synthetic, groups[0].protocol
     look = look or styles(groups)
@@ -153,7 +155,7 @@ def stream_figure(
 
 
 def _columns(groups: Sequence[Group], highlight: Sequence[str]) -> dict[str, list[Group]]:
-    """Title -> the groups that a column of panels shows in colour."""
+    """Title -> the groups shown in colour in a column of panels."""
     if highlight:
         return {"": [g for g in groups if g.strategy in highlight] or list(groups)}
     if len(groups) <= MOST:
@@ -175,7 +177,7 @@ def _background(axes: Axes, groups: Sequence[Group], level: str) -> None:
 
 
 def _name_ends(axes: Axes, groups: Sequence[Group], level: str, look: Look) -> None:
-    """The name of every strategy to the right of its line's end, moved apart where they would overlap."""
+    """Label every strategy to the right of its line's end; overlapping labels are moved apart."""
     ends = []
     for group in groups:
         curves = run_curves(group, level)[1]
@@ -268,7 +270,7 @@ def _measured(
         zorder=4,
     )
     missing = counts[np.isnan(mean)]
-    if len(missing):  # on the lower edge, whatever the values are
+    if len(missing):  # at the lower edge, regardless of the values
         edge = axes.get_xaxis_transform()
         axes.plot(
             missing, np.full(len(missing), 0.03), "x", color=style.colour, ms=6, transform=edge, zorder=5
@@ -279,6 +281,6 @@ def _measured(
 
 
 def _spaced(ticks: list[int]) -> list[int]:
-    """All ticks when they are few, else every second or third, always with the last."""
+    """All ticks if they are few, else every second or third, always including the last."""
     step = 1 + len(ticks) // 9
     return ticks[::-1][::step][::-1]

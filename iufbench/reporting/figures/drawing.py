@@ -1,4 +1,4 @@
-"""How figures look and how they are saved: readable in print, by colour-blind people, and in grey."""
+"""Style and output of figures: readable in print, in greyscale and with colour-vision deficiency."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from iufbench.reporting.undefined import undefined
 from iufbench.support.files import write_bytes
 
 # A colour for each family, after Okabe and Ito, without yellow, which is too light for lines on white, and a
-# paler one for when a family has more members than there are markers.
+# paler one for families with more members than markers.
 FAMILY_COLOURS = {
     "bounds": ("#000000", "#707070"),
     "networks": ("#56B4E9", "#9AD3F3"),
@@ -37,8 +37,8 @@ MARKERS = "osD^vPX<>p*hd8H"
 GREY = "#cccccc"
 WARNING = "#D55E00"
 DPI = 200
-NOTE_LETTERS = 15  # of a note that fit on an inch
-MOST_NOTES = 4  # undefined objects that a figure names
+NOTE_LETTERS = 15  # of a note per inch
+MOST_NOTES = 4  # undefined objects listed in a figure
 STYLE: dict[str, Any] = {
     "font.size": 8,
     "axes.titlesize": 8.5,
@@ -56,7 +56,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-# Fonts with Chinese, Japanese and Korean letters, asked for the letters that matplotlib's own font lacks.
+# Fonts with Chinese, Japanese and Korean characters, used for characters that matplotlib's own font lacks.
 WIDE_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans CJK JP",
@@ -76,14 +76,14 @@ WIDE_FONTS = (
 )
 
 
-# Many of them have one weight only, which matplotlib would say at every figure.
+# Many of them have a single weight, which matplotlib would report for every figure.
 logging.getLogger("matplotlib.font_manager").addFilter(
     lambda record: "Failed to find font weight" not in record.getMessage()
 )
 
 
 class Style(NamedTuple):
-    """How one strategy is drawn in every figure of a results folder."""
+    """The style of one strategy in all figures of a results folder."""
 
     colour: str
     marker: str
@@ -93,9 +93,10 @@ Look = Mapping[str, Style]
 
 
 def styles(groups: Sequence[Group]) -> dict[str, Style]:
-    """A pair of colour and marker for each strategy: the colour of its family, a marker of its own in it.
+    """A colour and a marker for each strategy: the colour of its family and a marker that is unique in it.
 
-    Installed strategies always have the same pair, whatever was run; those of others follow in their family.
+    Installed strategies always have the same pair, whichever were run; others come after them in their
+    family.
     """
     members: dict[str, list[str]] = {family: [] for family in FAMILIES}
     for name, family in installed_families().items():
@@ -112,14 +113,14 @@ def styles(groups: Sequence[Group]) -> dict[str, Style]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, that no global state of matplotlib knows about."""
+    """An empty figure, size in inches, outside matplotlib's global state."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib shows as it is: a dollar sign would start a formula."""
+    """Escape text for matplotlib: a dollar sign would start a formula."""
     return text.replace("\\", "\\\\").replace("$", r"\$") if "$" in text else text
 
 
@@ -131,7 +132,7 @@ def style_context():  # type: ignore[no-untyped-def]
 
 @lru_cache(maxsize=1)
 def _fonts() -> list[str]:
-    """matplotlib's own font, then those installed that know the letters it does not."""
+    """matplotlib's own font, then installed fonts with further characters."""
     from matplotlib.font_manager import get_font_names
 
     installed = set(get_font_names())
@@ -139,9 +140,9 @@ def _fonts() -> list[str]:
 
 
 def head(figure: Figure, title: str, synthetic: bool, foot: float = 0.0) -> None:
-    """The title, and on the picture itself whether the data are synthetic: pictures lose their captions.
+    """The title and, if the data are synthetic, a label in the picture itself: captions get lost.
 
-    ``foot`` inches are kept free at the bottom.
+    ``foot`` inches are left free at the bottom.
     """
     lines = [(title, "black")]
     if synthetic:
@@ -155,7 +156,7 @@ def head(figure: Figure, title: str, synthetic: bool, foot: float = 0.0) -> None
 
 
 def legend(figure: Figure, note: str = "") -> None:
-    """One legend for all panels below them, in as many columns as fit; ``note`` stands above it."""
+    """One legend below all panels, in as many columns as fit, with ``note`` above it."""
     entries: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
@@ -166,7 +167,7 @@ def legend(figure: Figure, note: str = "") -> None:
     width = 0.5 + 0.065 * max(map(len, entries))
     columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
     rows = -(-len(entries) // columns)
-    figure.set_figheight(figure.get_figheight() + 0.165 * max(0, rows - 3))  # room that panels do not lose
+    figure.set_figheight(figure.get_figheight() + 0.165 * max(0, rows - 3))  # space not taken from the panels
     figure.legend(
         list(entries.values()),
         list(entries),
@@ -180,9 +181,9 @@ def legend(figure: Figure, note: str = "") -> None:
 
 
 def no_value(groups: Sequence[Group], levels: Sequence[str], figure: Figure, heading: str) -> str:
-    """Lines to append to a note: ``heading``, then which AUROC has no value in the runs of a figure, and why.
+    """Lines for a note: ``heading``, then the AUROCs without a value in the runs of a figure, with reasons.
 
-    "" if everything has a value. Lines are as long as the figure is wide.
+    "" if everything has a value. Lines are wrapped to the width of the figure.
     """
     runs = [run for group in groups for run in group.runs]
     lines = dict.fromkeys(line for level in levels for run in runs for line in undefined(run, level))
@@ -210,7 +211,7 @@ METADATA: Mapping[str, Mapping[str, None]] = {"pdf": {"CreationDate": None}, "pn
 
 
 def drawn(figure: Figure, fmt: str, dpi: int = DPI) -> bytes:
-    """The figure as a PNG or PDF file; says once when no known font has a letter of it."""
+    """The figure as a PNG or PDF file; warns once if no known font has one of its characters."""
     data = io.BytesIO()
     with style_context(), warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
@@ -226,8 +227,8 @@ def drawn(figure: Figure, fmt: str, dpi: int = DPI) -> bytes:
 @lru_cache(maxsize=1)
 def _say_missing_letters() -> None:
     print(
-        "warning: no font that matplotlib knows has all letters of these names, so figures show boxes for "
+        "warning: no font that matplotlib knows has all characters of these names, so figures show boxes for "
         f"them: install one of {', '.join(WIDE_FONTS[:3])}, {WIDE_FONTS[5]}, ... (and delete fontlist-*.json "
-        f"in {matplotlib.get_cachedir()}: without that matplotlib does not look for new fonts)",
+        f"in {matplotlib.get_cachedir()}: otherwise matplotlib does not search for new fonts)",
         file=sys.stderr,
     )

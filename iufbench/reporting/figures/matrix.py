@@ -1,4 +1,4 @@
-"""The matrix of one run: every object after every experience, with what was seen when."""
+"""The matrix of one run: every object after every experience."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LOWEST = 0.5
 
 
 def matrix_figure(run: Run, level: str, metric: str = "auroc") -> Figure:
-    """Heat map of R in percent: rows are evaluations, columns objects, and the mean over seen objects.
+    """Heat map of R in percent: rows are evaluations, columns objects and the mean over seen objects.
 
-    The staircase separates seen objects from those still to come. Cells without a value are hatched.
-    Raises InputError when the run does not have the metric.
+    The staircase separates seen from unseen objects. Cells without a value are hatched. Raises InputError if
+    the run does not have the metric.
     """
     matrix = run.matrix(level, metric)
     values, seen = matrix.values, matrix.seen
@@ -88,7 +88,7 @@ METRIC_LABELS = {"auroc": "AUROC", "ap": "AP", "f1_max": "F1-max", "aupro_30": "
 
 
 def colour_scale(lowest: float):  # type: ignore[no-untyped-def]
-    """Values in [lowest, 1] on cividis, which is even in brightness and safe for colour-blind readers."""
+    """Values in [lowest, 1] on cividis, which is perceptually uniform and safe for colour-blind readers."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -96,7 +96,7 @@ def colour_scale(lowest: float):  # type: ignore[no-untyped-def]
 
 
 def step_label(run: Run, t: int) -> str:
-    """What an experience brought: ``1: base``, ``2: +pcb1``."""
+    """The label of an experience: ``1: base``, ``2: +pcb1``."""
     objects = run.experiences[t]
     if t == 0:
         return "1: base" if len(objects) > 1 else plain(f"1: {objects[0].replace('_', ' ')}")
@@ -105,7 +105,7 @@ def step_label(run: Run, t: int) -> str:
 
 
 def _staircase(axes, seen: np.ndarray) -> None:  # type: ignore[no-untyped-def]
-    """The line between the objects seen so far and those still to come."""
+    """The line between seen and unseen objects."""
     edges = seen.sum(axis=1) - 0.5
     xs, ys = [], []
     for t, edge in enumerate(edges):

@@ -1,4 +1,4 @@
-"""The learning-forgetting plane: what increments taught a strategy, and what it kept."""
+"""The learning-forgetting plane: what a strategy learnt in increments, and what it retained."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from iufbench.reporting.tables.plane import CORNERS, MISSING, Point, points
 from iufbench.reporting.tables.results import protocol_title
 from iufbench.reporting.undefined import undefined
 
-SPAN = 2.0  # percentage points that an axis shows at least
+SPAN = 2.0  # minimum range of an axis in percentage points
 
 
 def plane_figure(
     groups: Sequence[Group], published: Published, levels: Sequence[str], look: Look | None = None
 ) -> Figure:
-    """One panel a level: plasticity to the right, retention upwards, in percentage points of AUROC.
+    """One panel per level: plasticity to the right, retention upwards, in percentage points of AUROC.
 
-    One mark a recipe with one standard deviation over seeds; ``frozen``, ``finetune``, ``joint`` and
-    ``separate`` are larger and named. Strategies without zero-shot values are listed, not drawn.
+    One mark per recipe with one standard deviation over seeds; ``frozen``, ``finetune``, ``joint`` and
+    ``separate`` are larger and labelled. Strategies without zero-shot values are listed, not drawn.
     """
     look = look or styles(groups)
     with style_context():

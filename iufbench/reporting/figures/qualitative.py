@@ -1,4 +1,4 @@
-"""Figure 3: what strategies see on one image of an object, as the stream goes on."""
+"""Figure 3: anomaly maps of the strategies on one image of an object, along the stream."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BOX = (0, 1, 1, 0)
 
 
 def caption(example: Example) -> str:
-    """What the figure shows, and by which rule its image was chosen."""
+    """What the figure shows, and the rule by which its image was selected."""
     several = len(example.lines) > 1
     parts = [
         f"Image {example.image}: {RULE}" + (" (ranks averaged over the strategies)." if several else "."),
@@ -43,7 +43,7 @@ def caption(example: Example) -> str:
 
 
 def qualitative_figure(example: Example, published: Published) -> Figure:
-    """A row a strategy, a column an experience; picture and annotated defect on the left."""
+    """One row per strategy, one column per experience; image and annotated defect on the left."""
     lines = example.lines
     streams = [line for line in lines if not line.group.joint] or list(lines)
     steps = sorted({panel.experience for line in streams for panel in line.panels})
@@ -62,7 +62,7 @@ def qualitative_figure(example: Example, published: Published) -> Figure:
             axes.spines[:].set_visible(False)
         _pictures(grid, example, lead)
         peaks = [np.percentile(p.map, 99.8) for line in lines for p in line.panels]
-        highest = max(1.5, float(np.percentile(peaks, 90)))  # one panel far off must not darken the others
+        highest = max(1.5, float(np.percentile(peaks, 90)))  # an outlier must not darken the other panels
         scale = ScalarMappable(Normalize(0, highest), "cividis")
         for row, line in zip(grid[:, lead:], lines):
             _row(row, line, steps, scale, example.mask)
@@ -87,13 +87,13 @@ def _place(group: Group, published: Published) -> str:
 
 
 def _ticks(highest: float) -> list[int]:
-    """Whole numbers above one, few of them."""
+    """At most a few ticks, whole numbers above one."""
     step = max(1, int(np.ceil((highest - 1) / 4)))
     return list(range(1 + step, int(highest) + 1, step))
 
 
 def _pictures(grid: np.ndarray, example: Example, lead: int) -> None:
-    """The picture alone and with the outline of the defect, beside each other or one below the other."""
+    """The image and its annotated copy, side by side or stacked."""
     places = [grid[0, 0], grid[0, 1]] if lead == 2 else [grid[0, 0], grid[1, 0]]
     titles = ["test image", "annotated defect"] if example.mask is not None else ["test image"]
     for k, (axes, title) in enumerate(zip(places, titles)):
@@ -107,7 +107,7 @@ def _outline(axes: Axes, mask: np.ndarray | None, colour: str) -> None:
     if mask is None or not mask.any():
         return
     size = len(mask)
-    centres = (np.arange(-1, size + 1) + 0.5) / size  # a border, so that a defect at the edge is closed
+    centres = (np.arange(-1, size + 1) + 0.5) / size  # a border closes the outline of a defect at the edge
     lines = axes.contour(
         centres, centres, np.pad(mask, 1).astype(float), [0.5], colors=colour, linewidths=0.7
     )
@@ -142,11 +142,11 @@ def _after(lines: Sequence[Line], t: int) -> str:
     return "after " + step_label(lines[0].run, t)
 
 
-# ---- which figures a results folder gives ------------------------------------------------------------
+# ---- figures of a results folder ------------------------------------------------------------
 
 
 class Wanted(NamedTuple):
-    """One figure: its file's stem, the object, the groups that kept its maps, and those that did not."""
+    """One figure: the stem of its file, the object, the groups with saved maps, and those without."""
 
     stem: str
     object: str
@@ -154,21 +154,29 @@ class Wanted(NamedTuple):
     missing: list[Group]
 
     def title(self, published: Published) -> str:
-        """Data set, protocol and object for readers."""
+        """Data set, protocol and object."""
         return f"{_place(self.groups[0], published)}: {self.object.replace('_', ' ')}"
 
     def figure(self, published: Published) -> Figure:
-        """Read and draw. Raises RunError or InputError when maps or images are not what they should be."""
+        """Draw the figure. Raises RunError or InputError if maps or images are missing or corrupted."""
         return qualitative_figure(make_example(self.groups, self.object), published)
 
 
 def qualitative_figures(
     groups: Sequence[Group], objects: Sequence[str] | None = None, strategies: Sequence[str] | None = None
 ) -> list[Wanted]:
-    """The figures that kept maps allow: one per data set, protocol and object, empty without any maps.
+    """List the figures that saved maps allow: one per data set, protocol and object.
 
-    ``objects`` and ``strategies`` restrict them. Raises InputError, with suggestions, for a name that no
-    run has, and with the command that keeps the maps for a name that would be in no figure.
+    Args:
+        groups: Groups of runs.
+        objects: Only these.
+        strategies: Only these.
+
+    Returns:
+        The figures; empty without any maps.
+
+    Raises:
+        InputError: A name is unknown, or has no saved maps; the message gives the command that saves them.
     """
     _known(objects, [o for g in groups for o in g.runs[0].objects], "object")
     _known(strategies, [g.strategy for g in groups], "strategy")
@@ -189,11 +197,11 @@ def qualitative_figures(
     for name in objects or ():
         if name not in {w.object for w in found}:
             run = next(r for g in groups for r in g.runs if name in r.objects)
-            raise InputError(f"no run has kept its anomaly maps of {name}; {how_to_keep(run, [name])}")
+            raise InputError(f"no run has saved anomaly maps of {name}; {how_to_keep(run, [name])}")
     for name in strategies or ():
         if name not in {g.strategy for w in found for g in w.groups}:
             run = next(g.runs[0] for g in groups if g.strategy == name)
-            raise InputError(f"no run of {name} has kept its anomaly maps; {how_to_keep(run, objects or ())}")
+            raise InputError(f"no run of {name} has saved anomaly maps; {how_to_keep(run, objects or ())}")
     return found
 
 
@@ -201,5 +209,5 @@ def _known(names: Sequence[str] | None, known: Sequence[str], kind: str) -> None
     for name in names or ():
         if name not in known:
             options = list(dict.fromkeys(known))
-            hint = suggest(name, options) or f"; there are: {', '.join(options)}"
+            hint = suggest(name, options) or f"; known are {', '.join(options)}"
             raise InputError(f"no {kind} '{name}' in these runs{hint}")

@@ -1,4 +1,4 @@
-"""The confusion matrix of routing: whose memory judged whose images."""
+"""The confusion matrix of routing: whose memory scored whose images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iufbench.reporting.store import Run
 
 
 def routing_figure(run: Run) -> Figure:
-    """Heat map after the last experience: rows are objects, columns the memories their images went to."""
+    """Heat map after the last experience: rows are objects, columns the memories that scored their images."""
     objects, shares = confusion(run)
     count = len(objects)
     names = [plain(o.replace("_", " ")) for o in objects]
@@ -28,7 +28,7 @@ def routing_figure(run: Run) -> Figure:
                     axes.text(j, i, text, ha="center", va="center", fontsize=6.8, color=colour)
         axes.set_xticks(range(count), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(count), names)
-        axes.set_xlabel("judged by the memory of")
+        axes.set_xlabel("scored by the memory of")
         axes.set_ylabel("image of")
         axes.tick_params(length=0)
         bar = figure.colorbar(colours, ax=axes, pad=0.015, fraction=0.05, aspect=12)

@@ -1,4 +1,4 @@
-"""``iufbench report``: one HTML file with everything, for a browser without a network."""
+"""``iufbench report``: one HTML file with all results, which works offline."""
 
 from __future__ import annotations
 
@@ -42,10 +42,16 @@ def write_report(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Path:
-    """Write the report of all complete runs below ``results_dir`` into ``out_file``; returns its path.
+    """Write the report of all complete runs below ``results_dir`` into ``out_file``.
 
-    Damaged, inconsistent and incomplete runs are named in the report and passed to ``warn``. Raises
-    InputError when there is no run, RunError with ``strict`` when a run is damaged or inconsistent.
+    Corrupted, inconsistent and incomplete runs are listed in the report and passed to ``warn``.
+
+    Returns:
+        The output file.
+
+    Raises:
+        InputError: There is no complete run.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
@@ -65,7 +71,7 @@ VERDICTS = {BETTER: "better", NOT_BETTER: "not better", TOO_FEW: "too few object
 
 
 def build_report(collection: Collection, published: Published) -> str:
-    """The report as HTML text: the same runs give the same text."""
+    """The report as HTML; deterministic for the same runs."""
     groups = group_runs(collection.runs)
     shared = {"anchor": anchor, "definitions": DEFINITIONS}
     entries = overview(groups, published)
@@ -113,13 +119,13 @@ def build_report(collection: Collection, published: Published) -> str:
 
 
 def _without_count(cell: Cell) -> str:
-    """Mean and standard deviation of a cell; the seeds stand in a column of their own."""
+    """Mean and standard deviation of a cell; the number of seeds has its own column."""
     spread = "" if cell.sd is None else f" ±\N{NO-BREAK SPACE}{cell.sd:.{cell.decimals}f}"
     return cell_text(cell, False) + spread
 
 
 def _curves(groups: Sequence[Group], published: Published) -> list[tuple[str, str, str]]:
-    """Title, text alternative and image of the curves of every data set and protocol."""
+    """Title, alternative text and image of the curves of every data set and protocol."""
     look = styles(groups)
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
@@ -147,7 +153,7 @@ class Example:
 
 
 def _examples(groups: Sequence[Group], published: Published) -> list[Example]:
-    """Anomaly maps of every object whose maps were kept."""
+    """Anomaly maps of every object with saved maps."""
     found = []
     for wanted in qualitative_figures(groups):
         title = wanted.title(published)

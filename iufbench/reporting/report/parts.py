@@ -1,4 +1,4 @@
-"""What the templates of the report show, as plain data that is not escaped yet."""
+"""The content of the report's templates, as plain data before escaping."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILTERS = {
 
 
 def anchor(run: Run) -> str:
-    """The id of a run's provenance in the page."""
+    """The HTML id of a run's provenance."""
     return "run-" + "".join(c if c.isalnum() or c in "-_" else f".{ord(c):x}" for c in run.id)
 
 
@@ -48,12 +48,12 @@ class Entry:
 
 
 def overview(groups: Sequence[Group], published: Published) -> list[Entry]:
-    """One row a group, level and metric, and the published rows of the same protocols."""
+    """One row per group, level and metric, and the published rows of the same protocols."""
     return [*_measured(groups, published), *_published(groups, published)]
 
 
 def choices(entries: Iterable[Entry]) -> dict[str, list[str]]:
-    """What each filter offers, in the order of the rows."""
+    """The options of each filter, in the order of the rows."""
     rows = list(entries)
     return {name: list(dict.fromkeys(entry.filters[name] for entry in rows)) for name in FILTERS}
 
@@ -155,7 +155,7 @@ class Provenance:
 
 
 def provenance(run: Run, notes: Sequence[str]) -> Provenance:
-    """What ``run.json`` knows of a run, as text; ``notes`` are what is wrong with it."""
+    """The provenance of a run from ``run.json``, as text; ``notes`` list its problems."""
     info, known = run.record, run.info
     environment, backbone, dataset, strategy = info.environment, info.backbone, info.dataset, info.strategy
     facts = {

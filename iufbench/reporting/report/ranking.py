@@ -1,4 +1,4 @@
-"""The first table of the report: one ranked row a strategy, for every data set and protocol."""
+"""The first table of the report: strategies in order of rank, for every data set and protocol."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Ranking:
 
     @property
     def firsts(self) -> tuple[int, ...]:
-        """The cells that begin a block of columns: each level, and the costs."""
+        """The cells that start a block of columns: each level, and the costs."""
         return tuple(len(SUMMARIES) * k for k in range(len(self.levels) + 1))
 
     @property
@@ -57,10 +57,10 @@ class Ranking:
 
 
 def rankings(groups: Sequence[Group], published: Published) -> list[Ranking]:
-    """One ranking for every data set and protocol, in the order of the groups.
+    """Rank the strategies of every data set and protocol.
 
-    Strategies are ranked by ACC-final of the image AUROC, of the pixel AUROC where no run has image scores;
-    those with the same printed value share a rank, and those without a value come last.
+    The criterion is ACC-final of the image AUROC, or of the pixel AUROC if no run has image scores. Equal
+    printed values share a rank; strategies without a value come last.
     """
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
@@ -83,7 +83,7 @@ def _ranking(groups: Sequence[Group], published: Published) -> Ranking | None:
     for group in groups:
         cells = [measured(group.values(v, "auroc", s), 100) for v in levels for s in SUMMARIES]
         spent = [measured([read(r) for r in group.runs], scale, d) for _, read, scale, d in costs]
-        cells += [replace(cell, sd=None) for cell in spent]  # their spread stands in the table of costs
+        cells += [replace(cell, sd=None) for cell in spent]  # their spread is in the table of costs
         rows.append(Row((group.title,), tuple(cells), competes=not group.joint))
     marked = [row.cells for row in mark_best(columns, rows)]
     by = SUMMARIES.index(RANKED_BY)

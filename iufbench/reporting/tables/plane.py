@@ -1,4 +1,4 @@
-"""The learning-forgetting plane as a table: what increments taught and what they cost, against frozen."""
+"""The learning-forgetting plane as a table: learning and forgetting in increments, compared with frozen."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ MISSING = (
 
 @dataclass(frozen=True)
 class Point:
-    """A strategy on the plane, in percentage points, one value a seed.
+    """A strategy on the plane, in percentage points, one value per seed.
 
-    ``plasticity`` and ``retention`` [n]; joint training, evaluated once, has retention 0 by construction.
-    ``zero_shot`` says where the values of objects before they were learnt come from.
+    ``plasticity`` and ``retention`` are [n]; joint training, evaluated once, has retention 0 by construction.
+    ``zero_shot`` states the source of the values of objects before they were learnt.
     """
 
     group: Group
@@ -62,8 +62,9 @@ def _source(group: Group, level: str) -> str:
 
 
 def plane_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
-    """For every data set and protocol with increments: what was learnt, what was kept, and whether that is
-    better than frozen."""
+    """For every data set and protocol with increments: what was learnt, what was retained, and whether that
+    is better than frozen.
+    """
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         streams.setdefault((group.dataset, group.protocol), []).append(group)
@@ -93,8 +94,8 @@ def _table(name: str, groups: Sequence[Group], published: Published, notes: Note
     caption = (
         "AUROC in percent or percentage points: mean ± sample standard deviation over seeds (number of "
         "seeds). Against frozen: AUROC after the last experience, paired by object (mean over common seeds), "
-        "one-sided sign-flip test at 5 %. Zero-shot values: of the run itself where unseen objects were "
-        "evaluated, else of the run of frozen with the same seed."
+        "one-sided sign-flip test at 5 %. Zero-shot values: from the run itself if unseen objects were "
+        "evaluated, else from the run of frozen with the same seed."
     )
     caption += f" Missing: {MISSING}." if missing else ""
     where = f"{groups[0].dataset_title}, {protocol_title(groups[0].protocol, groups, published)}"

@@ -1,4 +1,4 @@
-"""Tables as Markdown, LaTeX (booktabs), CSV and HTML. Whatever a user typed is escaped."""
+"""Renders tables as Markdown, LaTeX (booktabs), CSV and HTML. All text from users is escaped."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SYNTHETIC = "SYNTHETIC DATA"
 
 
 def cell_text(cell: Cell, spread: bool) -> str:
-    """A cell as plain text: ``≈96.0``, ``95.8 ± 0.3 (5)``, ``+0.4``; empty when there is nothing."""
+    """A cell as plain text: ``≈96.0``, ``95.8 ± 0.3 (5)``, ``+0.4``; empty for an empty cell."""
     if cell.value is None:
         return cell.text
     number = f"{cell.value:{'+' if cell.signed else ''}.{cell.decimals}f}"
     number = number.replace("-", MINUS)
     if float(number.replace(MINUS, "-")) == 0:
-        number = number.lstrip(f"+{MINUS}")  # rounding left no sign to show
+        number = number.lstrip(f"+{MINUS}")  # rounded to zero: no sign
     text = cell.sign + number
     if spread and cell.raw:
         text += f" ± {cell.sd:.{cell.decimals}f}" if cell.sd is not None else ""
@@ -31,7 +31,7 @@ def cell_text(cell: Cell, spread: bool) -> str:
 
 
 def render(table: Table, fmt: str) -> str:
-    """The table as text in ``md``, ``tex``, ``csv`` or ``html``. Raises InputError for another format."""
+    """Render the table as ``md``, ``tex``, ``csv`` or ``html``. Raises InputError for another format."""
     if fmt not in FORMATS:
         raise InputError(f"unknown table format {fmt!r}: use one of {', '.join(FORMATS)}")
     return FORMATS[fmt](table)
@@ -42,7 +42,7 @@ def _title(table: Table) -> str:
 
 
 def _repeats(rows: tuple[Row, ...]) -> list[bool]:
-    """Whether a row's first label only repeats the one above."""
+    """Whether a row's first label repeats the one above."""
     return [k > 0 and row.labels[0] == rows[k - 1].labels[0] for k, row in enumerate(rows)]
 
 
@@ -108,7 +108,7 @@ _TEX = {
 
 
 def _tex_escape(text: str) -> str:
-    """LaTeX for any text; what pdflatex has no letter for becomes a question mark, never an error."""
+    """Escape text for LaTeX; characters unknown to pdflatex become question marks, never an error."""
     return "".join(_tex_letter(c) for c in " ".join(text.split()))
 
 
@@ -119,7 +119,7 @@ def _tex_letter(character: str) -> str:
 
 
 def _latex(table: Table) -> str:
-    """One booktabs table, shrunk to the line where it is wider."""
+    """A booktabs table, shrunk to the text width if it is wider."""
     labels, count = len(table.label_columns), len(table.columns)
     top, rules, column = [""] * labels, [], labels + 1
     for group, members in itertools.groupby(table.columns, key=lambda c: c.group):
@@ -166,7 +166,7 @@ def _latex(table: Table) -> str:
 
 
 def _csv(table: Table) -> str:
-    """One line a cell, full precision, every seed's value: for programs rather than for eyes."""
+    """One line per cell, full precision, every seed's value: for programs."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     labels = [label.lower() for label in table.label_columns]
@@ -198,7 +198,7 @@ def _csv(table: Table) -> str:
 
 
 def _html(table: Table) -> str:
-    """A ``<table>`` fragment with head, caption and footnotes; fits into any page."""
+    """A ``<table>`` fragment with head, caption and footnotes."""
     found = itertools.groupby(table.columns, key=lambda c: c.group)
     groups = [(group, len(list(members))) for group, members in found]
     named = groups if any(group for group, _ in groups) else []

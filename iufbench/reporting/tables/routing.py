@@ -1,4 +1,4 @@
-"""Strategies that choose a memory for every image: how often rightly, and what it costs where wrongly."""
+"""Strategies that select a memory for every image: how often correctly, and the cost of errors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from iufbench.reporting.tables.details import Notes, table
 from iufbench.reporting.tables.table import Cell, Column, Row, Table, measured
 
 CAPTION = (
-    "After the last experience. Routing accuracy: test images judged by the memory of their own object, mean "
-    "over objects. Image AUROC over the images routed right and routed wrong. Oracle gap: final mean image "
-    "AUROC of the same strategy told the object (its card with _oracle) minus this one's."
+    "After the last experience. Routing accuracy: test images scored by the memory of their own object, mean "
+    "over objects. Image AUROC over the correctly and over the wrongly routed images. Oracle gap: final mean "
+    "image AUROC of the same strategy with known objects (its card with _oracle) minus this one's."
 )
 
 
 def routing_tables(groups: Sequence[Group], notes: Notes) -> list[Table]:
-    """One table per data set and protocol on which a strategy routed images."""
+    """One table per data set and protocol with strategies that route images."""
     streams: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         streams.setdefault((group.dataset, group.protocol), []).append(group)
@@ -49,7 +49,7 @@ def _cells(group: Group, members: Sequence[Group]) -> tuple[Cell, ...]:
 
 
 def oracle_gap(group: Group, members: Sequence[Group]) -> np.ndarray:
-    """Per seed that both have, final mean image AUROC of the oracle minus that of ``group``; else empty."""
+    """Per common seed, final mean image AUROC of the oracle minus that of ``group``; else empty."""
     name = f"{group.strategy}_oracle"
     same = [g for g in members if g.strategy == name and setting(g.runs[0])[2:] == setting(group.runs[0])[2:]]
     if not same:

@@ -1,4 +1,4 @@
-"""How much results vary: over seeds, and over orders of the objects, with every single value."""
+"""How much results vary over seeds and over orders of the objects, with every individual value."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SUMMARIES = ("acc", "acc_final", "fm", "fm_final", "new_object")
 
 
 def order_of(protocol: str) -> str:
-    """``own`` for a data set's own order of objects, else what stands after the + of the protocol's id."""
+    """``own`` for a data set's own order of objects, else the part of the protocol's id after the +."""
     return protocol.partition("+")[2].removeprefix("order") or "own"
 
 
 def order_families(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
-    """Groups that differ in nothing but the order of the objects: two orders or more, in given order."""
+    """Groups that differ only in the order of the objects: at least two orders, in given order."""
     found: dict[tuple[object, ...], list[Group]] = {}
     for group in groups:
         base = group.protocol.partition("+")[0]
@@ -41,9 +41,9 @@ def order_families(groups: Sequence[Group]) -> list[tuple[Group, ...]]:
 
 
 def values_of(members: Sequence[Group], level: str, summary: str) -> np.ndarray:
-    """AUROC summaries [n]: of one group a value a seed, of several orders a value an order.
+    """AUROC summaries [n]: one value per seed for one group, one value per order for several.
 
-    An order's value is the mean over its seeds, NaN where a seed has none. Empty without the level.
+    The value of an order is the mean over its seeds, NaN if a seed has none. Empty without the level.
     """
     values = [group.values(level, "auroc", summary) for group in members]
     if len(values) == 1:
@@ -52,7 +52,7 @@ def values_of(members: Sequence[Group], level: str, summary: str) -> np.ndarray:
 
 
 def spread_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
-    """For every data set and protocol one table: rows are strategies and what is averaged over."""
+    """One table per data set and protocol: rows are strategies and what is averaged over."""
     found: dict[tuple[str, str], list[Group]] = {}
     for group in sorted(groups, key=lambda g: order_of(g.protocol) != "own"):
         key = (group.dataset, group.protocol.partition("+")[0])
@@ -78,8 +78,8 @@ def _table(name: str, base: str, groups: Sequence[Group], published: Published, 
     synthetic = info.synthetic
     caption = (
         "AUROC in percent: mean ± sample standard deviation (number of values); interval: 95 % percentile "
-        "bootstrap of the mean, which with few values is narrow and rough. Over seeds: one value a seed, in "
-        "one order of the objects. Over orders: one value an order, the mean over its seeds. Incomplete "
+        "bootstrap of the mean, which is too narrow for few values. Over seeds: one value per seed, in "
+        "one order of the objects. Over orders: one value per order, the mean over its seeds. Incomplete "
         "results stay empty."
     )
     if synthetic:

@@ -1,4 +1,4 @@
-"""What a table is, before it becomes Markdown, LaTeX, CSV or HTML."""
+"""The content of a table, before it is rendered as Markdown, LaTeX, CSV or HTML."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Cell:
-    """A number with what a reader must know about it, or a text, or nothing at all.
+    """A number with its annotations, a text, or nothing.
 
-    ``value`` is in the unit of its column; ``sd`` the sample standard deviation over ``raw`` (one value a
-    seed, None when there is one); ``sign`` marks how a published value was obtained.
+    ``value`` is in the unit of its column; ``sd`` is the sample standard deviation over ``raw`` (one value
+    per seed, None for a single one); ``sign`` marks how a published value was obtained.
     """
 
     value: float | None = None
@@ -28,7 +28,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """``group`` stands above neighbouring columns that share it. ``higher_is_better`` None: no best."""
+    """``group`` is the common heading of adjacent columns. ``higher_is_better`` None: no best value."""
 
     title: str
     group: str = ""
@@ -69,9 +69,9 @@ class Table:
 
 
 def measured(values: Sequence[float] | np.ndarray, scale: float = 1.0, decimals: int = 1) -> Cell:
-    """Mean and sample standard deviation over seeds; empty when any of the values is missing.
+    """Mean and sample standard deviation over seeds; empty if any of the values is missing.
 
-    A mean over the seeds that happen to have a value would be another quantity.
+    A mean over the available seeds would be a different quantity.
     """
     numbers = np.asarray(values, dtype=float) * scale
     if len(numbers) == 0 or np.isnan(numbers).any():
@@ -83,10 +83,10 @@ def measured(values: Sequence[float] | np.ndarray, scale: float = 1.0, decimals:
 def mark_best(
     columns: Sequence[Column], rows: Sequence[Row], by_first_label: bool = False
 ) -> tuple[Row, ...]:
-    """The same rows with the best cells marked, where two rows or more have a value.
+    """Mark the best cells of columns in which at least two rows have a value.
 
-    Rows compete with rows of their kind, and ``by_first_label`` only with those that share their first
-    label. Values that print alike tie, and all are marked: a digit nobody sees decides nothing.
+    Rows are compared with rows of their kind and, with ``by_first_label``, only with those that have the same
+    first label. Values that print alike tie, and all are marked.
     """
     contests: dict[tuple[str, str], list[int]] = {}
     for k, row in enumerate(rows):
