@@ -48,7 +48,7 @@ def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_pat
         assert (info_file.parent / name).is_file()
     stamp = info_file.stat().st_mtime_ns
     again = invoke(*arguments(data, results))
-    assert again.exit_code == 0 and "complete already" in again.stderr
+    assert again.exit_code == 0 and "already complete" in again.stderr
     assert info_file.stat().st_mtime_ns == stamp
     assert again.stdout == first.stdout
     anew = invoke(*arguments(data, results), "--restart", "-q")

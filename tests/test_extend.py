@@ -109,7 +109,7 @@ def test_a_protocol_without_increments():
 
 # how the run or the data are changed, arguments after RUN, and what the line says
 WRONG = {
-    "learnt already": (None, ["--object", "candle"], "has learnt 'candle' already"),
+    "learnt already": (None, ["--object", "candle"], "has already learnt 'candle'"),
     "unknown object": (None, ["--object", "cashews"], "cashews"),
     "too many objects": (None, ["--object", "cashew,pcb1"], "adds 1 objects per experience"),
     "no object": (None, ["--object", ","], "contains no names"),

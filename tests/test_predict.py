@@ -149,7 +149,7 @@ WRONG = {
     "list with a missing file": (["-"], "\nnowhere.png\n", "standard input, line 2: nowhere.png"),
     "unknown object": (["{}/good.jpg", "--object", "candel"], None, "did you mean 'candle'?"),
     "object not learnt": (["{}/good.jpg", "--object", "cashew"], None, "has not learnt 'cashew'"),
-    "folder that exists": (["{}/good.jpg", "--out", "{}"], None, "exists already"),
+    "folder that exists": (["{}/good.jpg", "--out", "{}"], None, "already exists"),
     "no thresholds": (["{}/good.jpg", "--threshold", "own"], None, "has no thresholds"),
     "device": (["{}/good.jpg", "--device", "tpu"], None, "--device tpu"),
 }

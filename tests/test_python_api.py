@@ -145,7 +145,7 @@ def test_a_run_from_python_is_the_run_of_the_command_line(here, capsys):
     stamp = (run.path / "run.json").stat().st_mtime_ns
     again = ib.run("visa_2_1", "padim", synthetic=True, settings=["image_size=64"], results="a")
     assert (again.path / "run.json").stat().st_mtime_ns == stamp
-    assert "complete already" in capsys.readouterr().err
+    assert "already complete" in capsys.readouterr().err
     shown = run._repr_html_()
     assert "SYNTHETIC" in shown and "candle" in shown and "acc" in shown
 

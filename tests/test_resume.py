@@ -1,4 +1,4 @@
-"""Runs that stop and go on: what is loaded, what is refused, what is said, and full disks."""
+"""Resuming interrupted runs: what is loaded, what is rejected, messages, and full disks."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def command(data, results, *more):
 
 def test_it_says_where_it_goes_on(stopped, whole, capsys):
     said, run = go_on(stopped, capsys)
-    assert "resuming inside experience 2/2, after epoch 1 (--restart begins anew)" in said
+    assert "resuming inside experience 2/2, after epoch 1 (--restart starts again)" in said
     assert_same_run(whole, run)
 
 
@@ -169,11 +169,11 @@ def test_starting_anew_forgets_what_was_inside(stopped, whole, capsys):
 def test_another_recipe_says_what_differs_from_the_unfinished_run(stopped, data, tmp_path, capsys):
     changed = tiny_plan("finetune", data, tmp_path, ("base.epochs=3", "increment.lr=0.5"))
     said, _ = go_on(changed, capsys)
-    assert f"{stopped.path} is an unfinished run with another recipe" in said
+    assert f"{stopped.path} is an unfinished run with a different recipe" in said
     assert "base.epochs: 2 before, 3 now" in said and "increment.lr" in said and "hidden" not in said
-    assert "another recipe" not in go_on(stopped, capsys)[0]  # its own directory: it goes on
+    assert "different recipe" not in go_on(stopped, capsys)[0]  # its own directory: it goes on
     again = tiny_plan("finetune", data, tmp_path, ("base.epochs=4",))
-    assert "another recipe" not in go_on(again, capsys)[0]  # the others are finished
+    assert "different recipe" not in go_on(again, capsys)[0]  # the others are finished
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_the_name_of_the_directory_does_not_say_is_compared(stopped, part, 
     info = json.loads(path.read_text())
     info[part][key] = value
     path.write_text(json.dumps(info))
-    with pytest.raises(InputError, match=f"unfinished run of something else .*{words}.*--restart"):
+    with pytest.raises(InputError, match=f"unfinished run under other conditions .*{words}.*--restart"):
         runner.execute(stopped, Progress(-1))
     assert json.loads(path.read_text()) == info
 

@@ -139,7 +139,7 @@ def test_a_template_has_every_score_that_is_needed(trained, data, tmp_path):
 
     assert keys(rows) == keys(rows_of(run))
     again = CliRunner().invoke(main, list(map(str, words)))
-    assert again.exit_code == 2 and "exists already" in again.stderr
+    assert again.exit_code == 2 and "already exists" in again.stderr
 
 
 # Bad input ----------------------------------------------------------------------------------------------

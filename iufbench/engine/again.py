@@ -37,13 +37,13 @@ def plan_again(run: Run, data_root: Path | None = None, trust_code: bool = False
         changes["data_root"] = Path(recorded)
     plan = prepare(replace(request, **changes), progress=False, before_code=gate(run, trust_code))
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
-        raise RunError(f"{run.path} was made from different data than {plan.dataset.root} contains now")
+        raise RunError(f"{run.path} was run on different data than {plan.dataset.root} contains now")
     require_recipe(run, plan.recipe, plan.recipe_hash)
     return plan
 
 
 def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) -> Plan:
-    """Rebuild the plan of a run from its record alone, to load its checkpoints where its data are not.
+    """Rebuild the plan of a run from its record alone, to load its checkpoints without its data.
 
     The plan's data set has the run's objects and decoding but no samples; ``trust_code`` as for
     ``plan_again``.
@@ -99,23 +99,21 @@ def request_of(run: Run) -> Request:
 
 
 def gate(run: Run, trust_code: bool) -> BeforeCode:
-    """Refuses code that the run brings, unless it is trusted."""
+    """Rejects code of a run unless it is trusted."""
 
     def before_code(text: str) -> None:
         if not trust_code:
-            raise InputError(
-                f"{run.path}: {text}: this runs the code of whoever wrote it; read it, then add --trust-code"
-            )
+            raise InputError(f"{run.path}: {text}: this executes their code; read it, then add --trust-code")
 
     return before_code
 
 
 def require_weights(run: Run, found: str) -> None:
-    """Raise RunError unless the backbone weights have the SHA-256 of those that the run was made with."""
+    """Raise RunError unless the backbone weights have the SHA-256 recorded in the run."""
     weights = run.record.backbone.weights_sha256
     if weights != found:
         raise RunError(
-            f"{run.path} was made with different backbone weights ({weights}) than those found now"
+            f"{run.path} was run with backbone weights {weights}, which differ from those found now"
         )
 
 
@@ -134,12 +132,12 @@ def _protocol(record: RunRecord, dataset: str, path: Path) -> Protocol:
 
 
 def require_recipe(run: Run, recipe: Recipe, recipe_hash: str) -> None:
-    """Raise RunError, naming the keys, if the recipe is not the one that the run was made with."""
+    """Raise RunError, naming the keys, if the recipe differs from that of the run."""
     if recipe_hash == run.record.recipe_hash:
         return
     changed = _changed(run.record.recipe, recipe.as_dict())
     raise RunError(
-        f"{run.path} was made with a different recipe than that of its card now: "
+        f"{run.path} was run with a different recipe than that of its card now: "
         f"{changed or 'other weights'}; restore the card it was made with"
     )
 

@@ -69,50 +69,50 @@ def run(
     Args:
         protocol: Id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
         strategy: Name of a strategy, or the path of your own ``card.yaml``.
-        seed: Seed of everything random, from 0.
+        seed: Seed of all random numbers, from 0.
         data_root: Folder of the data set; None: ``$IUFBENCH_DATA/<dataset>``.
-        synthetic: Use the synthetic stand-in data set; results are labelled so.
+        synthetic: Use the synthetic stand-in data set; results are labelled as such.
         data_seed: Seed of the synthetic images.
         train_list: IUF/UniAD JSON-lines list of training images, with ``test_list``.
         test_list: IUF/UniAD JSON-lines list of test images, with ``train_list``.
         manifest: List of all images: ``meta.json`` (ADer) or CSV (InCLAD).
         card: Your own data set card.
         good_names: Folders with these names hold normal images, like ``good`` and ``ok``.
-        max_pixels: Read images of up to so many pixels; None: 100,000,000.
-        accept_masks: The masks are right: no warnings about them.
+        max_pixels: Largest number of pixels of an image; None: 100,000,000.
+        accept_masks: Accept the masks as correct: no warnings about them.
         preset: ``paper`` (published schedule) or ``quick``; None: the data set's own.
         backbone: Any timm model instead of the card's.
         weights: File with backbone weights, or ``package``, ``pretrained``, ``random``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads; None: 1 with ``quick``, else torch's choice.
         precision: ``auto``, ``fp32``, ``tf32`` or ``bf16``, of the learner's matrix products; auto is bf16 on
-            CUDA cards that have it, else fp32. Anything but fp32 is a recipe of its own.
-        step: ``auto``, ``eager`` or ``graph``: how an iteration is carried out.
+            CUDA cards that support it, else fp32. Anything but fp32 is a separate recipe.
+        step: ``auto``, ``eager`` or ``graph``: how an iteration is executed.
         compile: Train with ``torch.compile``.
         settings: Card keys to override: ``{"base.epochs": 10}`` or ``["base.epochs=10"]``.
         order: Objects in this order, or the name of a published order.
         order_seed: Objects in a reproducibly shuffled order.
         eval_unseen: Also evaluate objects that are not yet learnt.
         threshold: Calibrate decision thresholds on normal images that are kept out of training:
-            ``quantile 0.95`` (or 0.95), ``mean+3sd``. A recipe of its own.
+            ``quantile 0.95`` (or 0.95), ``mean+3sd``. A separate recipe.
         calibration: With ``threshold``, the share of an object's training images to calibrate on, at least 5;
             None: 0.1. Where the data set has validation images, those are used instead.
         diagnose_selection: Also record what the best epoch on test images would have reported.
-        diagnose_every: With ``diagnose_selection``, look at every k-th epoch only.
+        diagnose_every: With ``diagnose_selection``, evaluate every k-th epoch only.
         resume: False replaces what exists.
-        checkpoint_epochs: Save after so many epochs of an experience; None: about once a minute.
+        checkpoint_epochs: Save after every so many epochs of an experience; None: about once a minute.
         cache: Keep decoded images and features on disk for the next run (same results either way).
         init_from: Start from the weights of a public UniAD or IUF checkpoint.
         loggers: Also log to ``text`` (stderr), ``tensorboard`` or ``wandb``.
-        results: Folder of the results.
+        results: Results folder.
         quiet: No progress.
         verbose: A line per epoch.
 
     Returns:
-        The run, read back from its directory.
+        The run, loaded from its directory.
 
     Raises:
-        InputError: The request is wrong; nothing was written.
+        InputError: The request is invalid; nothing was written.
         RunError: The run failed; ``run.json`` of its directory says why.
     """
     options = dict(locals())
@@ -121,7 +121,7 @@ def run(
     loggers = tuple(options.pop("loggers"))
     unknown = [name for name in loggers if name not in LOGGERS]
     if unknown:
-        raise InputError(f"loggers: unknown {unknown[0]!r} (there are: {', '.join(LOGGERS)})")
+        raise InputError(f"loggers: unknown {unknown[0]!r} (known: {', '.join(LOGGERS)})")
     progress = Progress(-1 if quiet else int(verbose))
     plan = prepare(
         request_of(**options), progress=not quiet, before_code=lambda text: progress.say(f"note: {text}")
@@ -130,7 +130,7 @@ def run(
     from iufbench.reporting.figures.build import write_run_figures
 
     if resume and is_complete(plan):
-        progress.say(f"complete already: {plan.path} (restart: --restart, in Python resume=False)")
+        progress.say(f"already complete: {plan.path} (restart: --restart, in Python resume=False)")
     else:
         progress.say(f"run {plan.id}")
         execute(plan, progress, not resume, checkpoint_epochs, loggers)

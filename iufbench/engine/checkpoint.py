@@ -1,13 +1,12 @@
-"""What a run is resumed from: a file per trained experience, and one from inside the current experience.
+"""Checkpoints: one file per trained experience, and one from inside the current experience.
 
-Each is written to a temporary name, flushed and renamed; then the manifest, written the same way, takes it in
-with its SHA-256. A file counts only when the manifest vouches for it, and only such a file is loaded, without
-unpickling anything but tensors and plain values. Random states between experiences are not stored, because
-every experience starts from its own derived seed.
+Each is written to a temporary file, flushed and renamed; then its SHA-256 is added to the manifest, written
+the same way. Only files with the hash in the manifest are valid, and loading unpickles tensors and plain
+values only. Random states between experiences are not stored, because every experience starts from its own
+derived seed.
 
-The manifest also holds the SHA-256 of the rows of every experience in the files of results (``VOUCHED``).
-They are written before it: rows of experiences that it does not know yet are what a kill left, and are
-replaced.
+The manifest also has the SHA-256 of the rows of every experience in the result files (``VOUCHED``). Rows are
+written before it: rows of experiences that are not in the manifest were left by a kill and are replaced.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ VOUCHED = (
     BASELINE,
     SELECTION,
     CALIBRATION,
-)  # files of results
+)  # result files
 MAX_MANIFEST, MAX_CHECKPOINT = 2**24, 2**40  # bytes
 EVERY = 60.0  # seconds between two files from inside an experience ...
-SHARE = 50  # ... or so many times as long as the last one took to write, when that is longer
+SHARE = 50  # ... or this multiple of the time the last one took to write, if that is longer
 
 
 @dataclass
@@ -64,12 +63,12 @@ class _Manifest:
 
 
 def checkpoint_path(run: Path, experience: int) -> Path:
-    """Where the state after training ``experience`` (from 0) is kept."""
+    """The file with the state after training ``experience`` (from 0)."""
     return run / FOLDER / f"experience{experience}.pt"
 
 
 def trained_experiences(run: Path) -> int:
-    """How many experiences in a row, from the first, have their checkpoint."""
+    """Number of consecutive experiences, from the first, with a checkpoint."""
     files, number = _manifest(run)["files"], 0
     while checkpoint_path(run, number).name in files:
         number += 1
@@ -77,15 +76,15 @@ def trained_experiences(run: Path) -> int:
 
 
 def evaluated_experiences(run: Path) -> int:
-    """How many experiences in a row, from the first, have their numbers in the tables."""
+    """Number of consecutive experiences, from the first, with recorded results."""
     return _manifest(run)["evaluated"]
 
 
 def save_checkpoint(run: Path, experience: int, strategy: Any) -> None:
-    """Store ``strategy.state()``: tensors, numbers, text, lists and dicts. RunError when the disk refuses.
+    """Store ``strategy.state()``: tensors, numbers, text, lists and dicts.
 
-    The training log of the experience has been written. What was kept from inside the experience is not
-    needed any more and removed.
+    The training log of the experience must have been written. The state from inside the experience is
+    removed. Raises RunError if writing fails.
     """
     manifest = _vouching(run, {TRAIN_LOG: experience + 1})
     files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
@@ -94,9 +93,9 @@ def save_checkpoint(run: Path, experience: int, strategy: Any) -> None:
 
 
 def record_evaluated(run: Path, experiences: int) -> None:
-    """Note that the numbers of so many experiences are in the tables; 0: that the baseline has been measured.
+    """Record in the manifest that this many experiences have been evaluated; 0: only the baseline.
 
-    Raises RunError when those of earlier experiences are not what they were.
+    Raises RunError if the results of earlier experiences have changed.
     """
     rows = dict.fromkeys((METRICS, SCORES), experiences)
     if (run / BASELINE).is_file():
@@ -108,47 +107,45 @@ def record_evaluated(run: Path, experiences: int) -> None:
 
 
 def check_records(run: Path, complete: int | None = None) -> None:
-    """Compare the files of results with the manifest, for the experiences that it knows.
+    """Compare the result files with the manifest, for the experiences that it lists.
 
-    ``complete``: how many experiences there must be. Raises RunError naming the file that is missing or was
+    ``complete``: required number of experiences. Raises RunError with the file that is missing or has
     changed, and the experience.
     """
     manifest, trained, evaluated = _manifest(run), trained_experiences(run), evaluated_experiences(run)
     if complete is not None and min(trained, evaluated) < complete:
         raise RunError(
-            f"{run}: only {min(trained, evaluated)} of {complete} experiences are recorded; --restart runs "
-            "the stream anew"
+            f"{run}: only {min(trained, evaluated)} of {complete} experiences are recorded; --restart "
+            "repeats the stream"
         )
     for name, least in ((METRICS, evaluated), (SCORES, evaluated), (TRAIN_LOG, trained)):
         if len(manifest["records"].get(name, ())) < least:
-            raise RunError(
-                f"{run / FOLDER / MANIFEST} does not vouch for {name}; --restart runs the stream anew"
-            )
+            raise RunError(f"{run / FOLDER / MANIFEST} has no hash of {name}; --restart repeats the stream")
     _vouching(run, {name: len(digests) for name, digests in manifest["records"].items()})
 
 
 def load_checkpoint(run: Path, experience: int, strategy: Any) -> None:
-    """Put a strategy back to where it stood after ``experience``. RunError when the file is damaged."""
+    """Restore the state of a strategy after ``experience``. Raises RunError if the file is corrupted."""
     try:
         _load(run, checkpoint_path(run, experience).name, strategy.device, strategy.restore)
     except RunError as error:
-        raise RunError(f"{error}; --restart runs the stream anew") from error
+        raise RunError(f"{error}; --restart repeats the stream") from error
 
 
 def checkpoint_sha256(run: Path, experience: int) -> str:
-    """The hash of the state after ``experience``. RunError when the file is missing or damaged."""
+    """The hash of the state after ``experience``. Raises RunError if the file is missing or corrupted."""
     return hashlib.sha256(_vouched(run, checkpoint_path(run, experience).name)).hexdigest()
 
 
 def is_finished(run: Path, experience: int) -> bool:
-    """Whether ``experience`` (from 0) was trained and evaluated and its checkpoint is there."""
+    """Whether ``experience`` (from 0) was trained and evaluated and has a checkpoint."""
     return experience < min(trained_experiences(run), evaluated_experiences(run))
 
 
 def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
-    """Take over a finished experience's checkpoint from another run, whose rows have been copied.
+    """Copy the checkpoint of a finished experience from another run, whose rows have been copied.
 
-    RunError when it is damaged, and when the rows are not those that the donor's manifest vouches for.
+    Raises RunError if it is corrupted, or the rows differ from those in the donor's manifest.
     """
     name = checkpoint_path(donor, experience).name
     data = _vouched(donor, name)
@@ -162,18 +159,18 @@ def copy_checkpoint(donor: Path, run: Path, experience: int) -> None:
 
 
 def save_within(run: Path, experience: int, strategy: Any, seconds: float) -> None:
-    """Store ``strategy.state_within()``; ``seconds``: what training of the experience took so far."""
+    """Store ``strategy.state_within()``; ``seconds``: training time of the experience so far."""
     manifest, state = _manifest(run), strategy.state_within()
-    # Never the name of the file that counts now: a kill before the manifest is written leaves that one.
+    # Never the name of the valid file: a kill before the manifest is written leaves that one.
     name = f"within{experience}_{state['clock']['train_exp_epochs']}.pt"
     files = {n: h for n, h in manifest["files"].items() if not _is_within(n)}
     _write(run, {**manifest, "files": files}, name, {"seconds": seconds, "state": state})
 
 
 def load_within(run: Path, experience: int, device: torch.device) -> dict[str, Any] | None:
-    """``seconds`` and ``state`` as ``save_within`` stored them, None when nothing was stored.
+    """Load ``seconds`` and ``state`` as stored by ``save_within``; None if there is none.
 
-    Raises RunError when the file is damaged; it is not looked at again then.
+    Raises RunError if the file is corrupted; it is ignored afterwards.
     """
     found: dict[str, Any] = {}
     for name in _manifest(run)["files"]:
@@ -189,7 +186,7 @@ def load_within(run: Path, experience: int, device: torch.device) -> dict[str, A
 
 
 def remove_state(run: Path) -> None:
-    """Forget what a run directory holds of an earlier training: checkpoints, maps, logs, baselines."""
+    """Remove the state of an earlier training from a run directory: checkpoints, maps, logs, baselines."""
     for folder in (FOLDER, MAPS, EPOCH_STATES, *LOG_FOLDERS):
         if (run / folder).is_dir():
             shutil.rmtree(run / folder)
@@ -198,7 +195,7 @@ def remove_state(run: Path) -> None:
 
 
 def tidy(run: Path) -> None:
-    """Remove what a killed process left half done. To be called only while the run is ``claimed``."""
+    """Remove incomplete files of a killed process. Only to be called while the run is ``claimed``."""
     for path in run.rglob(".*.tmp"):
         path.unlink(missing_ok=True)
     vouched = _manifest(run)["files"]
@@ -208,10 +205,10 @@ def tidy(run: Path) -> None:
 
 
 class Saver:
-    """Called after every epoch of an experience, it stores the state inside it when it is time.
+    """Called after every epoch of an experience; stores the state inside it when due.
 
-    ``epochs``: after every so many epochs; None: about once a minute, and never for more than 2% of the time.
-    ``seconds``: what training of the experience took in earlier processes.
+    ``epochs``: after every so many epochs; None: about once a minute, and for at most 2% of the time.
+    ``seconds``: training time of the experience in earlier processes.
     """
 
     def __init__(self, run: Path, experience: int, strategy: Any, epochs: int | None, seconds: float) -> None:
@@ -245,7 +242,7 @@ def _manifest(run: Path) -> dict[str, Any]:
     try:
         return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest))
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise RunError(f"{path} is damaged ({error}); --restart runs the stream anew") from error
+        raise RunError(f"{path} is damaged ({error}); --restart repeats the stream") from error
 
 
 def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -253,9 +250,9 @@ def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
 
 
 def _vouching(run: Path, rows: dict[str, int]) -> dict[str, Any]:
-    """The manifest with the digests of the first experiences of some files of results, by name.
+    """The manifest with the digests of the first experiences of some result files, by name.
 
-    Raises RunError when it holds another digest already.
+    Raises RunError if it already has a different digest.
     """
     manifest = _manifest(run)
     records = dict(manifest["records"])
@@ -264,20 +261,20 @@ def _vouching(run: Path, rows: dict[str, int]) -> dict[str, Any]:
         try:
             found = experience_digests(path, rows[name])
         except RunError as error:
-            raise RunError(f"{error}; --restart runs the stream anew") from error
+            raise RunError(f"{error}; --restart repeats the stream") from error
         for number, (before, now) in enumerate(zip(told, found), start=1):
             if before != now:
                 fault = "has been changed in the rows of" if path.exists() else "is missing, with the rows of"
                 raise RunError(
                     f"{path} {fault} experience {number} since they were recorded: restore the file, or "
-                    "--restart runs the stream anew"
+                    "--restart repeats the stream"
                 )
         records[name] = found
     return {**manifest, "records": records}
 
 
 def _write(run: Path, manifest: dict[str, Any], name: str, content: Any) -> None:
-    """Store ``content`` and a manifest that vouches for it; then files that it does not name go."""
+    """Store ``content`` and a manifest with its hash; then remove files that are not in the manifest."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getbuffer()
@@ -290,11 +287,13 @@ def _write(run: Path, manifest: dict[str, Any], name: str, content: Any) -> None
 
 
 def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
-    """Hand what a file holds to ``use``. RunError when it is not what the manifest says or of no use."""
+    """Pass the content of a file to ``use``. Raises RunError if it does not match the manifest or is
+    unusable.
+    """
     path, data = run / FOLDER / name, _vouched(run, name)
     try:
         use(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
-    except pickle.UnpicklingError as error:  # torch's own words advise to run whatever the file holds
+    except pickle.UnpicklingError as error:  # torch's message advises to execute the content of the file
         raise RunError(f"{path} is damaged (no checkpoint)") from error
     except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -302,11 +301,11 @@ def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
 
 
 def _vouched(run: Path, name: str) -> bytes:
-    """A file's content. RunError when it is not what the manifest says."""
+    """The content of a file. Raises RunError if it does not match the manifest."""
     path = run / FOLDER / name
     expected = _manifest(run)["files"].get(name)
     if expected is None:
-        raise RunError(f"{path}: the {MANIFEST} beside it does not vouch for it")
+        raise RunError(f"{path}: it is not in the {MANIFEST} beside it")
     try:
         with open_file(path, MAX_CHECKPOINT) as file:
             data = file.read()

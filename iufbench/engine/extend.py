@@ -1,7 +1,7 @@
 """Adds objects to a finished run: one more experience from its last checkpoint, in a new run directory.
 
-The new run is the one that had the objects in its protocol from the start. Its first experiences are copied,
-so old training images are not needed; old objects are evaluated where their test images are there.
+The new run is equivalent to one with the objects in its protocol from the start. Its first experiences are
+copied, so old training images are not needed; old objects are evaluated if their test images are available.
 """
 
 from __future__ import annotations
@@ -36,34 +36,34 @@ def extend(
     device: str | None = None,
     trust_code: bool = False,
 ) -> Run:
-    """Train a finished run on further objects and evaluate every object whose data are there.
+    """Train a finished run on further objects and evaluate every object with data.
 
     Repeating an interrupted call resumes it.
 
     Args:
         path: Directory of a complete run.
         objects: The new objects, one experience: as many as in each increment of the run.
-        progress: Where messages go.
-        data_root: Folder with the new objects and, where they are to be evaluated, the old ones; None: where
-            the run's data are.
+        progress: Called with messages.
+        data_root: Folder with the new objects and, to be evaluated again, the old ones; None: the location of
+            the run's data.
         results: Results folder of the new run; None: that of the run.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; None: the run's own.
         trust_code: Import the run's learner even if it is not an installed one.
 
     Returns:
-        The new run; ``record.parent`` names the old one.
+        The new run; ``record.parent`` is the old one.
 
     Raises:
-        InputError: The run cannot be extended, an object is known already or has no data, or the data of old
-            objects are not those of the run. Nothing was written.
-        RunError: The run is damaged, or its card or weights have changed.
+        InputError: The run cannot be extended, an object is already known or has no data, or the data of old
+            objects differ from those of the run. Nothing was written.
+        RunError: The run is corrupted, or its card or weights have changed.
     """
     from iufbench.engine.runner import execute, is_complete  # Avalanche
 
     run = load_run(path)
     plan = plan_extended(run, objects, progress, data_root, results, device, trust_code)
     if is_complete(plan):
-        progress.say(f"complete already: {plan.path}")
+        progress.say(f"already complete: {plan.path}")
     else:
         _adopt(run, plan)
         execute(plan, progress)
@@ -115,7 +115,7 @@ def _require_extensible(run: Run, objects: Sequence[str]) -> None:
         raise InputError("--object: name at least one object")
     for name in objects:
         if name in run.objects:
-            raise InputError(f"--object: {run.id} has learnt '{name}' already")
+            raise InputError(f"--object: {run.id} has already learnt '{name}'")
         if list(objects).count(name) > 1:
             raise InputError(f"--object names '{name}' twice")
     why = None

@@ -1,4 +1,4 @@
-"""Scores of new images, from the last checkpoint of a finished run. The run's data are not needed."""
+"""Scores new images with the last checkpoint of a finished run. The run's data are not needed."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ AUTO = "auto"
 
 
 class Predictor:
-    """A strategy as it stood at the end of a run, for any number of images.
+    """A strategy in its state at the end of a run, for any number of images.
 
     The scores are those of ``iufbench evaluate`` for the same images: bit for bit in the same batches, else
-    up to the order of summation in another batch (relative differences below 1e-5 in float32).
+    up to the order of summation (relative differences below 1e-5 in float32).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Predictor:
         Raises:
             InputError: The learner is not an installed one. The run is not finished, lacks the object, needs
                 it and ``object`` is ``auto``, or has no thresholds.
-            RunError: The checkpoint is missing or damaged, or the card or weights have changed.
+            RunError: The checkpoint is missing or corrupted, or the card or weights have changed.
         """
         run = run if isinstance(run, Run) else load_run(run)
         if not run.complete:
@@ -129,7 +129,7 @@ class Predictor:
             yield Prediction(path, name, float(score), limit, anomaly_map)
 
     def about(self) -> dict[str, Any]:
-        """What made the predictions: run, checkpoint, object, version, time."""
+        """The origin of the predictions: run, checkpoint, object, version, time."""
         record = self.run.record
         return {
             "run": record.id,
@@ -154,16 +154,16 @@ def predict(
     trust_code: bool = False,
     threshold: str | None = None,
 ) -> Iterator[Prediction]:
-    """Score images with the last checkpoint of a run: ``iufbench predict``.
+    """Score images with the last checkpoint of a run, like ``iufbench predict``.
 
     Args:
         run: A finished run, or its directory.
         images: Files or folders.
         object: As for :class:`Predictor`.
-        out: A new folder for the rows and heat maps (``reporting.predictions.PredictionFolder``); it appears
+        out: A new folder for the rows and overlays (``reporting.predictions.PredictionFolder``); it appears
             once all images have been scored.
         device: As for :class:`Predictor`.
-        progress: Shows a bar; None for silence.
+        progress: Shows a bar; None for no output.
         trust_code: As for :class:`Predictor`.
         threshold: As for :class:`Predictor`.
 
@@ -171,8 +171,8 @@ def predict(
         A prediction per image, in order.
 
     Raises:
-        InputError: As :class:`Predictor` does; an image is missing or damaged, or ``out`` exists.
-        RunError: As :class:`Predictor` does.
+        InputError: As for :class:`Predictor`; an image is missing or corrupted, or ``out`` exists.
+        RunError: As for :class:`Predictor`.
     """
     run = run if isinstance(run, Run) else load_run(run)
     if out is not None:

@@ -1,4 +1,4 @@
-"""What ``run.json`` says about data, protocol and a run's beginning, for every kind of run. Without torch."""
+"""Builds the record of a run for ``run.json``: its data, protocol and start. Without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from iufbench.reporting.record import (
 def dataset_record(
     dataset: DataSet, card: DataSetCard | None, protocol: Protocol, counts: dict[str, dict[str, int]]
 ) -> DatasetRecord:
-    """The data of a run; ``counts``: images that it uses, per object (``train``, ``test``)."""
+    """The data of a run; ``counts``: the images used per object (``train``, ``test``)."""
     title = (card.title if card else dataset.name) + (" (synthetic)" if dataset.synthetic else "")
     return DatasetRecord(
         name=dataset.name,
@@ -42,7 +42,7 @@ def dataset_record(
 
 
 def protocol_record(protocol: Protocol, experiences: Sequence[Sequence[str]]) -> ProtocolRecord:
-    """The protocol of a run; ``experiences``: its objects as they were trained (one list for ``joint``)."""
+    """The protocol of a run; ``experiences``: its objects in training order (one list for ``joint``)."""
     return ProtocolRecord(
         id=protocol.id,
         title=protocol.title,
@@ -56,12 +56,12 @@ def protocol_record(protocol: Protocol, experiences: Sequence[Sequence[str]]) ->
 def begun_record(
     plan: Plan, donor: RunRecord, costs: Costs, parent: Parent | None = None, base: SharedBase | None = None
 ) -> RunRecord:
-    """The record of a run that continues after experiences of another run, on which it spent no time itself.
+    """The record of a run that continues from experiences trained in another run.
 
     Args:
         plan: The run.
         donor: The record of the other run.
-        costs: The costs of the experiences that are taken over.
+        costs: The costs of the copied experiences.
         parent: The donor, if the run extends it.
         base: The donor, if a sweep reuses its base experience.
 

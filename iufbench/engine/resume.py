@@ -1,4 +1,4 @@
-"""Where a run is resumed, and what must not have changed since it stopped."""
+"""Where a run is resumed, and the conditions that must not have changed since it stopped."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Start:
-    """The first ``trained`` and ``evaluated`` experiences need no more of it. ``inside``: the state inside
-    the next one, after ``epochs`` epochs whose training took ``seconds``; None where it starts from 0."""
+    """The first ``trained`` and ``evaluated`` experiences are complete. ``inside``: the state inside the next
+    one, after ``epochs`` epochs whose training took ``seconds``; None if it starts from 0.
+    """
 
     trained: int = 0
     evaluated: int = 0
@@ -46,10 +47,11 @@ class Start:
 
 
 def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, progress: Progress) -> Start:
-    """Restore ``strategy`` and the measured costs in ``info`` from what a run directory holds.
+    """Restore ``strategy`` and the costs in ``info`` from a run directory.
 
-    Raises InputError when the run was begun in another way than ``info`` says, RunError when a checkpoint is
-    damaged or the results recorded so far are not those that were written.
+    Raises:
+        InputError: The run was started under other conditions than those in ``info``.
+        RunError: A checkpoint is corrupted, or recorded results have changed.
     """
     run = plan.path
     if restart or not (run / INFO).is_file():
@@ -72,7 +74,7 @@ def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, pr
     spent = before.seconds
     info.seconds = replace(spent, total=spent.features + spent.train + spent.evaluate)
     info.resumed = [*before.resumed, trained]
-    info.shared_base = before.shared_base  # where a sweep took the base experience from
+    info.shared_base = before.shared_base  # the origin of a base experience shared by a sweep
     info.parent = before.parent
     info.costs = replace(before.costs, **{k: getattr(before.costs, k)[:trained] for k in PER_EXPERIENCE})
     place = f"after experience {trained}/{len(plan.experiences)}"
@@ -82,7 +84,7 @@ def starting_point(plan: Plan, strategy: Any, info: RunRecord, restart: bool, pr
         epochs = state["clock"]["train_exp_epochs"]
         start = Start(trained, start.evaluated, state, epochs, inside["seconds"])
         place = f"inside experience {trained + 1}/{len(plan.experiences)}, after epoch {epochs}"
-    progress.say(f"resuming {place} (--restart begins anew)")
+    progress.say(f"resuming {place} (--restart starts again)")
     for difference in _differences(_machine(before), _machine(info)):
         progress.say(f"note: {difference}; the last digits may differ from those of an uninterrupted run")
     return start
@@ -92,13 +94,13 @@ def _refuse_changes(run: Path, before: RunRecord, info: RunRecord) -> None:
     changed = _differences(_made_of(before), _made_of(info))
     if changed:
         raise InputError(
-            f"{run} holds an unfinished run of something else ({'; '.join(changed)}): undo the change to go "
-            "on, or use --restart to begin anew"
+            f"{run} holds an unfinished run under other conditions ({'; '.join(changed)}): undo the change "
+            "to resume it, or use --restart to start again"
         )
 
 
 def _made_of(info: RunRecord) -> dict[str, Any]:
-    """What changes the numbers of a run and is not in its directory's name."""
+    """Everything that affects the numbers of a run and is not in its directory's name."""
     return {
         "experiences of the protocol": info.protocol.experiences,
         "backbone weights, SHA-256": info.backbone.weights_sha256,
@@ -112,23 +114,23 @@ def _machine(info: RunRecord) -> dict[str, Any]:
 
 
 def what_differs(plan: Plan, record: RunRecord) -> str:
-    """Why the data of a recorded run are not those of the plan."""
+    """How the data of a recorded run differ from those of the plan."""
     before, now = record.protocol.objects, plan.protocol.objects
     if set(before) == set(now):
         return "its file list or file sizes differ"
     new = [name for name in now if name not in before]
     return (
-        f"of the objects {', '.join(before)}; here the first are {', '.join(now)}; a new object that comes "
+        f"of the objects {', '.join(before)}; here the first are {', '.join(now)}; a new object that sorts "
         f"first changes the order: --order {','.join(before)} keeps that of the run, with new objects at its "
         f"end: --order {','.join([*before, *new])}"
     )
 
 
 def other_order(plan: Plan) -> str | None:
-    """A line on a run of the same data set that had these objects in another order; None without one.
+    """A message about a run on the same data set with these objects in a different order; None without one.
 
-    Objects of a folder without a card come in the order of their names: a new one can push itself before
-    those of earlier runs.
+    Objects of a folder without a card are in the order of their names, so a new one can precede those of
+    earlier runs.
     """
     now = plan.protocol.objects
     if plan.dataset_card is not None or plan.protocol.order != "dataset" or (plan.path / INFO).is_file():
@@ -153,10 +155,10 @@ def other_order(plan: Plan) -> str | None:
 
 
 def other_recipe(plan: Plan) -> str | None:
-    """A line on an unfinished run of the same strategy, protocol and seed whose recipe is another one.
+    """A message about an unfinished run of the same strategy, protocol and seed with a different recipe.
 
-    That is what a card edited under a stopped run leaves: the new recipe has a directory of its own. None
-    when there is no such run, or when it is at work just now.
+    This happens if the card of a stopped run was edited: the new recipe has its own directory. None if there
+    is no such run, or if it is currently executed.
     """
     if (plan.path / INFO).is_file():
         return None
@@ -170,8 +172,8 @@ def other_recipe(plan: Plan) -> str | None:
             continue
         changed = _differences(_flat(record.recipe), now)
         return (
-            f"note: {path.parent} is an unfinished run with another recipe ({'; '.join(changed)}); "
-            "this begins a new run beside it"
+            f"note: {path.parent} is an unfinished run with a different recipe ({'; '.join(changed)}); "
+            "this starts a new run beside it"
         )
     return None
 
@@ -180,7 +182,7 @@ _WORDS = ("title", "description", "provenance", "resources")
 
 
 def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"base.lr": 1e-4, ...}`` as on a card, without what no number depends on."""
+    """``{"base.lr": 1e-4, ...}`` as on a card, without keys that affect no number."""
     named = {key.removeprefix("options."): value for key, value in flat(recipe).items()}
     return {k: v for k, v in named.items() if k.partition(".")[0] not in _WORDS}
 
@@ -190,7 +192,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def recall_thresholds(run: Path, parts: Parts, evaluated: int) -> None:
-    """Give the evaluation the thresholds frozen in the first ``evaluated`` experiences, from the records."""
+    """Restore the thresholds frozen in the first ``evaluated`` experiences from the records."""
     thresholds = parts.evaluation.thresholds
     if thresholds is None or not evaluated:
         return

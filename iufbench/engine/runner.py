@@ -1,4 +1,4 @@
-"""The one loop: for each experience train, evaluate, record."""
+"""The main loop: for each experience train, evaluate, record."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ from iufbench.support.version import SCORES_VERSION, __version__
 
 @dataclass
 class Work:
-    """A run at work. ``info`` becomes ``run.json``; ``checkpoint_epochs`` as in ``execute``."""
+    """A run in progress. ``info`` becomes ``run.json``; ``checkpoint_epochs`` as in ``execute``."""
 
     plan: Plan
     parts: Parts
@@ -84,45 +84,48 @@ class Work:
 
 
 def is_complete(plan: Plan) -> bool:
-    """Whether the plan's run directory already holds the finished run.
+    """Whether the plan's run directory already contains the finished run.
 
-    Raises InputError when it holds a run on other data, finished or not, or one without the unseen
-    objects that are asked for: nothing is overwritten or continued without ``--restart``. RunError when
-    the results of a finished run are not those that it wrote.
+    Nothing is overwritten or continued without ``--restart``.
+
+    Raises:
+        InputError: The directory has a run on different data, or one without the requested evaluation of
+            unseen objects or diagnosis.
+        RunError: The results of a finished run have changed since it ended.
     """
     if not (plan.path / INFO).is_file():
         return False
     try:
         record = read_record(plan.path)
     except RunError as error:
-        raise RunError(f"{error}; --restart runs it anew") from error
+        raise RunError(f"{error}; --restart repeats it") from error
     if record.dataset.fingerprint != plan.dataset.fingerprint():
         raise InputError(
-            f"{plan.path} holds a run on other data ({what_differs(plan, record)}): "
+            f"{plan.path} holds a run on different data ({what_differs(plan, record)}): "
             "use --restart to replace it or --results DIR to keep both"
         )
     if not record.complete:
         return False
     _check_finished(plan, record)
     if plan.request.eval_unseen and not record.request.get("eval_unseen"):
-        raise InputError(f"{plan.path} was run without --eval-unseen: use --restart to run it anew with it")
+        raise InputError(f"{plan.path} was run without --eval-unseen: --restart repeats it with the option")
     if plan.request.diagnose_every is not None and not (plan.path / SELECTION).is_file():
-        raise InputError(f"{plan.path} was run without --diagnose-selection: use --restart to run it with it")
+        raise InputError(f"{plan.path} was run without --diagnose-selection: --restart repeats it with it")
     return True
 
 
 def _check_finished(plan: Plan, record: RunRecord) -> None:
-    """RunError when a file of results was changed after the run ended, or lacks an experience."""
+    """Raise RunError if a result file was changed after the run ended, or lacks an experience."""
     found = record_hashes(plan.path)
     for name in dict.fromkeys((METRICS, SCORES, *record.records_sha256)):
         told = record.records_sha256.get(name)
         if name not in found or (told is not None and found[name] != told):
             fault = "was changed after the run ended" if name in found else "is missing"
-            raise RunError(f"{plan.path / name} {fault}: restore the file, or --restart runs the stream anew")
+            raise RunError(f"{plan.path / name} {fault}: restore the file, or --restart repeats the stream")
     try:
         load_run(plan.path)
     except RunError as error:
-        raise RunError(f"{error}; --restart runs the stream anew") from error
+        raise RunError(f"{error}; --restart repeats the stream") from error
 
 
 def execute(
@@ -132,23 +135,25 @@ def execute(
     checkpoint_epochs: int | None = None,
     loggers: Sequence[str] = (),
 ) -> Path:
-    """Train and evaluate a whole stream; returns the run directory.
+    """Train and evaluate a whole stream.
 
-    An unfinished run is resumed from its last checkpoint, and ends with the same numbers as one that was
-    never stopped. The directory appears only after weights, images and masks have been read without a fault,
-    so that bad input leaves nothing behind. An interrupt or a failure is recorded in ``run.json``.
+    An unfinished run is resumed from its last checkpoint, and ends with the same numbers as an uninterrupted
+    one. The directory is created only after weights, images and masks have been read, so that invalid input
+    leaves nothing behind. An interrupt or a failure is recorded in ``run.json``.
 
     Args:
-        plan: what to run.
-        progress: where messages go.
-        restart: begin anew.
-        checkpoint_epochs: epochs between checkpoints inside an experience; None: at the end of an epoch,
+        plan: What to run.
+        progress: Called with messages.
+        restart: Replace existing results.
+        checkpoint_epochs: Epochs between checkpoints inside an experience; None: at the end of an epoch,
             about once a minute.
-        loggers: names of Avalanche loggers (``evaluation.loggers``) that are shown everything, too.
+        loggers: Names of Avalanche loggers (``evaluation.loggers``) that also receive all values.
+
+    Returns:
+        The run directory.
 
     Raises:
-        RunError: when another process is at work in the directory, and when the device's memory is not
-            enough.
+        RunError: Another process is using the directory, or device memory is insufficient.
     """
     device = choose_device(plan.request.device)
     started, clock = now(), time.perf_counter()
@@ -194,10 +199,10 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
         raise
     except Exception as error:
         info.error = f"{type(error).__name__}: {error}"
-        with suppress(RunError):  # a full disk: what filled it is said, not that this could not be written
+        with suppress(RunError):  # a full disk: report the original error instead of this one
             _write(plan, info, FAILED)
         raise
-    timed = costs.train_seconds  # also of experiences taken over from another run
+    timed = costs.train_seconds  # also of experiences copied from another run
     images = sum(costs.trained_images[-len(timed) :]) if timed else 0
     costs.train_images_per_s = images / sum(timed) if sum(timed) else None
     costs.peak_memory_mb = peak_memory_mb()
@@ -214,7 +219,7 @@ def _carry_out(work: Work, restart: bool, clock: float) -> None:
 
 
 def _loop(work: Work) -> None:
-    """Experiences from the start on: train, checkpoint, evaluate, record."""
+    """Process the remaining experiences: train, checkpoint, evaluate, record."""
     plan, parts, progress, start = work.plan, work.parts, work.progress, work.start
     steps, all_objects = len(plan.experiences), range(len(plan.protocol.objects))
     recall_thresholds(plan.path, parts, start.evaluated)
@@ -243,11 +248,11 @@ def _loop(work: Work) -> None:
 
 
 def _train(work: Work, number: int, label: str) -> None:
-    """Train experience ``number`` (from 0), or the rest of it, and store what it leaves."""
+    """Train experience ``number`` (from 0), or the rest of it, and store its state and log."""
     plan, info, strategy = work.plan, work.info, work.parts.strategy
     experience = work.parts.streams.train[number]
     start = work.start if number == work.start.trained else Start()
-    work.start = replace(work.start, inside=None)  # its tensors need not live as long as the training
+    work.start = replace(work.start, inside=None)  # frees its tensors before the training
     seed_everything(derive(Seeds.of(plan.request.seed).training, number))
     strategy.training_log = []
     images, epochs = len(experience.resident), plan.epochs(number)
@@ -271,7 +276,7 @@ def _train(work: Work, number: int, label: str) -> None:
     vars(costs).update(count_parameters(strategy))
     log = [{"epoch": e, **row} for e, row in enumerate(strategy.training_log, start=1)]
     record_training(plan.path, number, log)
-    # The checkpoint comes last: where there is one, all else of this training has been written.
+    # The checkpoint is written last: if it exists, everything else of this training has been written.
     _write(plan, info, RUNNING)
     save_checkpoint(plan.path, number, strategy)
 
@@ -285,10 +290,9 @@ def train_experience(
     inside: dict[str, Any] | None = None,
     done: int = 0,
 ) -> Iterator[None]:
-    """Train experience ``number`` (from 0) with a bar over its ``epochs``, pausing after each.
+    """Train experience ``number`` (from 0) with a progress bar over its ``epochs``; yields after each.
 
-    ``inside``: the state after ``done`` epochs that training is resumed from. What is done in the pauses is
-    out of the strategy's reach.
+    ``inside``: the state after ``done`` epochs from which training is resumed.
     """
     strategy, experience = parts.strategy, parts.streams.train[number]
     with TrainingBar(progress, label, len(experience.resident) * (epochs - done), done) as bar:
@@ -307,7 +311,7 @@ def _write(plan: Plan, info: RunRecord, status: str) -> None:
 
 
 def _warnings(plan: Plan, parts: Parts) -> list[str]:
-    """What is likely wrong with the data, for whoever reads the results."""
+    """Likely problems of the data, for readers of the results."""
     card, dataset = plan.dataset_card, parts.dataset
     lines = undefined_lines(dataset, plan.protocol.objects)
     lines += [] if plan.request.accept_masks else parts.mask_doubts

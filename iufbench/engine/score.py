@@ -1,4 +1,4 @@
-"""``iufbench.score``: anybody's scores, evaluated like a strategy's."""
+"""``iufbench.score``: evaluates scores of any method like a strategy's."""
 
 from __future__ import annotations
 
@@ -33,30 +33,30 @@ def score(
     quiet: bool = False,
     **data: Any,
 ) -> Run:
-    """Evaluate somebody else's scores on a protocol: ``iufbench score``.
+    """Evaluate scores of any method on a protocol, like ``iufbench score``.
 
     Args:
         scores: CSV file with the columns experience, object, image and score (``iufbench score --template``
             writes one to fill in).
         protocol: Id, alias, or ``<dataset>_<X>_<Y>[x<N>]``, such as ``visa_8_1x4``.
         name: Name of the method.
-        maps: Folder of anomaly maps, ``<experience>/<image without its ending>`` with ``.npy``, ``.tiff`` or
+        maps: Folder of anomaly maps, ``<experience>/<image without suffix>`` with ``.npy``, ``.tiff`` or
             16-bit ``.png``.
-        masks: Folder with masks, ``<image without its ending>.png``, for a data set without.
-        seed: Number of the repetition: several of one name are averaged.
-        link: Address of a paper or of code.
-        save_maps: Keep the maps for figures (float16, 98 KiB per image).
-        results: Folder of the results.
+        masks: Folder with masks, ``<image without suffix>.png``, for a data set without masks.
+        seed: Number of the repetition: repetitions with the same name are averaged.
+        link: URL of a paper or of code.
+        save_maps: Save the maps for figures (float16, 98 KiB per image).
+        results: Results folder.
         quiet: No progress.
-        data: Which data, as for :func:`run`: ``data_root``, ``synthetic``, ``data_seed``, ``train_list``,
-            ``test_list``, ``manifest``, ``card``, ``good_names``, ``max_pixels``,
-            ``accept_masks``, ``order``, ``order_seed``.
+        data: The data, as for :func:`run`: ``data_root``, ``synthetic``, ``data_seed``, ``train_list``,
+            ``test_list``, ``manifest``, ``card``, ``good_names``, ``max_pixels``, ``accept_masks``,
+            ``order``, ``order_seed``.
 
     Returns:
-        The run directory of kind ``external``, read back.
+        The run of kind ``external``, loaded from its directory.
 
     Raises:
-        InputError: Something in the submission or the request is invalid; nothing was written.
+        InputError: The submission or the request is invalid; nothing was written.
     """
     from iufbench.reporting.figures.build import write_run_figures
 
@@ -78,7 +78,7 @@ def scoring_request(protocol: str, strategy: str, seed: int, results: Any, **dat
     """A request of protocol and data only. Raises InputError for unknown or invalid options."""
     for option in data:
         if option not in DATA:
-            raise InputError(f"score has no option {option!r} (there are: {', '.join(DATA)})")
+            raise InputError(f"score has no option {option!r} (known: {', '.join(DATA)})")
     defaults = {"synthetic": False, "data_seed": 0, "good_names": ()}
     options: dict[str, Any] = {**defaults, **data}
     return request_of(protocol=protocol, strategy=strategy, seed=seed, results=results, **options)

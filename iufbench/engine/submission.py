@@ -1,7 +1,7 @@
-"""Image scores of somebody else's method, from a CSV file: read within bounds, compared with the data set.
+"""Image scores of an external method, from a CSV file: read within limits, validated against the data set.
 
-The file has a row per experience, object and test image, and the score that the method gave the image after
-that experience. Which images those are, and their labels, comes from the data set alone.
+The file has a row per experience, object and test image, with the score of the image after that experience.
+The images and their labels are defined by the data set alone.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ from iufbench.support.files import read_csv, write_csv
 
 COLUMNS = ("experience", "object", "image", "score")
 LABEL = "label"  # optional, and only compared
-MAX_BYTES = 2**28  # of the file, unpacked
-NAMED = 3  # missing images that an error names
+MAX_BYTES = 2**28  # of the unpacked file
+NAMED = 3  # missing images listed in an error
 Group = tuple[int, str]  # experience, object
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a submission has to score. ``experiences``: the objects of each; ``images``: object -> names of
-    its test images; ``labels``: object -> bool [N], true for defective images."""
+    """The scores that a submission must contain. ``experiences``: the objects of each; ``images``: object ->
+    names of its test images; ``labels``: object -> bool [N], true for defective images.
+    """
 
     experiences: Sequence[Sequence[str]]
     images: Mapping[str, Sequence[str]]
@@ -37,12 +38,12 @@ class Expected:
 
     @property
     def groups(self) -> list[Group]:
-        """Every object after every experience, in the order of a template, the introduced ones only."""
+        """Introduced objects after every experience, in the order of a template."""
         return [g for g in self.possible if g[0] >= self.introduced[g[1]]]
 
     @property
     def possible(self) -> list[Group]:
-        """``groups`` and those of objects that are not introduced yet, which may be scored, too."""
+        """``groups`` and those of objects that are not introduced yet, which are optional."""
         return [(t, obj) for t in range(len(self.experiences)) for obj in self.introduced]
 
     @property
@@ -52,32 +53,32 @@ class Expected:
 
 
 def write_template(path: Path, expected: Expected) -> Path:
-    """Write a CSV file with a row for every score that is needed, without the scores.
+    """Write a CSV file with a row for every required score, without the scores.
 
-    Raises InputError when the file exists already.
+    Raises InputError if the file exists.
     """
     if path.exists():
-        raise InputError(f"--template {path}: the file exists already; remove it or choose another name")
+        raise InputError(f"--template {path}: the file already exists; remove it or choose another name")
     rows = ((t, obj, image, None) for t, obj in expected.groups for image in expected.images[obj])
     return write_csv(path, COLUMNS, rows)
 
 
 def read_submission(path: Path, expected: Expected) -> dict[Group, np.ndarray]:
-    """The scores of a submission.
+    """Read the scores of a submission.
 
     Args:
         path: CSV file, also gzip-compressed (``.csv.gz``), with the columns ``experience`` (from 0),
             ``object``, ``image`` (path relative to the data root) and ``score`` in any order. A column
-            ``label`` may be there; it must agree with the data set.
-        expected: What it has to score.
+            ``label`` is optional and must agree with the data set.
+        expected: The scores that it must contain.
 
     Returns:
-        (experience, object) -> scores, float64 [N] in the order of ``expected.images``. Objects that are not
-        introduced yet are there when the file scores them.
+        (experience, object) -> scores, float64 [N] in the order of ``expected.images``, including those of
+        objects that are not introduced yet if the file has them.
 
     Raises:
-        InputError: The file cannot be read, or a row is unknown, doubled, missing or no number; the message
-            names the row or the images.
+        InputError: The file cannot be read, or a row is unknown, duplicated, missing or not a number; the
+            message names the row or the images.
     """
     reader = _Reader(path, expected)
     with invalid_as_input():
@@ -100,7 +101,7 @@ def read_submission(path: Path, expected: Expected) -> dict[Group, np.ndarray]:
 
 @contextmanager
 def invalid_as_input():  # type: ignore[no-untyped-def]
-    """A file of the user's that cannot be read is invalid input, not a failed run."""
+    """Convert errors of reading the user's file to InputError."""
     try:
         yield
     except RunError as error:
@@ -108,7 +109,7 @@ def invalid_as_input():  # type: ignore[no-untyped-def]
 
 
 class _Reader:
-    """Rows, one after the other, into an array per experience and object."""
+    """Collects rows into an array per experience and object."""
 
     def __init__(self, path: Path, expected: Expected) -> None:
         self.path, self.expected = path, expected
@@ -119,7 +120,7 @@ class _Reader:
 
     def header(self, names: Sequence[str]) -> None:
         columns = [name.strip() for name in names]
-        columns[0] = columns[0].removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # a spreadsheet's
+        columns[0] = columns[0].removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}")  # written by spreadsheets
         missing = [name for name in COLUMNS if name not in columns]
         known = (*COLUMNS, LABEL)
         other = [name for name in columns if name not in known]

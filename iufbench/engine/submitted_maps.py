@@ -1,9 +1,9 @@
-"""Anomaly maps of somebody else's method: ``<folder>/<experience>/<image without its ending>.npy``.
+"""Anomaly maps of an external method: ``<folder>/<experience>/<image without suffix>.npy``.
 
-The ending may also be ``.tif``, ``.tiff`` or ``.png``.
+The suffix may also be ``.tif``, ``.tiff`` or ``.png``.
 
-A map may have any size: it is resized to that of the harness, bilinearly, as its own maps are. Values are
-compared with those of other images, so all maps of an object must have the same scale.
+Maps of any size are resized to that of the harness, bilinearly. Values are compared across images, so all
+maps of an object must have the same scale.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class MapFolder:
     _digest: Any = field(default_factory=hashlib.sha256, repr=False)
 
     def read(self, experience: int, images: Sequence[str]) -> np.ndarray:
-        """The maps of images after an experience, float32 [N, side, side].
+        """Read the maps of images after an experience, float32 [N, side, side].
 
-        Raises InputError naming the map that is missing or cannot be used.
+        Raises InputError with the map that is missing or unusable.
         """
         maps = np.empty((len(images), self.side, self.side), dtype=np.float32)
         for k, name in enumerate(images):
@@ -53,7 +53,7 @@ class MapFolder:
 
     @property
     def sha256(self) -> str:
-        """Over the bytes of all files read so far, in the order in which they were read."""
+        """SHA-256 of the bytes of all files read so far, in reading order."""
         return str(self._digest.hexdigest())
 
     def _find(self, experience: int, image: str) -> Path:
@@ -65,14 +65,14 @@ class MapFolder:
             raise InputError(f"--maps {self.folder}: two maps of one image: {found[0]} and {found[1].name}")
         raise InputError(
             f"--maps {self.folder}: no map of {image} after experience {experience}: expected {stem} with "
-            f"the ending {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
+            f"the suffix {', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
         )
 
 
 def read_map(path: Path) -> np.ndarray:
-    """One anomaly map, float32 [height, width].
+    """Read one anomaly map, float32 [height, width].
 
-    Raises InputError when it is not a matrix of finite numbers, or has 8 bits only.
+    Raises InputError if it is not a matrix of finite numbers, or has 8 bits only.
     """
     values = _from_npy(path) if path.suffix == ".npy" else _from_image(path)
     if values.ndim != 2 or values.dtype.kind not in "fiu" or 0 in values.shape:
@@ -88,7 +88,7 @@ def read_map(path: Path) -> np.ndarray:
 
 def _from_npy(path: Path) -> np.ndarray:
     try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)  # claims of the header cost no memory
+        values = np.load(path, mmap_mode="r", allow_pickle=False)  # a forged header allocates nothing
     except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: not an array that numpy can read without pickle ({reason})") from error
@@ -103,16 +103,16 @@ def _from_image(path: Path) -> np.ndarray:
     image = decode(path, AS_STORED)
     if image.mode != "F" and not image.mode.startswith("I"):
         raise InputError(
-            f"{path}: a map of mode {image.mode}: 256 levels would make ties; save 16-bit grey, TIFF with "
+            f"{path}: a map of mode {image.mode}: 256 levels cause ties; save 16-bit grey, TIFF with "
             "floating-point numbers, or npy"
         )
     return np.asarray(image)
 
 
 def with_masks(samples: Sequence[Sample], root: Path, folder: Path) -> list[Sample]:
-    """Test samples with the masks ``<folder>/<image without its ending>.png`` instead of their own.
+    """Replace the masks of test samples by ``<folder>/<image without suffix>.png``.
 
-    Raises InputError naming the defective image without a mask.
+    Raises InputError with a defective image without a mask.
     """
     found = []
     for sample in samples:

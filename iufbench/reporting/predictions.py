@@ -71,7 +71,7 @@ def as_csv(cells: Iterator[Any] | tuple[Any, ...]) -> str:
 def require_new(folder: Path) -> None:
     """Raise InputError if the folder exists: nothing is overwritten."""
     if os.path.lexists(folder):
-        raise InputError(f"--out {folder} exists already: choose another folder or remove it")
+        raise InputError(f"--out {folder} already exists: choose another folder or remove it")
 
 
 class PredictionFolder:
