@@ -10,7 +10,6 @@ import pandas as pd
 
 from iufbench.metrics.drift import DEFINITIONS, DRIFTS, bwt_per_object, worst_drift_per_object
 from iufbench.metrics.thresholds import guaranteed_false_alarm_rate, pooled_auroc, read_rule
-from iufbench.reporting.measured import read_scores
 from iufbench.reporting.rundir import SCORES
 from iufbench.reporting.store import Run
 
@@ -79,10 +78,10 @@ def pooled(run: Run) -> tuple[float, float]:
     Computed from the recorded scores; NaN unless every object has good and defective images among them.
     Raises RunError when the scores are damaged.
     """
-    path, last = run.path / SCORES, len(run.experiences) - 1
-    if not path.exists():
+    last = len(run.experiences) - 1
+    if not (run.path / SCORES).exists():
         return math.nan, math.nan
-    groups = read_scores(path, texts=False).by_group()
+    groups = run.image_scores.by_group()
     found = {name: (labels, scores) for t, name, labels, scores in groups if t == last}
     if set(found) != set(run.objects):
         return math.nan, math.nan

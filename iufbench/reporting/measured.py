@@ -179,7 +179,7 @@ class Scores:
             "experience": np.array(experiences, dtype=int)[self.group],
             "object": np.array(objects, dtype=object)[self.group],
             "image": self.texts["image"],
-            "label": self.labels,
+            "label": self.labels.astype(int),
             "score": self.scores,
         }
         return pd.DataFrame({**columns, **{k: v for k, v in self.texts.items() if k == ROUTED}})
@@ -214,11 +214,11 @@ def read_scores(path: Path, texts: bool = True) -> Scores:
             cells.extend(columns[name])
         if len(scores) > MAX_SCORES:
             raise RunError(f"cannot read {path}: more than {MAX_SCORES:,} scores")
-    values, kinds = np.array(scores, dtype=float), np.array(labels, dtype=int)
+    values, kinds = np.array(scores, dtype=float), np.array(labels)
     if not np.isfinite(values).all() or not np.isin(kinds, (0, 1)).all():
         raise RunError(f"{path}: scores must be finite and labels 0 or 1")
     named = tuple((int(experience), obj) for experience, obj in groups)
-    return Scores(named, np.array(group, dtype=int), kinds, values, kept)
+    return Scores(named, np.array(group), kinds, values, kept)
 
 
 def read_baseline(path: Path, objects: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:

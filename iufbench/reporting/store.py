@@ -222,7 +222,7 @@ class Run:
         In a run with thresholds, those at thresholds are included. Raises RunError if the scores are missing
         or corrupted, or no metric can be computed from them.
         """
-        scores = self._scores(texts=False)
+        scores = self.image_scores
         rule = self.record.request.get("threshold")
         added = {} if rule is None else image_values_at_thresholds(self.path, rule, scores)
         for experience, obj, values in scores.image_metrics():
@@ -232,7 +232,15 @@ class Run:
         """The score of every test image: experience, object, image, label, score, and ``routed`` (the object
         whose memory scored the image) if the strategy selects memories. Raises RunError if corrupted.
         """
-        return self._scores().frame()
+        return self._read_scores(texts=True).frame()
+
+    @cached_property
+    def image_scores(self) -> Scores:
+        """Label and score of every test image, without names, kept at 13 bytes an image.
+
+        Raises RunError when they are damaged.
+        """
+        return self._read_scores(texts=False)
 
     @cached_property
     def latency(self) -> Latency | None:
@@ -276,7 +284,7 @@ class Run:
         ]
         return pd.DataFrame(rows, columns=list(rows[0]))
 
-    def _scores(self, texts: bool = True) -> Scores:
+    def _read_scores(self, texts: bool) -> Scores:
         path, known = self.path / SCORES, set(self.objects)
         found = read_scores(path, texts)
         for t, obj in found.groups:
@@ -286,7 +294,10 @@ class Run:
 
     def with_values(self, values: np.ndarray) -> Run:
         """A copy of the run with other metric values, float64 [n], in the order of ``metrics``."""
-        return Run(self.path, self.record, replace(self.measured, values=values))
+        other = Run(self.path, self.record, replace(self.measured, values=values))
+        if "image_scores" in self.__dict__:
+            other.__dict__["image_scores"] = self.image_scores  # need not be read again
+        return other
 
     def train_log(self) -> pd.DataFrame:
         """The training log: experience, epoch, loss, ... as floats, NaN for terms that were not logged."""
