@@ -43,17 +43,20 @@ class Dinomaly(ReconstructionStrategy):
         dinomaly: Mining = field(default_factory=Mining)
 
     def build_network(self) -> nn.Module:
+        return dinomaly.Dinomaly(self.context.groups, **self.decoder_arguments())
+
+    def decoder_arguments(self) -> dict[str, Any]:
+        """Arguments of the network, from the card."""
         network = self.recipe.network
-        return dinomaly.Dinomaly(
-            self.context.groups,
-            hidden=network.hidden,
-            heads=network.heads,
-            feedforward=network.feedforward,
-            layers=network.decoder_layers,
-            dropout=network.dropout,
-            standardise=network.standardise,
-            precision=self.context.precision,
-        )
+        return {
+            "hidden": network.hidden,
+            "heads": network.heads,
+            "feedforward": network.feedforward,
+            "layers": network.decoder_layers,
+            "dropout": network.dropout,
+            "standardise": network.standardise,
+            "precision": self.context.precision,
+        }
 
     def easy_share(self) -> float:
         """The fraction of positions that count as easy in this iteration."""

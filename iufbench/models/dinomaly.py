@@ -94,6 +94,7 @@ class Dinomaly(nn.Module):
         self.groups, self.standardise, self.precision = tuple(groups), standardise, precision
         self.direct = all(width == hidden for width in groups)
         inputs = hidden if self.direct else sum(groups)
+        self.sizes = inputs, hidden, heads, feedforward
         self.bottleneck = nn.Sequential(
             nn.Dropout(dropout), nn.Linear(inputs, feedforward), nn.GELU(),
             nn.Dropout(dropout), nn.Linear(feedforward, hidden), nn.Dropout(dropout),
@@ -103,10 +104,7 @@ class Dinomaly(nn.Module):
         self.heads = nn.ModuleList(nn.Identity() if self.direct else nn.Linear(hidden, c) for c in groups)
         self.register_buffer("feature_mean", torch.zeros(sum(groups)))
         self.register_buffer("feature_std", torch.ones(sum(groups)))
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                nn.init.trunc_normal_(part.weight, std=0.01, a=-0.03, b=0.03)
-                nn.init.zeros_(part.bias)
+        initialise(self)
 
     def forward(self, features: Tensor, guide: Tensor | None = None) -> Reconstruction:
         """Reconstruct ``features`` [B, C, h, w]; the guide image is not used."""
@@ -117,18 +115,31 @@ class Dinomaly(nn.Module):
         maps = target.split(self.groups, dim=1)
         x = torch.stack(maps).mean(dim=0) if self.direct else target
         with matrix_products(self.precision, x.device):
-            x = self.bottleneck(x.flatten(2).transpose(1, 2))
-            outputs = []
-            for block in self.decoder:
-                x = block(x)
-                outputs.append(x)
+            tokens = x.flatten(2).transpose(1, 2)
+            outputs, incoherence = self.decode(self.bottleneck(tokens), tokens)
             outputs.reverse()
             found = [
                 head(torch.stack([outputs[i] for i in part]).mean(dim=0))
                 for head, part in zip(self.heads, self.shares)
             ]
         whole = torch.cat(found, dim=2).to(target.dtype).transpose(1, 2).unflatten(2, tuple(size))
-        return Reconstruction(whole, target)
+        return Reconstruction(whole, target, incoherence=incoherence)
+
+    def decode(self, x: Tensor, tokens: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Run the decoder.
+
+        Args:
+            x: Output of the bottleneck, [B, L, hidden].
+            tokens: Its input, [B, L, C]; used by subclasses.
+
+        Returns:
+            The output of every layer, [B, L, hidden], and ``Reconstruction.incoherence`` of a subclass.
+        """
+        outputs = []
+        for block in self.decoder:
+            x = block(x)
+            outputs.append(x)
+        return outputs, None
 
     @torch.no_grad()
     def fit_standardisation(self, features: Tensor) -> None:
@@ -136,6 +147,14 @@ class Dinomaly(nn.Module):
         mean, std = channel_statistics(features)
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)
+
+
+def initialise(module: nn.Module) -> None:
+    """Small truncated normal weights and zero biases in every linear layer."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=0.01, a=-0.03, b=0.03)
+            nn.init.zeros_(part.bias)
 
 
 def distances(output: Reconstruction, groups: Sequence[int]) -> list[Tensor]:

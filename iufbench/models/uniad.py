@@ -32,12 +32,14 @@ class Reconstruction:
         target: [B, C, h, w], without jitter.
         decoder_features: [B, L, E] per decoder layer, after the shared LayerNorm.
         class_logits: [B, K] from IUF's object classifier; None for a network without one.
+        incoherence: [B, L], distance of each patch to its image's nearest prototype; None but for INP-Former.
     """
 
     reconstruction: Tensor
     target: Tensor
     decoder_features: list[Tensor] = field(default_factory=list)
     class_logits: Tensor | None = None
+    incoherence: Tensor | None = None
 
     def distance(self) -> Tensor:
         """[B, h, w] >= 0: Euclidean distance over channels between reconstruction and target."""
