@@ -77,6 +77,9 @@ def judge(tmp_path: Path, arguments, code: int, words) -> None:
 
 TYPED = {
     "no protocol": (["--protocol", ""], 2, "unknown protocol ''"),
+    "drift of a data set outside": (["--protocol", "../mine@drift_blur"], 2, "'../mine' cannot name a data set; the rule: "),
+    "drift of a missing value": (["--protocol", "nan@drift_blur"], 2, "not a word that CSV readers take"),
+    "data set that calls itself synthetic": (["--protocol", "mine-synthetic_1_1"], 2, "added to the names of generated"),
     "data set alone": (["--protocol", "visa"], 2, "unknown protocol 'visa'"),
     "mistyped protocol": (["--protocol", "visa_8_1x44x"], 2, "did you mean"),
     "no base": (["--protocol", "mine_0_1"], 2, "at least one object"),
@@ -178,6 +181,16 @@ CARDS = {
     "UTF-16": ("title: a\n".encode("utf-16"), "is not UTF-8 text"),
     "Latin-1": ("title: \u00fc\n".encode("latin-1"), "is not UTF-8 text (byte 7)"),
     "null bytes": (b"title: a\0b\n", "mine.yaml"),
+    "aliases of aliases": (
+        "a0: &a0 [x]\n" + "".join(f"a{k}: &a{k} [{', '.join(9 * [f'*a{k - 1}'])}]\n" for k in range(1, 12)),
+        "has more than 100,000 values",
+    ),
+    "aliases that are merged": (
+        "a0: &a0 {x: 1}\n"
+        + "".join(f"a{k}: &a{k} {{<<: [{', '.join(9 * [f'*a{k - 1}'])}]}}\n" for k in range(1, 12)),
+        "has more than 100,000 values",
+    ),
+    "merged keys": ("extends: uniad\n<<: {title: x}\n", "unknown key '<<'"),
     "extends itself": ("extends: mine\n", "extends itself"),
     "extends a list": ("extends: [uniad]\n", "extends must be the name of a card"),
     "extends nothing": ("extends: nothing_there\n", "unknown strategy 'nothing_there'"),
@@ -232,6 +245,7 @@ JSON_LINES = {
     "object outside": ({**GOOD, "filename": "nut/extra.png", "clsname": "../evil"}, "cannot name an object"),
     "object without end": ({**GOOD, "filename": "nut/extra.png", "clsname": "x" * 300}, "cannot name an object"),
     "object in two lines": ({**GOOD, "filename": "nut/extra.png", "clsname": "a\nb"}, "cannot name an object"),
+    "mask of a normal image": ({**GOOD, "filename": "nut/extra.png", "maskname": "nut/ground_truth/dent/000_mask.png"}, "a normal image (label 0) cannot have a mask"),
     "text of megabytes": ({**GOOD, "label": "x" * 1_000_000}, "label is 'xxx"),
     "mask that is the image": ({**GOOD, "label": 1, "filename": "nut/extra.png", "maskname": "nut/extra.png"}, "is already listed"),
 }  # fmt: skip
@@ -281,6 +295,26 @@ def test_json_lists_in_other_encodings(encoding, tmp_path):
         2,
         "test.json cannot be read",
     )
+
+
+@pytest.mark.parametrize("option", ["--manifest", "--test-list"])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("pipe", "it is not a regular file"), ("device", "it is not a regular file"), ("large", "the limit is")],
+)
+def test_lists_that_never_end(option, kind, words, tmp_path):
+    root, path = parts(parts(tmp_path / "data"), "bolt"), tmp_path / "all.json"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**28 + 1)  # of holes: nothing is written
+    train, _ = json_lists(root, tmp_path, b"")
+    more = ("--train-list", train) if option == "--test-list" else ()
+    arguments = run_arguments(root, tmp_path / "r", "mine_1_1", "uniad", *more, option, path)
+    judge(tmp_path, arguments, 2, (f"list {path} cannot be read", words))
 
 
 CSV_ROWS = {
@@ -377,7 +411,8 @@ FILES = {
     "16 bits": (IMAGE, sixteen, 0, "0 errors"),
     "CMYK": (IMAGE, colours("CMYK", ".jpg"), 0, "0 errors"),
     "palette": (IMAGE, lambda p: put(p, mode="P"), 0, "0 errors"),
-    "alpha": (IMAGE, lambda p: put(p, mode="RGBA"), 0, "0 errors"),
+    "alpha": (IMAGE, lambda p: put(p, mode="RGBA"), 0, ("an alpha channel, which is dropped", "0 errors")),
+    "LAB": (IMAGE, lambda p: put(p, mode="LAB", format="TIFF"), 0, ("LAB colours, converted", "0 errors")),
     "rotated by EXIF": (IMAGE, rotated, 0, "0 errors"),
     "one pixel": (IMAGE, lambda p: put(p, np.zeros((1, 1, 3), np.uint8)), 0, "0 errors"),
     "JPEG by another name": (IMAGE, lambda p: put(p, format="JPEG"), 0, "0 errors"),

@@ -25,7 +25,7 @@ from iufbench.cards.protocols import find_protocol, resolve_protocol
 from iufbench.cli.main import main
 from iufbench.data.datasets import open_dataset
 from iufbench.data.download.extract import unpack
-from iufbench.data.readers.reading import choose_objects
+from iufbench.data.readers.reading import choose_objects, is_normal
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.reporting.store import find_runs
@@ -196,7 +196,11 @@ def test_what_cannot_have_a_value_is_said_before_training_and_wherever_numbers_a
 
 
 @pytest.mark.parametrize(
-    "name", ["normal", "Good", "OK", "ok ", "good2", "Non-Defective", "test_normal", "i.O.", "正常"]
+    "name",
+    [
+        *("normal", "Good", "OK", "ok ", "good2", "Non-Defective", "test_normal", "i.O.", "正常", "NORMAL_"),
+        *("no_anomaly", "non-anomalous", "undamaged", "Flawless parts", "nominal", "accepted", "error-free"),
+    ],
 )
 def test_a_folder_that_looks_normal_is_asked_about(plain, tmp_path, name):
     root = Path(shutil.copytree(plain / "parts", tmp_path / "parts"))
@@ -207,6 +211,13 @@ def test_a_folder_that_looks_normal_is_asked_about(plain, tmp_path, name):
     assert "accept it with --good-name" in refused.stdout
     done = invoke(*given, "--good-name", name, "--json")
     assert json.loads(done.stdout)["counts"]["nut"] == {"train": 3, "test_good": 3, "test_defective": 3}
+
+
+@pytest.mark.parametrize(
+    "name", ["not_ok", "no good", "n.i.O.", "bad", "good_and_scratch", "anomaly", "error"]
+)
+def test_a_folder_of_defects_is_not_asked_about(name):
+    assert not is_normal(Path("nut/test") / name)
 
 
 def test_a_good_name_is_kept_for_later_commands(plain, tmp_path):
@@ -351,6 +362,7 @@ def test_the_depth_of_16_bit_images_is_kept(tmp_path):
         "a,b",
         "CON",
         "com1.x",
+        "COM\u00b9",
         " nut",
         "nut.",
         b"f\xfc\xdf",

@@ -102,7 +102,7 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
     base, _, stream = name.partition(SEPARATOR)
     if stream:
         one = find_stream(stream).kind in ONE_OBJECT
-        return (base, None) if one else find_protocol(base)
+        return (_data_set(base), None) if one else find_protocol(base)
     cards = protocol_cards()
     by_name = {_plain(alias): p for p in cards.values() for alias in (p.id, *p.aliases)}
     name = _one_way(name)
@@ -117,10 +117,19 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
             "or <dataset>_<N>x<M>: M experiences of N objects (visa_2x6); the name of a data set is letters, "
             "digits, '_', '.' and '-', the first a letter or digit)"
         )
-    rule = problem_with_name(match["dataset"])
+    return _data_set(match["dataset"]), None
+
+
+def _data_set(name: str) -> str:
+    """The name of a data set. Raises InputError, with the rule, if it cannot be one."""
+    rule = problem_with_name(name)
+    if rule is None and not re.fullmatch(_DATASET, name):
+        rule = "letters, digits, '_', '.' and '-', the first a letter or digit"
+    if rule is None and name.endswith("-synthetic"):
+        rule = "'-synthetic' is added to the names of generated data sets (--synthetic, SYNTHETIC.json)"
     if rule is not None:
-        raise InputError(f"'{match['dataset']}' cannot name a data set; the rule: {rule}")
-    return match["dataset"], None
+        raise InputError(f"{name[:60]!r} cannot name a data set; the rule: {rule}")
+    return name
 
 
 def _is_file(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Cards as YAML: plain values, no duplicate keys, a limit on the size of a file."""
+"""Cards as YAML: plain values, no duplicate keys, no merge keys, limits on the size of a file."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import yaml
 from iufbench.support.errors import InputError
 
 CARD_BYTES = 1 << 20  # cards are a page or two; megabytes of YAML take minutes to parse
+CARD_VALUES = 100_000  # aliases repeat values: a page can stand for billions
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain values only: no duplicate keys, no dates (2024-10-01 stays text), no other tags."""
+    """Plain values only: no duplicate keys, no dates (2024-10-01 stays text), no merging, no other tags."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it as it is)
-        first: [(tag, rule) for tag, rule in rules if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, rule) for tag, rule in rules if tag.rpartition(":")[2] not in ("timestamp", "merge")]
         for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     yaml_constructors = {  # noqa: RUF012
@@ -41,7 +42,7 @@ class _Loader(yaml.SafeLoader):
 def parse_yaml(text: str, where: str) -> Any:
     """Parse YAML text. Raises InputError with ``where`` and the line."""
     try:
-        return yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
@@ -51,6 +52,14 @@ def parse_yaml(text: str, where: str) -> Any:
         raise InputError(f"{where}: a number cannot be read ({error})") from error
     except RecursionError as error:
         raise InputError(f"{where}: is nested too deeply") from error
+    rest, count = [value], 0
+    while rest:
+        one = rest.pop()
+        count += 1
+        if count > CARD_VALUES:
+            raise InputError(f"{where}: has more than {CARD_VALUES:,} values, with those that aliases repeat")
+        rest += one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
+    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from iufbench.data.images import Header, decode, read_header, require_16_bit
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of PIL
 DEPTHS = (8, 10, 12, 14, 16)  # bit depths of common cameras
 
 
@@ -33,7 +34,14 @@ def surveyed(dataset: DataSet) -> DataSet:
     wide = [path for path, header in headers.items() if header.mode.startswith("I")]
     notes = [
         *_note(turned, dataset, f"EXIF orientation, which is {action}"),
-        *_note(_mode(headers, "CMYK"), dataset, "CMYK colours, converted without colour profile"),
+        *(
+            note
+            for mode in ("CMYK", "LAB", "YCbCr", "HSV")
+            for note in _note(
+                _of(headers, mode), dataset, f"{mode} colours, converted without colour profile"
+            )
+        ),
+        *_note(_of(headers, *ALPHA), dataset, "an alpha channel, which is dropped"),
         *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames; the first is used"),
     ]
     bits = 16
@@ -45,8 +53,8 @@ def surveyed(dataset: DataSet) -> DataSet:
     return replace(dataset, decoding=decoding, notes=(*dataset.notes, *notes))
 
 
-def _mode(headers: dict[Path, Header], mode: str) -> list[Path]:
-    return [path for path, header in headers.items() if header.mode == mode]
+def _of(headers: dict[Path, Header], *modes: str) -> list[Path]:
+    return [path for path, header in headers.items() if header.mode in modes]
 
 
 def _note(paths: Sequence[Path], dataset: DataSet, text: str) -> list[str]:

@@ -8,7 +8,10 @@ from collections.abc import Iterable
 
 # Reserved for devices on Windows, with any extension: results must be portable.
 DEVICES = frozenset(
-    {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+    {
+        *("con", "prn", "aux", "nul", "conin$", "conout$"),
+        *(f"{port}{n}" for port in ("com", "lpt") for n in "123456789\u00b9\u00b2\u00b3"),
+    }
 )
 # Read as missing values by pandas and other CSV readers.
 MISSING = frozenset(

@@ -10,13 +10,14 @@ each source, in any case of letters; a table with a single source may also use t
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from iufbench.data.readers.listing import Row, dataset_of
-from iufbench.data.readers.reading import contents, require_root
+from iufbench.data.readers.reading import contents, read_list, require_root
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 
@@ -66,24 +67,23 @@ def read_inclad_csv(
 
 
 def _lines(manifest: Path) -> Iterator[Line]:
+    reader = csv.DictReader(io.StringIO(read_list(manifest), newline=""), strict=True)
     try:
-        with manifest.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(
-                    f"{manifest}, line 1: the column {missing[0]} is missing (needed: {', '.join(COLUMNS)})"
-                )
-            empty = True
-            for fields in reader:
-                if None in fields or None in fields.values():
-                    raise InputError(f"{manifest}, line {reader.line_num}: wrong number of fields")
-                empty = False
-                yield f"{manifest}, line {reader.line_num}", fields
-            if empty:
-                raise InputError(f"{manifest} has no rows")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{manifest} cannot be read as a CSV table: {error}") from error
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise InputError(
+                f"{manifest}, line 1: the column {missing[0]} is missing (needed: {', '.join(COLUMNS)})"
+            )
+        empty = True
+        for fields in reader:
+            if None in fields or None in fields.values():
+                raise InputError(f"{manifest}, line {reader.line_num}: wrong number of fields")
+            empty = False
+            yield f"{manifest}, line {reader.line_num}", fields
+        if empty:
+            raise InputError(f"{manifest} has no rows")
+    except csv.Error as error:
+        raise InputError(f"{manifest}, line {reader.line_num}: not a CSV table ({error})") from error
 
 
 def _object_names(lines: Sequence[Line]) -> dict[tuple[str, str], str]:
@@ -127,6 +127,13 @@ def _folders(base: Path, lines: Sequence[Line], manifest: Path) -> dict[str, str
             raise InputError(
                 f"{manifest}: {base} has no folder {source!r}: put one (or a link) there for each of "
                 f"{', '.join(sources)}"
+            )
+    places: dict[Path, str] = {}
+    for source in sources:
+        other = places.setdefault((base / there[source.lower()]).resolve(), source)
+        if other != source:
+            raise InputError(
+                f"{manifest}: {other} and {source} are one folder: a data set cannot be mixed with itself"
             )
     return {source: there[source.lower()] for source in sources}
 

@@ -20,6 +20,7 @@ from iufbench.data.readers.reading import (
     choose_objects,
     in_order,
     path_below,
+    read_list,
     require_both_splits,
     require_root,
     unique_keys,
@@ -72,12 +73,8 @@ def read_json_lists(
 
 def _lines(path: Path) -> list[Line]:
     """("file, line n", fields) of every line that is not blank."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"list {path} cannot be read: {error}") from error
     lines: list[Line] = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_list(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -130,6 +127,8 @@ def _sample(
         raise InputError(f"{where}: label is {_shown(label)}, must be 0 (normal) or 1 (defective)")
     image = files.add(path_below(base, _text(where, fields, "filename"), where), where)
     mask_text = _text(where, fields, "maskname")
+    if label == 0 and mask_text:
+        raise InputError(f"{where}: a normal image (label 0) cannot have a mask ({_shown(mask_text)})")
     if label == 0:
         return Sample(image, object_name, split, 0)
     if split == "train":

@@ -13,6 +13,7 @@ from iufbench.data.readers.reading import (
     choose_objects,
     in_order,
     path_below,
+    read_list,
     require_both_splits,
     unique_keys,
 )
@@ -93,10 +94,10 @@ def _sample(root: Path, row: Row, has_masks: bool, files: FileList) -> Sample:
 def read_json_file(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises InputError naming file and line for anything else and for duplicate keys."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=unique_keys)
+        content = json.loads(read_list(path), object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"list {path} cannot be read: {str(error)[:200]}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object, not {type(content).__name__}")

@@ -12,19 +12,22 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from iufbench.data.samples import SPLITS, Sample
-from iufbench.support.errors import InputError
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import open_file
 from iufbench.support.names import alike, problem_with_name
 
 SYNTHETIC_MARKER = "SYNTHETIC.json"  # in the root of a data set that was made
 NORMAL = ("good", "ok")  # names of folders with normal images
 # Words that make another folder name look like one of these, whatever surrounds them.
 NORMAL_WORDS = frozenset(
-    {"good", "goods", "ok", "okay", "normal", "normals", "pass", "passed", "clean", "healthy", "negative",
-     "nondefective", "nondefect", "defectfree", "nodefect", "nodefects", "anomalyfree", "faultless",
-     "io", "notdefective", "withoutdefect", "withoutdefects",
-     "flawless", "intact", "gut", "normalgood", "goodnormal", "\u6b63\u5e38", "\u826f\u54c1", "\u5408\u683c"}
+    {"good", "goods", "ok", "okay", "normal", "normals", "nominal", "regular", "pass", "passed", "passing",
+     "accept", "accepted", "acceptable", "clean", "healthy", "negative", "negatives", "perfect", "unbroken",
+     "io", "intact", "gut", "normalgood", "goodnormal", "\u6b63\u5e38", "\u826f\u54c1", "\u5408\u683c"}
 )  # fmt: skip
+_FAULT = r"(?:defect(?:s|ive)?|anomal(?:y|ies|ous)|fault(?:s|y)?|flaw(?:s|ed)?|damaged?|errors?)"
+FAULTLESS = re.compile(rf"(?:no|non|not|un|without){_FAULT}|{_FAULT}(?:free|less)")  # no_defect, flawless
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
+MAX_LIST = 2**28  # bytes of a list of images; those of Real-IAD's 150,000 images take about 70 million
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 # Files next to images that are not images: texts, annotations, lists, checksums.
 SKIPPED_SUFFIXES = frozenset(
@@ -133,7 +136,8 @@ def is_normal(folder: Path, good: Sequence[str] = ()) -> bool:
     if folder.name in NORMAL or folder.name in good:
         return True
     words = re.findall(r"[^\W\d_]+", folder.name.casefold())
-    if "".join(word for word in words if word not in FILLERS) in NORMAL_WORDS:
+    joined = "".join(word for word in words if word not in FILLERS)
+    if joined in NORMAL_WORDS or FAULTLESS.fullmatch(joined):
         raise InputError(
             f"{folder} looks like a folder of normal images, but only {' and '.join(NORMAL)} count as "
             f"such: rename it, or accept it with --good-name {shlex.quote(folder.name)}"
@@ -210,6 +214,15 @@ def path_below(root: Path, text: str, where: str) -> Path:
 def hashed_order(names: Iterable[str], salt: str) -> list[str]:
     """Names sorted by sha256(salt + name), which does not depend on machine, version or other names."""
     return sorted(names, key=lambda n: hashlib.sha256((salt + n).encode("utf-8", "surrogateescape")).digest())
+
+
+def read_list(path: Path) -> str:
+    """The text of a list of images, links followed. InputError if it is too large or not a text file."""
+    try:
+        with open_file(os.path.realpath(path), MAX_LIST) as file:
+            return file.read().decode("utf-8-sig")
+    except (OSError, RunError, UnicodeDecodeError) as error:
+        raise InputError(f"list {path} cannot be read: {error}") from error
 
 
 class FileList:

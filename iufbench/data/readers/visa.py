@@ -10,6 +10,7 @@ Only files in the list are used; other files in the folders are ignored.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from iufbench.data.readers.reading import (
     choose_objects,
     in_order,
     path_below,
+    read_list,
     require_both_splits,
     require_root,
 )
@@ -63,22 +65,21 @@ def read_visa(
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     """("file, line n", fields) of every line after the header; blank lines are skipped."""
+    reader = csv.reader(io.StringIO(read_list(table), newline=""), strict=True)
     try:
-        with table.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            header = next(reader, [])
-            if header != HEADER:
-                raise InputError(
-                    f"{table}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)}"
-                )
-            for fields in reader:
-                where = f"{table}, line {reader.line_num}"
-                if len(fields) not in (0, len(HEADER)):
-                    raise InputError(f"{where}: {len(fields)} fields instead of {len(HEADER)}")
-                if fields:
-                    yield where, fields
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table} cannot be read as a CSV table: {error}") from error
+        header = next(reader, [])
+        if header != HEADER:
+            raise InputError(
+                f"{table}, line 1: the header must be {','.join(HEADER)}, not {','.join(header)[:200]}"
+            )
+        for fields in reader:
+            where = f"{table}, line {reader.line_num}"
+            if len(fields) not in (0, len(HEADER)):
+                raise InputError(f"{where}: {len(fields)} fields instead of {len(HEADER)}")
+            if fields:
+                yield where, fields
+    except csv.Error as error:
+        raise InputError(f"{table}, line {reader.line_num} cannot be read as a CSV table: {error}") from error
 
 
 def _sample(base: Path, where: str, fields: list[str], files: FileList) -> Sample:
