@@ -14,6 +14,7 @@ from iufbench.cards.protocols import protocol_cards
 from iufbench.cards.registry import card_paths
 from iufbench.cards.strategies import load_strategy
 from iufbench.metrics import drift, summaries, values
+from iufbench.metrics.aggregate import AGGREGATES
 from iufbench.metrics.definition import Definition
 
 
@@ -136,6 +137,9 @@ def metrics() -> str:
                 table(columns, rows(summaries.DEFINITIONS.values())),
                 "## Of a run with thresholds",
                 table(columns, rows(drift.DEFINITIONS.values())),
+                "## Of several runs",
+                "Over seeds and objects, in the tables `aggregates_*`, the report and the [board](board.md).",
+                table(columns, rows(AGGREGATES.values())),
             ]
         )
         + "\n"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from iufbench.engine.score import score
     from iufbench.evaluation.anomaly import anomaly_metrics
     from iufbench.evaluation.curves import training_metrics
-    from iufbench.reporting.api import compare, figures, find_runs, report, tables
+    from iufbench.reporting.api import board_build, compare, figures, find_runs, report, tables
     from iufbench.reporting.store import Run, load_run
     from iufbench.support.errors import InputError, RunError
     from iufbench.sweeps.api import sweep
@@ -34,6 +34,7 @@ __all__ = [
     "RunError",
     "__version__",
     "anomaly_metrics",
+    "board_build",
     "compare",
     "explain",
     "figures",
@@ -59,6 +60,7 @@ _LAZY = {
     "Run": "iufbench.reporting.store",
     "RunError": "iufbench.support.errors",
     "anomaly_metrics": "iufbench.evaluation.anomaly",
+    "board_build": "iufbench.reporting.api",
     "compare": "iufbench.reporting.api",
     "explain": "iufbench.engine.api",
     "figures": "iufbench.reporting.api",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import html
 import re
-import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from fake_runs import fake_matrix, make_run
+from pages import Page, eventually
 
 from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.report.build import write_report
@@ -18,33 +17,7 @@ from iufbench.reporting.store import find_runs
 from iufbench.reporting.tables.build import read_tables
 from iufbench.support.errors import InputError
 
-VOID = {"meta", "img", "input", "br"}
 HOSTILE = '<script>alert("x")<!script>'
-
-
-class Page(HTMLParser):
-    """Checks that tags are balanced and collects what the tests ask for."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.ids, self.links, self.rows = [], [], [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        found = dict(attrs)
-        self.tags.append((tag, found))
-        if tag not in VOID:
-            self.open.append(tag)
-        if "id" in found:
-            self.ids.append(found["id"])
-        if tag == "a":
-            self.links.append(found["href"])
-        if tag == "tr" and "data-kind" in found:
-            self.rows.append(found)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture
@@ -233,32 +206,6 @@ def test_what_is_wrong_is_in_the_report(results):
 def test_no_runs(tmp_path):
     with pytest.raises(InputError, match="iufbench run"):
         write_report(tmp_path, tmp_path / "r.html")
-
-
-@pytest.fixture
-def browser():
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("no chromium here")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield found
-    found.quit()
-
-
-def eventually(condition, seconds=20.0):
-    """Wait for a page that a busy machine redraws late."""
-    from time import monotonic, sleep
-
-    end = monotonic() + seconds
-    while not condition():
-        assert monotonic() < end, "the page did not change"
-        sleep(0.05)
 
 
 def filtered(browser, everything):

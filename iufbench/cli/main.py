@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from iufbench.cli.bench import bench
+from iufbench.cli.board import board
 from iufbench.cli.data import data
 from iufbench.cli.echo import echo, say_code
 from iufbench.cli.extend import extend
@@ -154,6 +155,7 @@ for command in (
     tables,
     figures,
     report,
+    board,
     compare,
     export,
     verify,

@@ -21,6 +21,7 @@ from iufbench.data.datasets import default_root, known_objects
 from iufbench.data.undefined import undefined_lines
 from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
 from iufbench.metrics import drift, summaries, values
+from iufbench.metrics.aggregate import AGGREGATES
 from iufbench.reporting.drift import explanation
 from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
@@ -234,7 +235,7 @@ def explain_metric(name: str, path: Path | None) -> str:
     ``name`` may also be the title used in tables, in upper or lower case. Raises InputError with suggestions
     for an unknown name.
     """
-    known = {**summaries.DEFINITIONS, **drift.DEFINITIONS, **values.DEFINITIONS}
+    known = {**summaries.DEFINITIONS, **drift.DEFINITIONS, **values.DEFINITIONS, **AGGREGATES}
     titles = {d.title.lower(): key for key, d in known.items()}
     name = name if name in known else titles.get(name.lower(), name.lower())
     if name in COSTS:
@@ -276,7 +277,9 @@ COSTS = {
         "itself, gradients, the optimiser, the images of the experience that is trained."
     )
 }
+OF_SEVERAL = "It compares several runs: iufbench tables, report and board show it."
 BY_HAND = {
+    **dict.fromkeys(AGGREGATES, OF_SEVERAL),
     "aupimo": (
         "Runs do not record it. From masks and float32 maps of an object, in Python:\n"
         '  iufbench.metrics.pixel.pixel_metrics(masks, maps, aupimo=True)["aupimo"]\n'

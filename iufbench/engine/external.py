@@ -51,12 +51,12 @@ from iufbench.reporting.rundir import METRIC_COLUMNS, METRICS, SCORE_COLUMNS, SC
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import file_sha256, write_csv
-from iufbench.support.names import problem_with_name
+from iufbench.support.names import is_link, problem_with_name
 from iufbench.support.progress import Progress
 from iufbench.support.provenance import environment, now
 from iufbench.support.version import SCORES_VERSION, __version__
 
-LONGEST_NAME, LONGEST_LINK = 80, 500
+LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -199,11 +199,6 @@ def _check_arguments(
             raise InputError(f"{option} {folder}: there is no such folder")
     if link is not None and not is_link(link):
         raise InputError(f"--link {link[:60]!r}: give an address that starts with https:// or http://")
-
-
-def is_link(text: str) -> bool:
-    """Whether a text may become a link in a page: an http or https address without spaces."""
-    return text.startswith(("https://", "http://")) and text.isprintable() and " " not in text[:LONGEST_LINK]
 
 
 def _evaluate(

@@ -1,12 +1,14 @@
 """Statistics over many objects and seeds, with the definitions of rliable (Agarwal et al., NeurIPS 2021).
 
-Values are float64 [seeds, objects] in [0, 1], higher is better. A bootstrap resample draws seeds with
-replacement for each object on its own (the objects are strata), so intervals are about seeds: which objects
-there are is taken as given. With one seed there is nothing to resample and intervals are NaN.
+Values are float64 [seeds, objects] in [0, 1], higher is better; statistics also take several such sets at
+once, [..., seeds, objects]. A bootstrap resample draws seeds with replacement for each object on its own (the
+objects are strata), so intervals are about seeds: which objects there are is taken as given. With one seed
+there is nothing to resample and intervals are NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -14,7 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from iufbench.metrics.definition import Definition
+
 RESAMPLES = 2000
+AT_ONCE = 2**21  # values that a statistic of many resamples works on at a time
 NAN = float("nan")
 
 
@@ -26,15 +31,16 @@ class Estimate(NamedTuple):
     high: float
 
 
-def iqm(values: npt.ArrayLike) -> float:
-    """Interquartile mean: mean of the middle half of all values [seeds, objects].
+def iqm(values: npt.ArrayLike) -> np.ndarray | np.float64:
+    """Interquartile mean: mean of the middle half of all values [..., seeds, objects].
 
     A quarter of the values (rounded down) is cut off at both ends.
 
-    >>> iqm([[0.1, 0.4], [0.6, 0.9]])
+    >>> float(iqm([[0.1, 0.4], [0.6, 0.9]]))
     0.5
     """
-    return float(stats.trim_mean(_checked(values), 0.25, axis=None))
+    array = _checked(values)
+    return stats.trim_mean(array.reshape(*array.shape[:-2], -1), 0.25, axis=-1)
 
 
 def performance_profile(values: npt.ArrayLike, thresholds: npt.ArrayLike) -> np.ndarray:
@@ -47,27 +53,27 @@ def performance_profile(values: npt.ArrayLike, thresholds: npt.ArrayLike) -> np.
     return 1 - np.searchsorted(ordered, np.asarray(thresholds), side="right") / ordered.size
 
 
-def probability_of_improvement(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+def probability_of_improvement(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray | np.float64:
     """Probability that a random seed of a is better than one of b on a random object; ties count half.
 
     The mean over objects of the Mann-Whitney statistic U / (n m).
 
     Args:
-        a: Values [n, objects].
-        b: Values [m, objects] of the same objects.
+        a: Values [..., n, objects].
+        b: Values [..., m, objects] of the same objects.
 
     Returns:
-        A value in [0, 1]; 0.5 where neither is better.
+        Values in [0, 1]; 0.5 where neither is better.
     """
     first, second = _checked(a), _checked(b)
-    if first.shape[1] != second.shape[1]:
-        raise ValueError(f"{first.shape[1]} and {second.shape[1]} objects: they must be the same")
-    difference = first[:, None, :] - second[None, :, :]
-    return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+    if first.shape[-1] != second.shape[-1]:
+        raise ValueError(f"{first.shape[-1]} and {second.shape[-1]} objects: they must be the same")
+    difference = first[..., :, None, :] - second[..., None, :, :]
+    return np.heaviside(difference, 0.5).mean(axis=(-3, -2, -1))
 
 
 def estimate(
-    statistic: Callable[..., float],
+    statistic: Callable[..., np.ndarray | np.float64],
     *values: npt.ArrayLike,
     confidence: float = 0.95,
     resamples: int = RESAMPLES,
@@ -76,7 +82,8 @@ def estimate(
     """A statistic with its stratified percentile bootstrap interval.
 
     Args:
-        statistic: A function of the arrays, such as ``iqm`` or ``probability_of_improvement``.
+        statistic: A function of the arrays, such as ``iqm`` or ``probability_of_improvement``, that reduces
+            their last two axes.
         values: Arrays [seeds, objects], resampled independently of each other.
         confidence: Level of the interval, in (0, 1).
         resamples: Number of resamples.
@@ -86,24 +93,37 @@ def estimate(
         The value and its interval, whose ends are NaN where an array has one seed.
     """
     arrays = [np.sort(_checked(v), axis=0) for v in values]  # independent of the order of seeds
-    value = statistic(*arrays)
+    value = float(statistic(*arrays))
     if min(len(a) for a in arrays) < 2:
         return Estimate(value, NAN, NAN)
     rng = np.random.default_rng(seed)
-    found = [statistic(*(resampled(a, rng) for a in arrays)) for _ in range(resamples)]
+    size = math.prod(len(a) for a in arrays) * arrays[0].shape[1]  # pairs of seeds, for each object
+    block = max(1, AT_ONCE // size)
+    found = [
+        np.atleast_1d(statistic(*(resampled(a, rng, min(block, resamples - k)) for a in arrays)))
+        for k in range(0, resamples, block)
+    ]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
+    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 
-def resampled(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One stratified resample of values [seeds, objects]: seeds are drawn for each object on its own."""
-    seeds = rng.integers(len(values), size=values.shape)
-    return np.take_along_axis(values, seeds, axis=0)
+def resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
+    """Stratified resamples of values [seeds, objects]: seeds are drawn for each object on its own.
+
+    Returns:
+        float64 [resamples, seeds, objects].
+    """
+    seeds = rng.integers(len(values), size=(resamples, *values.shape))
+    return np.take_along_axis(values[None], seeds, axis=1)
 
 
 def rank_intervals(
-    methods: Sequence[npt.ArrayLike], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+    methods: Sequence[npt.ArrayLike],
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    decimals: int = 12,
 ) -> list[tuple[int, int]]:
     """Interval of the rank of each method by its mean over objects and seeds, 1 is best.
 
@@ -113,6 +133,7 @@ def rank_intervals(
         confidence: Level of the intervals.
         resamples: Number of resamples of all methods together.
         seed: Seed of the resampling.
+        decimals: Means that agree to so many decimals share a rank.
 
     Returns:
         Lowest and highest rank of each method.
@@ -121,9 +142,8 @@ def rank_intervals(
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, len(arrays)))
     for k, values in enumerate(arrays):
-        picks = rng.integers(len(values), size=(resamples, *values.shape))
-        means[:, k] = np.take_along_axis(values[None], picks, axis=1).mean(axis=(1, 2))
-    ranks = stats.rankdata(-np.round(means, 12), method="min", axis=1)
+        means[:, k] = resampled(values, rng, resamples).mean(axis=(1, 2))
+    ranks = stats.rankdata(-np.round(means, decimals), method="min", axis=1)
     tail = (1 - confidence) / 2
     low = np.quantile(ranks, tail, axis=0, method="lower")
     high = np.quantile(ranks, 1 - tail, axis=0, method="higher")
@@ -149,6 +169,59 @@ def borda(values: npt.ArrayLike) -> np.ndarray:
 
 def _checked(values: npt.ArrayLike) -> np.ndarray:
     array = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    if array.ndim != 2 or not array.size or np.isnan(array).any():
+    if not array.size or np.isnan(array).any():
         raise ValueError(f"values must be [seeds, objects] without NaN, not {array.shape}")
     return array
+
+
+VALUES = "the values R[T-1,o] of all objects and seeds after the last experience"
+BOOTSTRAP = "95 % interval: percentile bootstrap, seeds resampled for each object (stratified)"
+AGGREGATES: dict[str, Definition] = {
+    d.name: d
+    for d in (
+        Definition(
+            "iqm",
+            "IQM",
+            f"interquartile mean: mean of the middle half of {VALUES}; {BOOTSTRAP}",
+            "rliable (Agarwal 2021)",
+            True,
+            iqm,
+        ),
+        Definition(
+            "rank_interval",
+            "rank interval",
+            "95 % interval of the rank by ACC-final when the seeds of all strategies are resampled for each "
+            "object (stratified percentile bootstrap)",
+            "this harness",
+            False,
+            rank_intervals,
+        ),
+        Definition(
+            "probability_of_improvement",
+            "P(better)",
+            "mean over objects of the probability that a random seed of one strategy has a higher R[T-1,o] "
+            f"than one of another, ties counting half; {BOOTSTRAP}",
+            "rliable (Agarwal 2021)",
+            True,
+            probability_of_improvement,
+        ),
+        Definition(
+            "performance_profile",
+            "performance profile",
+            f"share of {VALUES} above a threshold, as a function of the threshold",
+            "rliable (Agarwal 2021); Dolan 2002",
+            True,
+            performance_profile,
+        ),
+        Definition(
+            "borda",
+            "Borda count",
+            "sum over protocols of the number of strategies with a lower ACC-final, ties counting half; a "
+            "strategy without a value is below all others",
+            "MTEB",
+            True,
+            borda,
+        ),
+    )
+}
+"""Statistics of several runs: of all seeds and objects, or of all protocols."""

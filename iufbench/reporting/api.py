@@ -172,6 +172,25 @@ def report(results: PathOrText = "results", out: PathOrText | None = None, stric
     return write_report(Path(results), _out(out, results, "report.html"), strict)
 
 
+def board_build(results: PathOrText = "results", out: PathOrText | None = None, strict: bool = False) -> Path:
+    """Rank all finished runs on pages that need no server: ``iufbench board build``.
+
+    Args:
+        results: Folder of the results.
+        out: Folder of the site, which replaces an older board; None: ``<results>/board``.
+        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+
+    Returns:
+        The index page.
+
+    Raises:
+        InputError: There is no run, or ``out`` is something else than a board.
+    """
+    from iufbench.reporting.board.build import write_board
+
+    return write_board(Path(results), _out(out, results, "board"), strict)
+
+
 def compare(
     first: PathOrText,
     second: PathOrText,

@@ -17,6 +17,7 @@ from iufbench.reporting.store import Run
 from iufbench.reporting.worlds import World, worlds
 
 FROZEN, CUMULATIVE = REFERENCES = ("frozen", "cumulative")
+FINETUNE = "finetune"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +25,7 @@ class Group:
     """Runs of one recipe on the same data and protocol, one a seed, in the order of their seeds.
 
     ``world`` sets it apart from groups that it must share no table with. ``references`` are the groups of the
-    strategies ``frozen`` and ``cumulative`` with which its runs can be compared seed by seed, where they ran.
+    strategies ``frozen``, ``cumulative`` and ``finetune`` under the same conditions, where they ran.
     """
 
     runs: tuple[Run, ...]
@@ -160,7 +161,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
     for run in sorted(runs, key=lambda run: (run.id.rpartition("/seed")[0], run.seed)):
         experiences = tuple(map(tuple, run.experiences))
         place = run.id.rpartition("/seed")[0]
-        key = (place, run.record.dataset.fingerprint, experiences, *setting(run))
+        record = run.record
+        key = (place, record.dataset.fingerprint, record.scores_version, experiences, *setting(run))
         found.setdefault(key, []).append(run)
     apart = worlds([run for members in found.values() for run in members])
     groups = [Group(tuple(members), apart[members[0].id]) for members in found.values()]
@@ -191,7 +193,7 @@ def _attach_references(groups: Sequence[Group]) -> None:
 
     Of several recipes of a reference, only one with the group's own base schedule counts.
     """
-    for name in REFERENCES:
+    for name in (*REFERENCES, FINETUNE):
         found: dict[tuple[Any, ...], list[Group]] = {}
         for group in groups:
             if group.strategy == name:

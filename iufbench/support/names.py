@@ -90,3 +90,12 @@ def _not_text(raw: bytes) -> str:
     except UnicodeDecodeError:
         return f"UTF-8 text, which the bytes {raw!r} are not"
     return f"characters of the current locale, and {raw!r} is UTF-8: set LC_ALL=C.UTF-8"
+
+
+LONGEST_LINK = 500
+
+
+def is_link(text: str) -> bool:
+    """Whether a text may become a link in a page: a short http or https address without spaces."""
+    plain = text.isprintable() and " " not in text and len(text) <= LONGEST_LINK
+    return plain and text.startswith(("https://", "http://"))

@@ -52,8 +52,7 @@ def test_probability_of_improvement_is_mann_whitneys():
 
 def test_resamples_stay_in_their_stratum():
     rng = np.random.default_rng(0)
-    for _ in range(20):
-        sample = resampled(A, rng)
+    for sample in resampled(A, rng, 20):
         assert all(set(sample[:, o]) <= set(A[:, o]) for o in range(A.shape[1]))
 
 
@@ -62,7 +61,7 @@ def test_interval_is_that_of_the_exact_bootstrap_distribution():
     values = np.array([[0.1, 0.5, 0.9], [0.3, 0.4, 0.2]])
     columns = [[np.array(pick) for pick in product(values[:, o], repeat=2)] for o in range(3)]
     means = [np.mean(pick) for pick in product(*columns)]
-    found = estimate(lambda v: float(v.mean()), values, resamples=20_000)
+    found = estimate(lambda v: v.mean(axis=(-2, -1)), values, resamples=20_000)
     assert found.value == pytest.approx(values.mean())
     low, high = np.quantile(means, [0.025, 0.975])
     assert found.low == pytest.approx(low, abs=0.02) and found.high == pytest.approx(high, abs=0.02)
@@ -74,6 +73,16 @@ def test_intervals_hold_the_value_and_one_seed_has_none():
     assert found == estimate(probability_of_improvement, A[::-1], B, resamples=300)  # order of seeds
     alone = estimate(iqm, A[:1])
     assert alone.value == iqm(A[:1]) and np.isnan(alone.low) and np.isnan(alone.high)
+
+
+def test_many_sets_at_once_give_what_each_gives(monkeypatch):
+    a, b = np.stack([A, A[::-1] ** 2]), np.stack([B, 1 - B])
+    np.testing.assert_array_equal(iqm(a), [iqm(x) for x in a])
+    expected = [probability_of_improvement(x, y) for x, y in zip(a, b)]
+    np.testing.assert_allclose(probability_of_improvement(a, b), expected)
+    whole = estimate(iqm, A, resamples=50)
+    monkeypatch.setattr("iufbench.metrics.aggregate.AT_ONCE", 3 * A.size)  # in blocks of three resamples
+    assert estimate(iqm, A, resamples=50) == whole
 
 
 def test_rank_intervals():
@@ -93,7 +102,7 @@ def test_borda_by_counting_pairs():
     np.testing.assert_allclose(borda(values), expected)
 
 
-@pytest.mark.parametrize("bad", [[], [[np.nan]], np.zeros((2, 2, 2))])
+@pytest.mark.parametrize("bad", [[], [[np.nan]], np.zeros((0, 3))])
 def test_values_that_cannot_be_summarised(bad):
     with pytest.raises(ValueError, match="without NaN"):
         iqm(bad)
