@@ -17,6 +17,7 @@ from iufbench.cards.protocols import find_protocol, resolve_protocol
 from iufbench.cards.request import Request
 from iufbench.cards.streams import LEVELS, find_stream, stream_cards
 from iufbench.data.changes import change, contaminated, drifted
+from iufbench.data.conditions import by_condition
 from iufbench.data.datasets import open_dataset
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
@@ -133,7 +134,7 @@ def test_a_drift_changes_one_object_level_by_level(dataset, cache):
     assert made.fingerprint() == again.fingerprint() != dataset.fingerprint()
 
 
-@pytest.mark.parametrize("name", [n for n in stream_cards() if n.startswith("drift")])
+@pytest.mark.parametrize("name", [n for n in stream_cards() if find_stream(n).levels])
 def test_every_drift_is_stronger_at_its_end_and_depends_on_nothing_but_its_seed(name):
     stream = find_stream(name)
     rng = np.random.default_rng(0)
@@ -166,6 +167,55 @@ def test_jpeg_and_blur_are_torchvisions():
     np.testing.assert_array_equal(found, F.gaussian_blur(image, [5, 5], [1.5, 1.5]).permute(1, 2, 0).numpy())
 
 
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A tree of MVTec AD 2 and a drift over the conditions it has."""
+    folder = tmp_path_factory.mktemp("recorded")
+    trees.mvtecad2(folder / "data")
+    card = folder / "light.yaml"
+    conditions = ["regular", "overexposed"]
+    card.write_text(
+        json.dumps({"id": "light", "kind": "drift", "transform": "recorded", "conditions": conditions})
+    )
+    return folder / "data", str(card)
+
+
+def test_a_recorded_drift_tests_no_part_that_it_trains_on(recorded):
+    root, card = recorded
+    data = open_dataset("mvtecad2", None, root)
+    made = by_condition(data, "fabric", find_stream(card))
+    assert made.objects == ("fabric@0", "fabric@1")
+    assert [len(made.training((name,))) for name in made.objects] == [3, 1]
+    (update,) = made.training(("fabric@1",))
+    assert update.condition == "overexposed" and "test_public/good" in update.image.as_posix()
+    for level, light in enumerate(("regular", "overexposed")):
+        tested = made.select("test", (f"fabric@{level}",))
+        assert {s.condition for s in tested} == {light} and sorted(s.label for s in tested) == [0, 1, 1]
+        assert update.image.stem[:3] not in {s.image.stem[:3] for s in tested if s.label == 0}
+    assert made.fingerprint() != data.fingerprint() and "1 of 2 good test parts" in made.notes[-1]
+
+
+def test_conditions_that_a_data_set_lacks_are_named_with_those_it_has(recorded):
+    data = open_dataset("mvtecad2", None, recorded[0])
+    message = error_of(lambda: by_condition(data, "can", find_stream("drift_recorded")))
+    assert "can has no good and defective test images under the condition 'underexposed'" in message
+    assert "(has: overexposed, regular)" in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"transform": "recorded", "conditions": ["regular"]}, "two or more different conditions"),
+        ({"transform": "recorded", "conditions": ["a", "a"]}, "two or more different conditions"),
+        ({"transform": "jpeg", "levels": [[50]], "conditions": ["a", "b"]}, "belong to transform: recorded"),
+    ],
+)
+def test_conditions_are_for_recorded_drifts(tmp_path, keys, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"id": "mine", "kind": "drift", **keys}))
+    assert message in error_of(lambda: find_stream(str(path)))
+
+
 # Whole runs
 
 
@@ -193,6 +243,15 @@ def test_a_stream_runs_to_a_complete_matrix(root, tmp_path, name, experiences, c
     if strategy == "patchcore":
         assert write_run_figures(run.path) and collect(tmp_path).runs[0].id == run.id
         assert verify_run(run.path, Progress(-1)).differences == []
+
+
+def test_a_recorded_drift_runs(recorded, tmp_path):
+    root, card = recorded
+    name = f"mvtecad2@{card}"
+    run = tiny_run("patchcore", root, tmp_path, SETTINGS, protocol=name, order=("fabric",), preset="quick")
+    assert run.objects == ("fabric@0", "fabric@1") and run.matrix("pixel").values.shape == (2, 2)
+    assert not np.isnan(run.matrix("image").values).any()
+    assert verify_run(run.path, Progress(-1)).differences == []
 
 
 @pytest.mark.parametrize("name", ["kolektorsdd", "kolektorsdd2", "mtd", "vad"])

@@ -148,12 +148,13 @@ def mvtecad2(root: Path) -> None:
         for k in range(3):
             put(root / o / "train" / "good" / f"{k:03d}_regular.png")
         put(root / o / "validation" / "good" / "000_regular.png")
-        for k, light in enumerate(("regular", "overexposed")):
-            put(root / o / "test_public" / "good" / f"{k:03d}_{light}.png")
-            put(root / o / "test_public" / "bad" / f"{k:03d}_{light}.png", True)
-            put_mask(root / o / "test_public" / "ground_truth" / "bad" / f"{k:03d}_{light}_mask.png")
+        for k in range(2):
+            for light in ("regular", "overexposed"):
+                put(root / o / "test_public" / "good" / f"{k:03d}_{light}.png")
+                put(root / o / "test_public" / "bad" / f"{k:03d}_{light}.png", True)
+                put_mask(root / o / "test_public" / "ground_truth" / "bad" / f"{k:03d}_{light}_mask.png")
             put(root / o / "test_private" / f"{k:03d}_regular.png")
-            put(root / o / "test_private_mixed" / f"{k:03d}_{light}.png")
+            put(root / o / "test_private_mixed" / f"{k:03d}_mixed.png")
 
 
 def dagm(root: Path) -> None:

@@ -298,7 +298,7 @@ def _with_stream(
         raise InputError(
             f"{base} has no object '{chosen[0]}'{suggest(chosen[0], objects)} ({', '.join(objects)})"
         )
-    steps = stream.steps if stream.kind == "growing" else len(stream.levels)
+    steps = stream.steps if stream.kind == "growing" else stream.changes
     names = [chosen[0]] * (steps + 1)
     if stream.kind == "drift":
         names = [f"{chosen[0]}@{level}" for level in range(steps + 1)]

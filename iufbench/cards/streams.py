@@ -49,7 +49,8 @@ class Stream:
     ``contaminated``: ``percent`` of every object's training images are defective images from its test set.
     ``recurring``: the first ``returns`` experiences are repeated at the end; an object's images are divided
     among its visits.
-    ``drift``: one object; an unchanged step, then one step for each of the ``levels`` of ``transform``.
+    ``drift``: one object; an unchanged step, then one step for each of the ``levels`` of ``transform``. With
+    the transform ``recorded``, the steps are the ``conditions`` that the data set was recorded under.
     """
 
     id: str
@@ -64,15 +65,21 @@ class Stream:
     images: int = number(4, at_least=1)
     percent: float = number(10.0, above=0, at_most=50)
     returns: int = number(1, at_least=1)
-    transform: Literal["color", "blur", "geometry", "lighting", "noise", "jpeg"] | None = None
+    transform: Literal["color", "blur", "geometry", "lighting", "noise", "jpeg", "recorded"] | None = None
     levels: tuple[tuple[float, ...], ...] = ()
+    conditions: tuple[str, ...] = ()
     object: str = ""
 
     @property
     def settings(self) -> dict[str, Any]:
         """The keys that affect images (all except texts), for records and fingerprints."""
-        words = ("title", "source", "parameter")
+        words = ("title", "source", "parameter", *(() if self.conditions else ("conditions",)))
         return {key: value for key, value in asdict(self).items() if key not in words}
+
+    @property
+    def changes(self) -> int:
+        """How many steps of a drift follow the first."""
+        return len(self.conditions) - 1 if self.transform == "recorded" else len(self.levels)
 
 
 def stream_cards() -> dict[str, Path]:
@@ -120,8 +127,21 @@ def _checked(stream: Stream, where: str) -> Stream:
         raise InputError(f"{where}: id is {stream.id!r}, must be letters, digits, '_', '-' and '.'")
     if stream.kind != "drift":
         return stream
+    if stream.transform == "recorded":
+        given = stream.conditions
+        if len(given) < 2 or len(set(given)) < len(given) or stream.levels:
+            raise InputError(
+                f"{where}: a recorded drift needs two or more different conditions and no levels"
+            )
+        return stream
+    if stream.conditions:
+        raise InputError(f"{where}: conditions belong to transform: recorded, not to {stream.transform}")
     if stream.transform is None or not stream.levels:
-        raise InputError(f"{where}: a drift needs the keys transform ({', '.join(LEVELS)}) and levels")
+        allowed = ", ".join(LEVELS)
+        raise InputError(
+            f"{where}: a drift needs the keys transform ({allowed}) and levels, or transform: recorded and "
+            "conditions"
+        )
     fields = LEVELS[stream.transform]
     for place, level in enumerate(stream.levels):
         if len(level) != len(fields):

@@ -16,7 +16,7 @@ from iufbench.cli.data import data
 from iufbench.cli.echo import echo, say_code
 from iufbench.cli.extend import extend
 from iufbench.cli.options import FOLDER, json_option, results_option
-from iufbench.cli.predict import predict
+from iufbench.cli.predict import predict, submission
 from iufbench.cli.results import compare, export, figures, report, tables
 from iufbench.cli.run import evaluate, run
 from iufbench.cli.score import score
@@ -148,6 +148,7 @@ for command in (
     run,
     evaluate,
     predict,
+    submission,
     extend,
     data,
     sweep,

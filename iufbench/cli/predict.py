@@ -1,4 +1,4 @@
-"""``iufbench predict``: scores of new images."""
+"""``iufbench predict`` and ``submission``: scores and anomaly maps of new images."""
 
 from __future__ import annotations
 
@@ -77,3 +77,33 @@ def predict(
             echo(as_csv(COLUMNS))
         row = prediction.row()
         echo(as_json(row) if style == "jsonl" else as_csv(tuple(row.values())))
+
+
+@click.command()
+@click.argument("path", metavar="RUN", type=FOLDER)
+@click.argument("root", metavar="DATA", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="New folder for the anomaly maps.")
+@click.option(
+    "--threshold",
+    type=click.Choice(["frozen", "own"]),
+    help="The run's pixel threshold for the thresholded images, as for predict [default: frozen].",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@trust_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def submission(
+    path: Path, root: Path, out: Path, threshold: str | None, device: str, trust_code: bool, quiet: bool
+) -> None:
+    """Write the anomaly maps of MVTec AD 2's private test sets for its benchmark server.
+
+    RUN is a finished run on mvtecad2, DATA the folder of the data set. Nothing is uploaded.
+
+    \b
+    iufbench submission RUN ~/data/mvtec_ad_2 --out submission
+    """
+    from iufbench.engine.private_sets import write_submission
+    from iufbench.support.progress import Progress
+
+    counts = write_submission(path, root, out, device, threshold, Progress(-1 if quiet else 0), trust_code)
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    echo(f"{out}: {sum(counts.values())} anomaly maps ({listed})")

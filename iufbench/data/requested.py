@@ -5,6 +5,7 @@ from __future__ import annotations
 from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.cards.request import Request
 from iufbench.data.changes import contaminated, drifted
+from iufbench.data.conditions import by_condition
 from iufbench.data.datasets import MIXED, known_objects, known_orders, open_requested, synthetic_root
 from iufbench.data.samples import DataSet
 
@@ -34,5 +35,6 @@ def requested_data(request: Request, protocol: Protocol, progress: bool = True) 
     if stream is not None and stream.kind == "contaminated":
         return contaminated(dataset, stream)
     if stream is not None and stream.kind == "drift":
-        return drifted(dataset, protocol.products[0], stream)
+        divided = by_condition if stream.transform == "recorded" else drifted
+        return divided(dataset, protocol.products[0], stream)
     return dataset

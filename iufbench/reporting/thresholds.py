@@ -78,14 +78,15 @@ def threshold_record(run: Path, rule: str, share: float) -> ThresholdRecord:
     )
 
 
-def stored_threshold(run: RunRecord, name: str, kind: str | None) -> float | None:
-    """The image threshold of an object, as stored in a run.
+def stored_threshold(run: RunRecord, name: str, kind: str | None, pixel: bool = False) -> float | None:
+    """The threshold of an object, as stored in a run.
 
     Args:
         run: The record of a finished run.
         name: The object; "" for an unknown one: the threshold pooled over all objects.
         kind: ``frozen`` (right after the object was learnt) or ``own`` (after the last experience); None:
             ``frozen``, or no threshold in a run without thresholds.
+        pixel: The threshold for pixels of the anomaly map instead of the one for image scores.
 
     Returns:
         The threshold; None if the run has none for the object.
@@ -102,10 +103,12 @@ def stored_threshold(run: RunRecord, name: str, kind: str | None) -> float | Non
             )
         return None
     if not name:
-        return record.pooled_image
+        return record.pooled_pixel if pixel else record.pooled_image
     found = record.objects.get(name)
     if found is None:
         return None
+    if pixel:
+        return found.own_pixel if kind == "own" else found.frozen_pixel
     return found.own_image if kind == "own" else found.frozen_image
 
 

@@ -32,7 +32,7 @@ COUNTS = {
     "adam3d": {**USUAL, "validation": 2},
     "realiad_views": {"train": 15, "test_good": 10, "test_defective": 10},
     "realiad_fuiad_0.1": {"train": 15, "train_defective": 5, "test_good": 10, "test_defective": 10},
-    "mvtecad2": {**USUAL, "validation": 1},
+    "mvtecad2": {**USUAL, "test_good": 4, "test_defective": 4, "validation": 1},
     "dagm": {**USUAL, "train_defective": 2},
     "kolektorsdd": {"train": 4, "test_good": 1, "test_defective": 5},
     "kolektorsdd2": {**USUAL, "train_defective": 2},

@@ -3,7 +3,8 @@
     <object>/{train,validation}/good/000_regular.png
     <object>/test_public/{good,bad}/000_overexposed.png
     <object>/test_public/ground_truth/bad/000_overexposed_mask.png
-    <object>/{test_private,test_private_mixed}/000_regular.png
+    <object>/test_private/000_regular.png
+    <object>/test_private_mixed/000_mixed.png
 
 The suffix after the number in a file name is the lighting: the ``condition`` of a sample.
 """
