@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fake_runs import make_run
@@ -237,6 +239,29 @@ def test_right_and_wrong_routing_are_told_apart(tmp_path):
     assert row["routing_acc"] == pytest.approx(0.6)
     figure = routing_figure(run)
     assert {t.get_text() for t in figure.axes[0].texts} == {"60", "40"}
+
+
+@pytest.mark.parametrize(
+    ("stream", "experiences", "routed", "expected"),
+    [
+        ({"kind": "recurring"}, [["a"], ["b"], ["a"]], {"a": "a", "b": "a"}, [1.0, 0.5, 0.5]),
+        ({"kind": "drift"}, [["a@0"], ["a@1"]], {"a@0": "a@0", "a@1": "a@0"}, [1.0, 1.0]),
+    ],
+)
+def test_routing_in_streams_whose_objects_come_back_or_change(stream, experiences, routed, expected):
+    """An object that recurs has been seen since its first visit; levels of a drift share one memory."""
+    rows = [
+        (t, o, k, 0.5 * k, to) for t in range(len(experiences)) for o, to in routed.items() for k in (0, 1)
+    ]
+    scores = pd.DataFrame(rows, columns=["experience", "object", "label", "score", "routed"])
+    record = SimpleNamespace(protocol=SimpleNamespace(stream=stream))
+    run = SimpleNamespace(
+        experiences=experiences, objects=tuple(routed), record=record, scores=lambda: scores
+    )
+    assert routing(run)["routing_acc"].tolist() == expected
+    names, shares = confusion(run)
+    assert names == tuple(dict.fromkeys(name[0] for name in routed))
+    assert shares[:, 0].tolist() == [1.0] * len(names)
 
 
 def test_the_routing_table_has_the_gap_to_the_oracle(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from iufbench.metrics.curve import score_curve
+from iufbench.reporting.measured import introduction
 from iufbench.reporting.store import Run
 
 
@@ -25,10 +26,9 @@ def routing(run: Run) -> pd.DataFrame:
     NaN if there is none. Raises KeyError for a run whose strategy does not route.
     """
     scores = run.scores()
-    introduced = {o: t for t, objects in enumerate(run.experiences) for o in objects}
     rows = []
     for t in range(len(run.experiences)):
-        seen = scores[(scores["experience"] == t) & (scores["object"].map(introduced) <= t)]
+        seen = _seen(run, scores, t)
         right = seen["routed"] == seen["object"]
         rows.append(
             {
@@ -46,12 +46,25 @@ def confusion(run: Run, experience: int = -1) -> tuple[tuple[str, ...], np.ndarr
     routed to the memory of each; rows are true objects and sum to 1.
     """
     t = range(len(run.experiences))[experience]
-    objects = tuple(o for group in run.experiences[: t + 1] for o in group)
-    scores = run.scores()
-    seen = scores[(scores["experience"] == t) & scores["object"].isin(objects)]
+    seen = _seen(run, run.scores(), t)
+    found = set(seen["object"])
+    objects = tuple(o for o in dict.fromkeys(_product(run, o) for o in run.objects) if o in found)
     counts = pd.crosstab(seen["object"], seen["routed"]).reindex(index=objects, columns=objects, fill_value=0)
     numbers = counts.to_numpy(float)
     return objects, numbers / numbers.sum(axis=1, keepdims=True)
+
+
+def _seen(run: Run, scores: pd.DataFrame, t: int) -> pd.DataFrame:
+    """The scores after experience ``t`` of the objects introduced by then. All levels of a drift count as the
+    one object whose memory they share."""
+    introduced = introduction(run.experiences)
+    seen = scores[(scores["experience"] == t) & (scores["object"].map(introduced) <= t)]
+    return seen.assign(**{c: seen[c].map(lambda name: _product(run, name)) for c in ("object", "routed")})
+
+
+def _product(run: Run, name: str) -> str:
+    drift = (run.record.protocol.stream or {}).get("kind") == "drift"
+    return name.rpartition("@")[0] if drift and "@" in name else name
 
 
 def _mean_auroc(images: pd.DataFrame) -> float:

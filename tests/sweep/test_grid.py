@@ -74,7 +74,7 @@ def test_ready_made_grids_are_found_and_name_what_exists(name, tmp_path):
     counts = {
         "paper": 7 * 6 * 3,
         "ablation": 7 * 5 * 3,
-        "frontier": 9 * 17 * 3,
+        "frontier": 9 * 18 * 3,
         "budgets": 15,
         "synthetic-smoke": 2 * len(card_paths("strategy")),
     }
