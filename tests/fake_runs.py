@@ -12,10 +12,12 @@ from iufbench.reporting.record import (
     BackboneRecord,
     Costs,
     DatasetRecord,
+    ObjectThresholds,
     ProtocolRecord,
     RunRecord,
     Seconds,
     StrategyRecord,
+    ThresholdRecord,
     record_from,
 )
 from iufbench.support.provenance import Environment
@@ -95,12 +97,14 @@ def make_run(
     scores: bool = False,
     status: str = "complete",
     recipe_hash: str = "0a1b2c3d",
+    alarms: np.ndarray | None = None,
     **changes: Any,
 ) -> Path:
     """Write one run directory and return its path; ``changes`` replaces keys of run.json.
 
     With ``joint`` all objects are trained at once. With ``scores`` the image metrics are made from invented
-    per-image scores, so that both agree.
+    per-image scores, so that both agree. ``alarms`` [T, O] makes it a run with thresholds and
+    these false-alarm rates at the frozen ones.
     """
     dataset = protocol.split("_")[0] + ("-synthetic" if synthetic else "")
     experiences = experiences_of(protocol)
@@ -182,6 +186,9 @@ def make_run(
             "acc_final": float(curve[-1]),
             "fm": float(np.mean([curve[0] - c for c in curve[1:]])) if curve[1:] else None,
         }
+    if alarms is not None:
+        own = {o: ObjectThresholds(20 + 20 * i, 1.0, 1.0, 1.0, 1.0) for i, o in enumerate(objects)}
+        record.thresholds = ThresholdRecord("quantile 0.95", "mean+3sd", 0.1, own, 1.0, 1.0)
     store.write_record(path, record_from({**record.as_dict(), "summary": summary, **changes}, path))
     for t in steps:
         metric_rows, score_rows = [], []
@@ -190,6 +197,9 @@ def make_run(
             for level, values in matrices.items():
                 if not np.isnan(values[t, i]) or seen:
                     metric_rows.append(store.MetricRow(obj, level, "auroc", values[t, i], seen))
+            if alarms is not None and seen:
+                rates = dict.fromkeys(AT_THRESHOLDS, 0.5) | {"false_alarm_frozen": float(alarms[t, i])}
+                metric_rows += [store.MetricRow(obj, "image", m, v, seen) for m, v in rates.items()]
             good, bad = images.get((t, obj), ((), ()))
             score_rows += [store.ScoreRow(obj, f"{obj}/good/{n}.png", 0, s) for n, s in enumerate(good)]
             score_rows += [store.ScoreRow(obj, f"{obj}/bad/{n}.png", 1, s) for n, s in enumerate(bad)]
@@ -211,6 +221,10 @@ def _fake_scores(
     }
 
 
+AT_THRESHOLDS = (
+    *(f"{m}_{when}" for m in ("recall", "false_alarm") for when in ("frozen", "own")),
+    *("f1_frozen", "f1_transferred"),
+)
 TITLES = {
     "mvtec_14_1": "14-1 with 1 Step",
     "mvtec_10_5": "10-5 with 1 Step",

@@ -24,6 +24,7 @@ from iufbench.engine.describe import explain_metric
 from iufbench.engine.predict import predict
 from iufbench.reporting.collect import recompute
 from iufbench.reporting.drift import by_object, drifts, guaranteed, pooled
+from iufbench.reporting.figures.alarms import alarm_figure
 from iufbench.reporting.groups import group_runs
 from iufbench.reporting.literature import published
 from iufbench.reporting.store import load_run
@@ -176,6 +177,24 @@ def test_tables_show_thresholds_and_say_where_there_are_none(made, tmp_path):
     (unknown,) = threshold_tables(group_runs([load_run(make_run(tmp_path / "x"))]), published(), {})
     assert [cell.text for cell in unknown.rows[0].cells[6:]] == ["undefined"] * 3
     assert explain_metric("recall_drift", bare.path).endswith("the run was made without --threshold")
+
+
+def test_the_figure_follows_every_object_from_when_it_was_learnt(tmp_path):
+    """Invented rates of VisA 8-4, two seeds: a panel per object of the base, the promise of its n images."""
+    rates = np.linspace(0, 0.9, 24).reshape(2, 12)
+    runs = [
+        make_run(tmp_path, "visa_8_4", "replay", seed, alarms=rates * (1 - 0.5 * seed)) for seed in (0, 1)
+    ]
+    runs.append(make_run(tmp_path, "visa_8_4", "iuf"))
+    figure = alarm_figure(group_runs(map(load_run, runs)), published())
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == list(load_run(runs[0]).objects[:8])
+    lines = {line.get_label(): line for line in panels[3].lines}
+    assert set(lines) == {"Replay", "guaranteed at 95 % confidence", "nominal rate"}
+    assert lines["Replay"].get_ydata() == pytest.approx(75 * rates[:, 3])
+    (promise,) = set(lines["guaranteed at 95 % confidence"].get_ydata())  # 4th object: 76th of 80 images
+    assert 1 - binom.cdf(4, 80, promise / 100) == pytest.approx(0.95)
+    assert "made without --threshold, not drawn: IUF" in figure.legends[0].get_title().get_text()
 
 
 def test_a_run_with_thresholds_is_verified(made):

@@ -8,6 +8,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from iufbench.reporting.collect import collect
+from iufbench.reporting.figures.alarms import alarm_figure, can_drift
 from iufbench.reporting.figures.bars import cost_figure, forgetting_figure, latency_figure
 from iufbench.reporting.figures.budgets import budget_figure, swept
 from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream_figure
@@ -66,7 +67,7 @@ def write_figures(
 
     ``figure1_mvtec`` and ``figure2_visa`` correspond to the paper's figures, if there are runs on real data.
     For every data set and protocol there are ``curves_``, ``forgetting_`` and, with several strategies or
-    recipes, ``costs_`` and ``learning_`` figures; with ``matrices`` a ``matrix_`` of the first seed of every
+    recipes, ``costs_`` and ``learning_`` figures; ``alarms_`` of runs with thresholds; with ``matrices`` a ``matrix_`` of the first seed of every
     group; and ``qualitative_`` figures of objects with saved anomaly maps. Corrupted and incomplete runs are
     handled as by ``write_tables``.
 
@@ -102,6 +103,8 @@ def write_figures(
             )
             if len(members) > 1 and not all(g.joint for g in members):
                 paths += save(plane_figure(members, numbers, levels, look), out / f"learning_{stem}")
+        if can_drift(members):
+            paths += save(alarm_figure(members, numbers, look), out / f"alarms_{stem}")
         for level in levels:
             if any(not g.joint and "auroc" in g.runs[0].names(level) for g in members):
                 figure = forgetting_figure(members, numbers, level, look)

@@ -14,6 +14,7 @@ from iufbench.metrics.summaries import DEFINITIONS
 from iufbench.reporting.against_frozen import BETTER, NOT_BETTER, TOO_FEW
 from iufbench.reporting.collect import Collection, collect
 from iufbench.reporting.examples import make_example
+from iufbench.reporting.figures.alarms import alarm_figure, can_drift
 from iufbench.reporting.figures.curves import stream_figure
 from iufbench.reporting.figures.drawing import drawn, styles
 from iufbench.reporting.figures.qualitative import caption, qualitative_figure, qualitative_figures
@@ -139,6 +140,10 @@ def _curves(groups: Sequence[Group], published: Published) -> list[tuple[str, st
         names = ", ".join(dict.fromkeys(g.title for g in members))
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"
         found.append((title, alternative, _inline(stream_figure(members, published, levels, look))))
+        if can_drift(members):
+            alternative = f"False alarms at frozen thresholds for {names}; the values are in the tables above"
+            picture = _inline(alarm_figure(members, published, look))
+            found.append((f"{title}: false alarms", alternative, picture))
     return found
 
 
