@@ -44,12 +44,13 @@ def check_results_outside(results: Path, root: Path) -> None:
         )
 
 
-def check_data(dataset: DataSet, protocol: Protocol) -> None:
-    """Metrics need normal and defective test images; raise InputError if no object has both."""
+def check_data(dataset: DataSet, protocol: Protocol, hint: str = "") -> None:
+    """AUROC needs normal and defective test images; raise InputError, with a hint, if no object has both."""
     kinds = {(s.object, s.label) for s in dataset.select("test", protocol.objects)}
     if not any({(name, 0), (name, 1)} <= kinds for name in protocol.objects):
         raise InputError(
-            f"{dataset.root}: no object has both good and defective test images, so nothing can be measured"
+            f"{dataset.root}: no object has both good and defective test images, so nothing can be "
+            f"measured{hint}"
         )
 
 

@@ -153,8 +153,11 @@ def prepare(
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
     check_step(request, first_learner)
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
-    check_data(dataset, protocol)
-    if request.calibration is not None:
+    if request.calibration is None:
+        check_data(
+            dataset, protocol, "; for decisions from good images alone add --threshold 'quantile 0.95'"
+        )
+    else:
         dataset = set_aside(
             dataset, dataset.objects if found else protocol.objects, request.calibration, request.seed
         )
