@@ -67,9 +67,9 @@ def write_figures(
 
     ``figure1_mvtec`` and ``figure2_visa`` correspond to the paper's figures, if there are runs on real data.
     For every data set and protocol there are ``curves_``, ``forgetting_`` and, with several strategies or
-    recipes, ``costs_`` and ``learning_`` figures; ``alarms_`` of runs with thresholds; with ``matrices`` a ``matrix_`` of the first seed of every
-    group; and ``qualitative_`` figures of objects with saved anomaly maps. Corrupted and incomplete runs are
-    handled as by ``write_tables``.
+    recipes, ``costs_`` and ``learning_`` figures; ``alarms_`` of runs with thresholds; with ``matrices`` a
+    ``matrix_`` of the first seed of every group; and ``qualitative_`` figures of objects with saved anomaly
+    maps. Corrupted and incomplete runs are handled as by ``write_tables``.
 
     Returns:
         The files written.
