@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from iufbench.reporting.store import Run, load_run
     from iufbench.support.errors import InputError, RunError
     from iufbench.sweeps.api import sweep
+    from iufbench.trust.submission import board_check
 
 __all__ = [
     "InputError",
@@ -35,6 +36,7 @@ __all__ = [
     "__version__",
     "anomaly_metrics",
     "board_build",
+    "board_check",
     "compare",
     "explain",
     "figures",
@@ -61,6 +63,7 @@ _LAZY = {
     "RunError": "iufbench.support.errors",
     "anomaly_metrics": "iufbench.evaluation.anomaly",
     "board_build": "iufbench.reporting.api",
+    "board_check": "iufbench.trust.submission",
     "compare": "iufbench.reporting.api",
     "explain": "iufbench.engine.api",
     "figures": "iufbench.reporting.api",

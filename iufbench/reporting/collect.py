@@ -104,11 +104,19 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
 
     Raises RunError if the scores are corrupted.
     """
-    notes = _changed_files(run)
+    notes = changed_files(run)
     if (run.path / SCORES).exists():
         run, changed = _from_scores(run)
         if changed:
             notes.append(f"metrics.csv disagrees with scores.csv.gz ({changed[0]}; {len(changed)} in all)")
+    wrong = other_summaries(run)
+    if wrong:
+        notes.append(f"run.json's summary disagrees with metrics.csv ({wrong[0]}; {len(wrong)} in all)")
+    return run, notes
+
+
+def other_summaries(run: Run) -> list[str]:
+    """Summaries in ``run.json`` that do not follow from ``metrics.csv``."""
     stored = run.record.summary
     wrong = []
     for level, values in run.summaries().items():
@@ -118,12 +126,11 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
                 continue
             if not isinstance(told, (int, float)) or not abs(told - value) <= TOLERANCE:
                 wrong.append(f"{level} {name} {told!r} instead of {value!r}")
-    if wrong:
-        notes.append(f"run.json's summary disagrees with metrics.csv ({wrong[0]}; {len(wrong)} in all)")
-    return run, notes
+    return wrong
 
 
-def _changed_files(run: Run) -> list[str]:
+def changed_files(run: Run) -> list[str]:
+    """A line for each file of results that is not the one whose hash ``run.json`` has."""
     told, found = run.record.records_sha256, record_hashes(run.path)
     return [
         f"{name} {'was changed' if name in found else 'was removed'} after the run ended"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,30 +15,11 @@ from iufbench.reporting.maps import maps_path, write_maps
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.fields import suggest
-from iufbench.support.nested import differing
 from iufbench.support.progress import Progress
+from iufbench.trust.differences import Difference, compared
 
 if TYPE_CHECKING:
     from iufbench.evaluation.objects import ObjectTest
-
-
-Key = tuple[str, str, str]  # object, level, metric
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A recomputed value that differs from the run directory; NaN means missing or undefined."""
-
-    experience: int
-    object: str
-    level: str
-    metric: str
-    stored: float
-    again: float
-
-    def __str__(self) -> str:
-        place = f"experience {self.experience}, {self.object}, {self.level} {self.metric}"
-        return f"{place}: stored {self.stored!r}, now {self.again!r}"
 
 
 def evaluate_run(
@@ -92,13 +72,6 @@ def evaluate_run(
         found = {(r.object, "image", f"score of {r.image}"): r.score for r in again.scores}
         differences += compared(number, stored, found)
     return differences
-
-
-def compared(experience: int, stored: Mapping[Key, float], again: Mapping[Key, float]) -> list[Difference]:
-    """The values that differ between two sets, compared bit by bit; NaN stands for a missing value."""
-    keys = {**stored, **again}
-    one, other = ({key: float(values.get(key, np.nan)) for key in keys} for values in (stored, again))
-    return [Difference(experience, *key, *pair) for key, pair in differing(one, other).items()]
 
 
 def _wanted(run: Run, objects: Sequence[str] | None) -> set[str]:

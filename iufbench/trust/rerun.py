@@ -11,7 +11,7 @@ from iufbench.reporting.record import INFO, RunRecord
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.progress import Progress
-from iufbench.trust.reevaluate import compared
+from iufbench.trust.differences import compared
 
 ENVIRONMENT = ("python", "system", "packages", "device", "processor", "threads", "variables", "source", "git")
 

@@ -26,11 +26,11 @@ KINDS = {
 MOST_HEADER_BYTES = 1 << 20  # of a long name or an extended header, which tarfile reads into memory
 
 
-class _Bounded(tarfile.TarInfo):
+class Bounded(tarfile.TarInfo):
     """An entry whose name is limited in size."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Bounded:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Bounded:
         entry = super().frombuf(buf, encoding, errors)
         whole = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, b"X")
         if entry.type in whole and entry.size > MOST_HEADER_BYTES:
@@ -69,7 +69,7 @@ def unpack(archive: Path, folder: Path, progress: Progress) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         with (
             archive.open("rb") as raw,
-            tarfile.open(fileobj=raw, mode="r:*", tarinfo=_Bounded) as tar,
+            tarfile.open(fileobj=raw, mode="r:*", tarinfo=Bounded) as tar,
             ByteBar(progress, "unpack", archive.stat().st_size) as bar,
         ):
             position = 0
