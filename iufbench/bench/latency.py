@@ -1,4 +1,4 @@
-"""How long one image takes after a finished run: decoding, backbone and learner, at batch 1."""
+"""Latency of one image after a finished run: decoding, backbone and learner, at batch size 1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from iufbench.support.provenance import environment, now
 from iufbench.support.version import __version__
 
 WARM_UP = 10
-MOST = 5  # checkpoints that are timed, evenly spread, the first and the last among them
+MOST = 5  # timed checkpoints, evenly spaced, including the first and the last
 
 
 def measure_latency(
@@ -37,8 +37,8 @@ def measure_latency(
 ) -> Latency:
     """Time one image after several experiences of a run, and store the result in its directory.
 
-    A generated JPEG photograph is decoded, so that the run's data are not needed and runs compare. Stages are
-    timed in turn, each ``repeats`` times after ``WARM_UP`` calls.
+    A generated JPEG photograph is decoded, so that the run's data are not needed and runs are comparable.
+    Stages are timed in turn, each ``repeats`` times after ``WARM_UP`` calls.
 
     Args:
         run: A finished run.
@@ -49,10 +49,11 @@ def measure_latency(
         trust_code: Import the run's learner even if it is not an installed one.
 
     Returns:
-        What was stored.
+        The stored measurement.
 
     Raises:
-        InputError, RunError: As :class:`~iufbench.engine.predict.Predictor` does.
+        InputError: As for :class:`~iufbench.engine.predict.Predictor`.
+        RunError: As for :class:`~iufbench.engine.predict.Predictor`.
     """
     last = len(run.experiences) - 1
     numbers = sorted({round(n) for n in np.linspace(0, last, min(MOST, last + 1))})
@@ -62,7 +63,7 @@ def measure_latency(
         (photo,) = photographs(Path(folder), 1)
         for number in numbers:
             predictor = _predictor(run, device, number, trust_code)
-            torch.set_num_threads(threads)  # after the predictor, which takes those of the run
+            torch.set_num_threads(threads)  # after the predictor, which sets those of the run
             used = str(predictor.strategy.device)
             calls = stages(predictor, photo)
             synchronise = _synchronise(used)
@@ -97,7 +98,7 @@ def measure_latency(
 
 
 def stages(predictor: Predictor, photo: Path) -> dict[str, Callable[[], object]]:
-    """What is done for one image: ``decode``, ``backbone``, and ``learner``, which returns the score."""
+    """The stages of one image: ``decode``, ``backbone``, and ``learner``, which returns the score."""
     plan, inputs, strategy = predictor.plan, predictor.inputs, predictor.strategy
     size, how = plan.recipe.image_size, plan.dataset.decoding
     pixels = torch.from_numpy(np.array(load_image(photo, size, how)[None])).permute(0, 3, 1, 2)

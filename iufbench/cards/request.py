@@ -1,4 +1,4 @@
-"""What one run is asked to be: protocol, strategy, seed, data and options, as typed."""
+"""The request for one run: protocol, strategy, seed, data and options, as typed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Request:
     device: str = "auto"
     threads: Annotated[int, msgspec.Meta(ge=1, le=MAX_THREADS)] | None = None
     precision: str = "auto"  # resolved when the run is planned: part of its identity
-    step: str = "auto"  # how an iteration is carried out: auto, eager or graph
+    step: str = "auto"  # how an iteration is executed: auto, eager or graph
     compile: bool = False
     settings: tuple[str, ...] = ()
     order: tuple[str, ...] | None = None
@@ -48,13 +48,13 @@ class Request:
     cache: bool = True
     diagnose_every: Positive | None = None  # epochs between states for the diagnosis of selection; None: none
     card: Path | None = None  # the user's own data set card
-    good_names: tuple[str, ...] = ()  # folders of normal images beside good and ok
-    max_pixels: Positive | None = None  # images with more are refused; None: the usual limit
+    good_names: tuple[str, ...] = ()  # folders of normal images besides good and ok
+    max_pixels: Positive | None = None  # larger images are rejected; None: the default limit
     accept_masks: bool = False  # no warnings about masks
     results: Path = field(default_factory=lambda: Path("results"))
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold: what ``run.json`` keeps to find the data and the card again."""
+        """JSON-serialisable values, stored in ``run.json`` to find the data and the card again."""
         plain = dataclasses.asdict(self)
         for name, value in plain.items():
             if isinstance(value, Path):
@@ -69,18 +69,18 @@ class Request:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any], where: Path | str = "run") -> Request:
-        """The request that ``as_dict`` described.
+        """Rebuild a request from the result of ``as_dict``.
 
         Args:
             plain: Its plain values, such as ``request`` in a ``run.json``.
-            where: The file they come from, for messages.
+            where: Their source, for messages.
 
         Raises:
             RunError: A value has the wrong type or is out of range, or an option is unknown.
         """
         unknown = sorted(set(plain) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise RunError(f"{where}: request: this iufbench has no option {unknown[0][:60]!r}")
+            raise RunError(f"{where}: request: this version has no option {unknown[0][:60]!r}")
         try:
             return msgspec.convert(plain, cls, dec_hook=_path)
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
@@ -90,17 +90,16 @@ class Request:
 
 
 def _path(kind: Any, value: Any) -> Any:
-    """A path from text, for ``msgspec``."""
+    """Convert text to a path, for ``msgspec``."""
     if not (kind is Path and isinstance(value, str)) or "\0" in value:
         raise ValueError("expected the path of a file or folder")
     return Path(value)
 
 
 def arguments(request: Request) -> list[str]:
-    """The ``iufbench`` arguments that do this run alone; defaults are left out, but for the seed.
+    """The ``iufbench`` arguments that execute only this run; defaults are omitted, except for the seed.
 
-    An option is named as the request's field, so that new ones need nothing here. Values are joined to their
-    option where they begin with a dash.
+    Options are named like the request's fields. Values that start with a dash are joined to their option.
     """
     named: dict[str, Any] = {}
     if request.lists is not None:
@@ -133,5 +132,5 @@ def arguments(request: Request) -> list[str]:
 
 
 def command(request: Request) -> str:
-    """The command that does this run alone, ready to paste."""
+    """The command that executes only this run, ready to paste."""
     return shlex.join(["iufbench", *arguments(request)])

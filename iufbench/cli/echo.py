@@ -1,4 +1,4 @@
-"""What commands print, with nothing in it that a terminal would obey."""
+"""Output of commands, free of terminal control sequences."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from iufbench.support.errors import printable
 
 
 def echo(text: object, err: bool = False, nl: bool = True) -> None:
-    """Print text with its control characters spelled out, except for line ends.
+    """Print text with escaped control characters, except for line ends.
 
-    Names of files, and whatever a run directory of somebody else holds, may contain sequences that clear a
-    screen or rename a window. JSON comes out unchanged: it is ASCII.
+    File names and untrusted run directories may contain sequences that clear the screen or rename the window.
+    JSON is unchanged: it is ASCII.
     """
     click.echo(printable(text), err=err, nl=nl)
 
 
 def say_code(text: str) -> None:
-    """Say, before it happens, that a learner from outside the installed packages is imported."""
+    """Report that a learner outside the installed packages is about to be imported."""
     echo(f"note: {text}", err=True)

@@ -12,7 +12,7 @@ from iufbench.cli.options import FOLDER, trust_option
 
 @click.command()
 @click.argument("path", metavar="RUN", type=FOLDER)
-@click.option("--object", "objects", required=True, help="The new object; a,b,c where increments have three.")
+@click.option("--object", "objects", required=True, help="The new object; a,b,c if increments have three.")
 @click.option(
     "--data-root", type=FOLDER, help="Folder with the new object and the old ones [default: the run's data]."
 )
@@ -32,8 +32,8 @@ def extend(
     """Add an object to a finished run: train one more experience from its last checkpoint.
 
     Writes a new run directory that names its parent, with the numbers of the run that had the object in its
-    protocol from the start. Training images of old objects are not needed; objects whose test images are
-    there are evaluated. If interrupted, the same command resumes.
+    protocol from the start. Training images of old objects are not needed; objects with available test images
+    are evaluated. If interrupted, the same command resumes.
 
     \b
     iufbench extend results/runs/parts/parts_1_1/patchcore/1a2b3c4d/seed0 --object washer --data-root parts
@@ -54,6 +54,6 @@ def extend(
     if costs.train_seconds and costs.trained_images and costs.bytes_kept:
         echo(
             f"cost of adding {objects}: {costs.train_seconds[-1]:.1f} s of training, "
-            f"{costs.trained_images[-1]} images shown, {costs.bytes_kept[-1]} bytes kept"
+            f"{costs.trained_images[-1]} images shown, {costs.bytes_kept[-1]} bytes stored"
         )
     progress.say(f"run directory: {run.path}")

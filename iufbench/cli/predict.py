@@ -18,7 +18,7 @@ from iufbench.cli.options import FOLDER, HomePath, trust_option
     "--object",
     default="auto",
     show_default=True,
-    help="The object in the images; auto: unknown, the strategy chooses where it has a choice.",
+    help="The object in the images; auto: unknown, selected by the strategy if it has a choice.",
 )
 @click.option("--out", type=FOLDER, help="New folder for tables, anomaly maps (float16) and overlays (PNG).")
 @click.option(
@@ -27,13 +27,13 @@ from iufbench.cli.options import FOLDER, HomePath, trust_option
     type=click.Choice(["jsonl", "csv"]),
     default="jsonl",
     show_default=True,
-    help="What is printed, a line per image.",
+    help="Output format, a line per image.",
 )
 @click.option(
     "--threshold",
     type=click.Choice(["frozen", "own"]),
-    help="Of the run: frozen right after an object was learnt, or own, after the last experience "
-    "[default: frozen where the run has thresholds].",
+    help="Threshold of the run: frozen (right after an object was learnt) or own (after the last experience) "
+    "[default: frozen if the run has thresholds].",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @trust_option

@@ -1,4 +1,4 @@
-"""``iufbench score``: anybody's scores, evaluated like a strategy's."""
+"""``iufbench score``: evaluates scores of any method like a strategy's."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from iufbench.cli.options import FILE, FOLDER, SEED, reading_options, results_op
 @click.command()
 @click.argument("scores", metavar="SCORES.csv", type=FILE, required=False)
 @click.option("--protocol", required=True, help="Id, alias, or <dataset>_<X>_<Y>[x<N>], such as visa_8_1x4.")
-@click.option("--name", help="Name of the method, as tables show it (they add: external).")
+@click.option("--name", help="Name of the method in tables, which add: (external).")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Number of the repetition.")
 @click.option("--maps", type=FOLDER, help="Anomaly maps: DIR/<experience>/<image>.npy, .tiff or 16-bit .png.")
-@click.option("--masks", type=FOLDER, help="Masks, DIR/<image>.png, for a data set without.")
-@click.option("--link", help="Address of a paper or of code, shown beside the results.")
+@click.option("--masks", type=FOLDER, help="Masks, DIR/<image>.png, for a data set without masks.")
+@click.option("--link", help="URL of a paper or of code, shown beside the results.")
 @click.option("--template", "to_fill", type=FILE, help="Write the CSV file to fill in, and stop.")
-@click.option("--save-maps", is_flag=True, help="Keep the maps for figures (float16, 98 KiB per image).")
+@click.option("--save-maps", is_flag=True, help="Save the maps for figures (float16, 98 KiB per image).")
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
 @click.option(
     "--synthetic", is_flag=True, help="The synthetic stand-in data set (results are labelled as such)."

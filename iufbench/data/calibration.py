@@ -1,4 +1,4 @@
-"""Images set aside to calibrate thresholds: normal, as far as is known, and never trained on."""
+"""Images set aside to calibrate thresholds: listed as normal, and never used for training."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ FEWEST = 5
 
 
 def set_aside(dataset: DataSet, objects: Iterable[str], share: float, seed: int) -> DataSet:
-    """The same data with calibration images for every object.
+    """Set aside calibration images of every object.
 
-    An object whose data set has at least five validation images is calibrated on all of them and trained on
-    all of its training images. For other objects a share of the training images (at least five, chosen by a
-    hash of seed and file name) is set aside. Images count as the strategy sees them: training images that
-    are defective in secret (a contaminated stream) can be among them.
+    An object with at least five validation images is calibrated on all of them and trained on all of its
+    training images. For other objects a fraction of the training images (at least five, selected by a hash of
+    seed and file name) is set aside. Defective training images of a contaminated stream can be among them.
 
     Args:
-        dataset: The data set, as its stream has modified it.
+        dataset: The data set, as modified by its stream.
         objects: The objects of the protocol.
-        share: Share of the training images, in (0, 1).
+        share: Fraction of the training images, in (0, 1).
         seed: Seed of the run.
 
     Returns:
         The data set with ``calibration``; its fingerprint is that of ``dataset``.
 
     Raises:
-        InputError: The share leaves an object without training images.
+        InputError: An object would have no training images left.
     """
     chosen: list[Sample] = []
     for name in objects:

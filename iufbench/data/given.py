@@ -1,4 +1,4 @@
-"""Image files named by a user: files, folders, and lists on standard input."""
+"""Image files given by the user: files, folders, and lists on standard input."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from iufbench.support.files import PathOrText
 
 
 def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:
-    """The images that files and folders name, in the given order; a folder's below it, sorted by path.
+    """Expand files and folders to image files, in the given order; folders recursively, sorted by path.
 
-    Headers are read, so that a file that is no image is found before any image is scored. In folders, hidden
-    files and files without the suffix of an image are left out.
+    Headers are read, so that an invalid file is reported before any image is scored. In folders, hidden files
+    and files without an image suffix are ignored.
 
     Args:
         paths: One or several files or folders.
@@ -25,7 +25,7 @@ def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:
         The files, at least one.
 
     Raises:
-        InputError: A path does not exist or is no image; a folder has no images; there are no paths.
+        InputError: A path does not exist or is not an image; a folder has no images; there are no paths.
     """
     wanted = [paths] if isinstance(paths, (str, PathLike)) else paths
     found: list[Path] = []
@@ -45,9 +45,9 @@ def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:
 
 
 def listed_images(lines: Iterable[str]) -> list[Path]:
-    """The files that a list names, one a line; empty lines are skipped.
+    """Read a list of files, one per line; empty lines are skipped.
 
-    Raises InputError naming the line of a file that does not exist.
+    Raises InputError with the line of a file that does not exist.
     """
     found = []
     for number, line in enumerate(lines, start=1):

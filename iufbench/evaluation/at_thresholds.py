@@ -27,8 +27,8 @@ NOWHERE = Thresholds(float("nan"), float("nan"))
 class ThresholdMetrics(PluginMetric):
     """Emits the metrics of each object at its thresholds, after ``values`` has emitted its own.
 
-    A test experience carries the rows of the object's calibration images (``experience.calibration``);
-    those of an object that has not been trained on are empty, and what needs a threshold is left out.
+    A test experience has the rows of the object's calibration images (``experience.calibration``), empty for
+    an object that has not been trained on; metrics that need a threshold are then omitted.
 
     Attributes:
         frozen: Object -> thresholds right after it was learnt.
@@ -49,11 +49,11 @@ class ThresholdMetrics(PluginMetric):
         return self.frozen
 
     def recall(self, calibration: Iterable[Sequence[CalibrationRow]], scores: Iterable[ScoreRow]) -> None:
-        """Take over what an earlier process recorded.
+        """Restore the records of an earlier process.
 
         Args:
             calibration: The rows of each evaluated experience, from the first.
-            scores: Of each object, the test images as scored right after it was learnt.
+            scores: The test scores of each object right after it was learnt.
         """
         self.frozen = frozen_thresholds(calibration, self.rule)
         found: dict[str, list[ScoreRow]] = {}

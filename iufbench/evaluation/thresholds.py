@@ -23,7 +23,7 @@ from iufbench.metrics.thresholds import (
 
 
 class Thresholds(NamedTuple):
-    """Thresholds for image scores and for pixels of anomaly maps; what is above is an alarm."""
+    """Thresholds for image scores and for pixels of anomaly maps; higher values are alarms."""
 
     image: float
     pixel: float
@@ -32,8 +32,9 @@ class Thresholds(NamedTuple):
 def calibration_rows(
     name: str, images: Sequence[str], scores: np.ndarray, maps: np.ndarray
 ) -> list[CalibrationRow]:
-    """What is kept of the calibration images of object ``name``: scores [N], and mean and population standard
-    deviation of the pixels of each map [N, H, W]."""
+    """The record of the calibration images of object ``name``: scores [N], and mean and population standard
+    deviation of the pixels of each map [N, H, W].
+    """
     rows = []
     for image, score, pixels in zip(images, scores, maps):
         values = np.asarray(pixels, dtype=np.float64)
@@ -42,7 +43,7 @@ def calibration_rows(
 
 
 def thresholds_of(rows: Iterable[CalibrationRow], rule: Rule) -> Thresholds:
-    """The thresholds that some calibration images give together: of one object, or of all in one pot."""
+    """The thresholds from some calibration images: of one object, or pooled over all."""
     rows = list(rows)
     pixels = pooled_pixel_threshold([r.pixel_mean for r in rows], [r.pixel_sd for r in rows])
     return Thresholds(threshold([r.score for r in rows], rule), pixels)
@@ -70,7 +71,7 @@ def frozen_thresholds(experiences: Iterable[Sequence[CalibrationRow]], rule: Rul
 
 
 def image_values(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """The image metrics of one object that name an operating point but need no threshold."""
+    """The threshold-free image metrics of one object at operating points."""
     return {
         "recall_at_fpr_05": recall_at_false_alarms(labels, scores, 0.05),
         "fpr_at_recall_95": false_alarms_at_recall(labels, scores, 0.95),
@@ -80,8 +81,9 @@ def image_values(labels: np.ndarray, scores: np.ndarray) -> dict[str, float]:
 def image_values_at(
     labels: np.ndarray, scores: np.ndarray, frozen: float, own: float, oracle: float
 ) -> dict[str, float]:
-    """The image metrics of one object at its frozen and own thresholds, and at that of the best F1 when it
-    was learnt (an oracle)."""
+    """The image metrics of one object at its frozen and own thresholds, and at the threshold of the best F1
+    when it was learnt (an oracle).
+    """
     then, now = decisions(labels, scores, frozen), decisions(labels, scores, own)
     return {
         "recall_frozen": then["recall"],

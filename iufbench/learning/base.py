@@ -104,7 +104,7 @@ class ReconstructionStrategy(InputTemplate):
         if context.compile:
             self.compile_network()
         self._step: Step | None = None
-        self.step_note: str | None = None  # how iterations are executed, where that is not as usual
+        self.step_note: str | None = None  # how iterations are executed, if not as by default
 
     # What a method may override ------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ class ReconstructionStrategy(InputTemplate):
             self._compiled = None
         elif self._compiled is None:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "inductor"))
-            torch.compiler.reset()  # a grown classifier is compiled anew: torch gives up after a few times
+            torch.compiler.reset()  # a grown classifier is recompiled, which torch does only a few times
             self._compiled = torch.compile(self.model)
 
     # Set-up ----------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ class Resumable(SupervisedTemplate):
         self._before_training_exp()
         if state is not None:  # after the callbacks, which reset what is set here
             self._resume(state)
-            state = None  # its tensors need not live as long as the training
+            state = None  # frees its tensors before the training
         while self.clock.train_exp_epochs < self.train_epochs:
             self._before_training_epoch()
             if self._stop_training:

@@ -28,15 +28,15 @@ def _no(why: str, *instead: str) -> Stock:
 
 
 _CLASSES = "needs the logits of a classifier"
-_SAMPLES = "takes the mini-batch apart by classes"
+_SAMPLES = "splits the mini-batch by classes"
 _MEANS = "needs a nearest-mean classifier"
-_OWN_LOADER = "sets data that the strategy's own batches do not come from"
+_OWN_LOADER = "has no effect: the strategy's batches do not come from its data"
 
 STOCK: dict[str, Stock] = {
-    "LRSchedulerPlugin": Stock(True, why="takes the place of the card's schedule"),
+    "LRSchedulerPlugin": Stock(True, why="replaces the card's schedule"),
     "EarlyStoppingPlugin": Stock(True, why="on any value of the evaluator; needs `eval_every`"),
-    "ReplayPlugin": Stock(True, why="stores features; its batches are old and new images, half each"),
-    "FromScratchTrainingPlugin": Stock(True, why="every experience starts from the first weights"),
+    "ReplayPlugin": Stock(True, why="stores features; half of each batch are old images"),
+    "FromScratchTrainingPlugin": Stock(True, why="every experience starts from the initial weights"),
     "SynapticIntelligencePlugin": _no("has no effect on the CPU: it keeps views of live weights", "si"),
     "LwFPlugin": _no("distils class scores", "lwf"),
     "EWCPlugin": _no("takes the gradient of a cross-entropy", "ewc", "ewc_online"),

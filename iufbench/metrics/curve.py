@@ -1,4 +1,4 @@
-"""Every threshold at once: AUROC, AP, F1-max and AUPRO of one object from one exact sort-based pass."""
+"""Exact threshold curves: AUROC, AP, F1-max and AUPRO of one object from a single sort."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's own synthetic data: drawn scenes that stand for the objects of VisA and MVTec AD."""
+"""Synthetic data sets: rendered scenes that stand in for the objects of VisA and MVTec AD."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Electronic parts as seen from above, each drawn around the origin of the canvas it is given.
+"""Electronic components seen from above, drawn around the origin of the given canvas.
 
-``body=False`` leaves the bare solder pads of a part that was never placed.
+``body=False`` draws only the solder pads of a component that was never placed.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from .primitives import Map, box, cover, disc, rgb, ridge, segment, text
 from .scene import Canvas
 
 TIN, GOLD, BLACK, SILK = rgb(204, 206, 212), rgb(214, 172, 84), rgb(38, 38, 42), rgb(226, 228, 224)
-Bent = tuple[int, int, float] | None  # first pin, how many, how far their tips lie off (in pitches)
+Bent = tuple[int, int, float] | None  # first pin, number of pins, offset of their tips (in pitches)
 
 
 def _row(along: Map, count: int, pitch: float) -> tuple[Map, Map]:
-    """A row of equal things drawn at once: the coordinate around the nearest one, and which one it is."""
+    """A row of equal items drawn at once: the coordinate around the nearest one, and its index."""
     which = np.clip(np.floor(along / np.float32(pitch) + np.float32(count / 2)), 0, count - 1)
     return along - (which + np.float32(0.5 - count / 2)) * np.float32(pitch), which
 
@@ -40,7 +40,7 @@ def hole_row(c: Canvas, count: int, pitch: float, radius: float = 0.045) -> None
 
 
 def chip(c: Canvas, *, half: tuple[float, float], colour: Map = BLACK, body: bool = True) -> None:
-    """A two-terminal part (resistor, capacitor, diode) lying along x."""
+    """A two-terminal component (resistor, capacitor, diode) along x."""
     hx, hy = half
     _pads(c, [(-hx, 0), (hx, 0)], 0.05, hy * 0.95)
     if not body:
@@ -123,7 +123,7 @@ def trimmer(c: Canvas, *, half: float, body: bool = True) -> None:
 
 
 def lamp(c: Canvas, *, radius: float, colour: Map, body: bool = True) -> None:
-    """A round light-emitting diode, seen on its dome."""
+    """A round light-emitting diode, seen from above."""
     c.paint(0.8 * ridge(disc(c.u, c.v, radius * 0.94), 0.014), SILK)
     _pads(c, [(-radius * 0.5, 0), (radius * 0.5, 0)], 0.035, 0.035)
     if not body:
@@ -148,7 +148,7 @@ def crystal(c: Canvas, *, half: tuple[float, float], mark: str = "", body: bool 
 
 
 def socket(c: Canvas, *, half: tuple[float, float], body: bool = True) -> None:
-    """A USB socket: folded sheet metal with two slots, its mouth towards -y."""
+    """A USB socket: folded sheet metal with two slots, opening towards -y."""
     _pads(c, [(-half[0], 0), (half[0], 0)], 0.045, half[1] * 0.5)
     if not body:
         return
@@ -174,7 +174,7 @@ def button(c: Canvas, *, half: float, body: bool = True) -> None:
 def header(
     c: Canvas, *, pins: int, pitch: float = 0.16, length: float = 0.27, bent: Bent = None, body: bool = True
 ) -> None:
-    """A row of long gold pins towards +y, held by a black strip."""
+    """A row of long gold pins towards +y, in a black strip."""
     hole_row(c, pins, pitch)
     if not body:
         return

@@ -1,4 +1,4 @@
-"""The camera: what happens to every picture, normal or defective, after it is drawn."""
+"""The camera model, applied to every rendered image, normal or defective."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from .primitives import SIZE, Picture, X, Y
 
 
 def shoot(rng: np.random.Generator, picture: Picture) -> NDArray[np.uint8]:
-    """Uneven light, exposure, white balance, sensor noise, lens blur; uint8 [256, 256, 3].
+    """Apply uneven illumination, exposure, white balance, lens blur and sensor noise.
 
-    Masks are taken before this step, so that they never contain noise.
+    Masks are computed before this step, so they never contain noise.
+
+    Returns:
+        uint8 [256, 256, 3].
     """
     direction = rng.uniform(0, 2 * math.pi)
     slope = np.float32(rng.uniform(0, 0.06))

@@ -1,4 +1,4 @@
-"""A contact sheet: what the synthetic objects, their defects and their masks look like, on one picture."""
+"""A contact sheet of the synthetic objects, their defects and their masks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,16 @@ def preview(
 ) -> None:
     """Write a contact sheet (PNG) of a synthetic data set's objects to ``path``.
 
-    One row an object: normal examples, then for each defect type a defective image and the same image with
-    its mask outlined. Raises InputError for unknown names, RunError when ``path`` cannot be written.
+    Each object has a row: normal examples, then for each defect type a defective image and the same image
+    with its mask outlined.
+
+    Raises:
+        InputError: A name is unknown.
+        RunError: ``path`` cannot be written.
     """
     names = list(get_scenes(dataset) if objects is None else objects)
     if not names:
-        raise InputError("no objects to preview: name at least one")
+        raise InputError("no objects to preview: give at least one")
     pairs = max(len(get_scene(dataset, name).defects) for name in names)
     left = _MARGIN + _NAMES
     first_pair = left + _NORMALS * (_TILE + _GAP) + 3 * _GAP
@@ -62,7 +66,7 @@ def _write_head(draw: ImageDraw.ImageDraw, dataset: str, seed: int, left: int, f
     title = f"{_TITLES[dataset]} objects, synthetic"
     draw.text((_MARGIN, 18), title, _INK, _font(26))
     note = (
-        "Synthetic data drawn by iufbench: scenes that stand for the named objects, no photographs."
+        "Synthetic data rendered by iufbench: stand-ins for the named objects, not photographs."
         f"  Generator version {GENERATOR_VERSION}, seed {seed}."
     )
     draw.text((_MARGIN, 52), note, _GREY, _font(14))

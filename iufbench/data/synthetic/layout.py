@@ -1,4 +1,4 @@
-"""Where each image of a synthetic data set goes: the MVTec AD layout and VisA's official one."""
+"""File paths of a synthetic data set: the MVTec AD layout and VisA's official one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .scene import load_scenes
 
 @dataclass(frozen=True)
 class Job:
-    """One image to render and where to write it, paths relative to the root; ``ink`` is the mask's value."""
+    """One image to render and its path relative to the root; ``ink`` is the mask's value."""
 
     dataset: str
     object: str
@@ -28,7 +28,7 @@ class Job:
 def plan(
     dataset: str, objects: Sequence[str], n_train: int, n_good: int, n_defective: int, seed: int
 ) -> Iterator[Job]:
-    """All images of a data set in file-list order; defective ones dealt round-robin over the defect types."""
+    """List all images of a data set in file-list order; defective images cycle through the defect types."""
     place = _visa_paths if dataset == "visa" else _mvtec_paths
     for object_ in objects:
         defects = load_scenes()[dataset][object_].defects
@@ -55,7 +55,7 @@ def _visa_paths(object_: str, kind: str, _index: int, number: int) -> tuple[str,
 
 
 def visa_split(jobs: Sequence[Job]) -> str:
-    """The text of VisA's ``split_csv/1cls.csv``: CRLF, one row an image."""
+    """The content of VisA's ``split_csv/1cls.csv``: CRLF line ends, one row per image."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\r\n")
     rows.writerow(("object", "split", "label", "image", "mask"))

@@ -1,7 +1,7 @@
-"""Drawing primitives of the synthetic scenes: seeded noise, signed distances, strokes, relief light, text.
+"""Drawing primitives of the synthetic scenes: seeded noise, signed distances, strokes, shading, text.
 
-Images are float32 [256, 256, 3] in 0..1, maps float32 [256, 256]. Scene coordinates run over [-1, 1],
-x to the right and y down. A signed distance is negative inside a shape.
+Images are float32 [256, 256, 3] in 0..1, maps float32 [256, 256]. Scene coordinates are in [-1, 1], x to the
+right and y down. A signed distance is negative inside a shape.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Region = NDArray[np.bool_]
 _axis = (np.arange(SIZE, dtype=np.float32) + np.float32(0.5)) * np.float32(PIXEL) - np.float32(1)
 X, Y = (np.ascontiguousarray(a) for a in np.meshgrid(_axis, _axis))
 
-# Light comes from the upper left in every scene, so that the objects of one data set look like one camera.
+# Light comes from the upper left in every scene, so that all objects seem to be taken by one camera.
 _LIGHT = np.array([-0.42, -0.52, 0.744], np.float32)
 _HALF = (_LIGHT + np.array([0, 0, 1], np.float32)) / np.float32(
     np.linalg.norm(_LIGHT + np.array([0, 0, 1], np.float32))
@@ -34,18 +34,18 @@ _HALF = (_LIGHT + np.array([0, 0, 1], np.float32)) / np.float32(
 
 
 def generator(*key: int | str) -> np.random.Generator:
-    """A random generator that depends on the key only (never on process, platform or hash seed)."""
+    """A random generator that depends only on the key (not on process, platform or hash seed)."""
     words = [zlib.crc32(k.encode()) if isinstance(k, str) else int(k) & 0xFFFFFFFF for k in key]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(words)))
 
 
 def rgb(red: float, green: float, blue: float) -> Map:
-    """A colour given in 0..255 as float32 [3] in 0..1."""
+    """Convert a colour from 0..255 to float32 [3] in 0..1."""
     return np.array((red, green, blue), np.float32) / np.float32(255)
 
 
 def enlarge(small: ArrayLike, shape: tuple[int, int] = (SIZE, SIZE)) -> Map:
-    """Bicubic enlargement of a small map to ``shape`` (rows, columns)."""
+    """Upsample a small map to ``shape`` (rows, columns) bicubically."""
     image = Image.fromarray(np.ascontiguousarray(small, np.float32))
     return np.asarray(image.resize(shape[::-1], Image.Resampling.BICUBIC), np.float32)
 
@@ -54,10 +54,10 @@ def enlarge(small: ArrayLike, shape: tuple[int, int] = (SIZE, SIZE)) -> Map:
 def noise(
     seed: int, cells: int = 4, octaves: int = 4, gain: float = 0.55, aspect: tuple[float, float] = (1, 1)
 ) -> Map:
-    """Smooth lattice noise over the whole image, about N(0, 1); read-only, because it is cached.
+    """Smooth lattice noise over the whole image, about N(0, 1); cached and therefore read-only.
 
-    ``cells`` lattice cells across at the lowest octave; ``aspect`` stretches them (rows, columns). A
-    structural defect renders its scene twice with the same seeds: the cache halves that cost.
+    ``cells``: lattice cells across at the lowest octave; ``aspect`` stretches them (rows, columns).
+    Structural defects render a scene twice with the same seeds, so the cache halves their cost.
     """
     rng = generator(seed, "noise")
     out = np.zeros((SIZE, SIZE), np.float32)
@@ -75,7 +75,7 @@ def noise(
 
 
 def wander(seed: int, t: Map, knots: int = 12, periodic: bool = False) -> Map:
-    """A smooth random function of ``t`` in [0, 1], about N(0, 1); ``periodic`` closes it at the ends."""
+    """A smooth random function of ``t`` in [0, 1], about N(0, 1); ``periodic`` joins its ends."""
     values = generator(seed, "wander").standard_normal(knots + 1).astype(np.float32)
     if periodic:
         values[knots] = values[0]
@@ -87,7 +87,7 @@ def wander(seed: int, t: Map, knots: int = 12, periodic: bool = False) -> Map:
 
 
 def rotate(u: Map, v: Map, angle: float) -> tuple[Map, Map]:
-    """Coordinates seen from a frame that is turned by ``angle`` (radians, clockwise on screen)."""
+    """Coordinates in a frame that is rotated by ``angle`` (radians, clockwise on screen)."""
     c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     return u * c + v * s, v * c - u * s
 
@@ -129,7 +129,7 @@ def arc(u: Map, v: Map, bend: float, half_angle: float, radius: float) -> Map:
 
 
 def smooth_min(a: Map, b: Map, k: float) -> Map:
-    """Union of two shapes whose seam is rounded over the distance ``k``."""
+    """Union of two shapes, with a seam rounded over the distance ``k``."""
     h = np.clip(0.5 + 0.5 * (b - a) / np.float32(k), 0, 1)
     return b + (a - b) * h - np.float32(k) * h * (1 - h)
 
@@ -143,7 +143,7 @@ def cover(distance: Map, soft: float = 1.0) -> Map:
 
 
 def ridge(distance: Map, width: float) -> Map:
-    """1 on the zero line of ``distance``, falling linearly to 0 at ``width`` on both sides."""
+    """1 on the zero line of ``distance``, decreasing linearly to 0 at ``width`` on both sides."""
     return np.clip(1 - np.abs(distance) * np.float32(1 / width), 0, 1)
 
 
@@ -158,15 +158,16 @@ def shade(image: Picture, amount: Map) -> None:
 
 
 def dome(distance: Map, width: float) -> Map:
-    """Height of a rounded edge: 0 at the outline, rising like a quarter circle to ``width`` inside."""
+    """Height of a rounded edge: 0 at the outline, a quarter circle up to ``width`` inside."""
     d = np.clip(distance * np.float32(-1 / width), 0, 1)
     return np.float32(width) * np.sqrt(d * (2 - d))
 
 
 def relief(height: Map, shininess: float = 24.0) -> tuple[Map, Map]:
-    """Light on a height map (scene units): diffuse factor (1 where flat) and specular term in 0..1.
+    """Shade a height map (in scene units): diffuse factor (1 for flat areas) and specular term in 0..1.
 
-    Slopes are taken on the pixel grid, so that light stays fixed in the image however the object turns.
+    Slopes are computed on the pixel grid, so the light direction is fixed in the image and does not rotate
+    with the object.
     """
     gx, gy = np.zeros_like(height), np.zeros_like(height)
     gx[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * np.float32(0.5 / PIXEL)

@@ -1,4 +1,4 @@
-"""One image, from its key to its pixels: pose, defect, camera."""
+"""Renders one image from its key: pose, defect, camera."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from .camera import shoot
 from .primitives import Picture, Region, generator
 from .scene import Scene, load_scenes
 
-GENERATOR_VERSION = 1  # rises whenever any image may come out different
+GENERATOR_VERSION = 1  # incremented whenever any image may change
 NORMAL_KINDS = ("train", "good")
 _TRIES = 8
-_DIFFERENCE = 0.06  # of full scale: smaller differences of two renders are no defect anyone could see
+_DIFFERENCE = 0.06  # of full scale: smaller differences between two renders are invisible
 _SMALLEST = 350  # pixels, 0.5 % of the image
 _CONTRAST = 0.16  # mean change below the mask
 
 
 def get_scenes(dataset: str) -> Mapping[str, Scene]:
-    """All scenes of a data set, in its order. Raises InputError for an unknown one."""
+    """All scenes of a data set, in its order. Raises InputError for an unknown data set."""
     scenes = load_scenes()
     if dataset not in scenes:
         raise InputError(
-            f"no synthetic data set '{dataset}': there is {' and '.join(scenes)}{suggest(dataset, scenes)}"
+            f"no synthetic data set '{dataset}': known are {' and '.join(scenes)}{suggest(dataset, scenes)}"
         )
     return scenes[dataset]
 
 
 def get_scene(dataset: str, object_: str) -> Scene:
-    """The scene of one object. Raises InputError for unknown names, with the known ones."""
+    """The scene of one object. Raises InputError for an unknown name, listing the known ones."""
     scenes = get_scenes(dataset)
     if object_ not in scenes:
         known = f"{', '.join(scenes)}{suggest(object_, scenes)}"
-        raise InputError(f"no synthetic object '{object_}' in {dataset}: there is {known}")
+        raise InputError(f"no synthetic object '{object_}' in {dataset}: known are {known}")
     return scenes[object_]
 
 
 def _changed_region(intact: Picture, broken: Picture) -> Region:
-    """Where two renders differ visibly, without pinholes and stray pixels."""
+    """The region in which two renders differ visibly, without pinholes and stray pixels."""
     difference = np.abs(np.clip(broken, 0, 1) - np.clip(intact, 0, 1)).max(-1) > _DIFFERENCE
     mask = ndimage.binary_closing(np.pad(difference, 2), np.ones((3, 3), bool))[2:-2, 2:-2]
     for wanted, limit in ((False, 40), (True, 16)):  # fill pinholes, then drop specks
@@ -60,10 +60,10 @@ def _changed_region(intact: Picture, broken: Picture) -> Region:
 def compose(
     dataset: str, object_: str, kind: str, index: int, seed: int = 0
 ) -> tuple[Picture, Picture | None, Region | None]:
-    """The scene before the camera: intact picture, defective picture and mask (None for normal kinds).
+    """Render a scene before the camera: intact image, defective image and mask (None for normal kinds).
 
-    Every choice comes from generators keyed by (seed, dataset, object, kind, index) alone. A defect that
-    comes out too small or nearly invisible is drawn again; after eight tries the clearest one stands.
+    All choices come from generators keyed by (seed, dataset, object, kind, index). A defect that is too small
+    or nearly invisible is drawn again; after eight attempts the clearest one is used.
     """
     scene = get_scene(dataset, object_)
     key = (seed, dataset, object_, kind, index)
@@ -95,10 +95,19 @@ def compose(
 def render_image(
     dataset: str, object_: str, kind: str, index: int, seed: int = 0
 ) -> tuple[NDArray[np.uint8], Region | None]:
-    """One finished image uint8 [256, 256, 3] and its mask bool [256, 256] (None for normal kinds).
+    """Render one image, uint8 [256, 256, 3], and its mask, bool [256, 256] (None for normal kinds).
 
-    ``kind`` is "train", "good" or one of the object's defects. The result is a pure function of the
-    arguments; a grey-scale scene has three equal channels. Raises InputError for unknown names.
+    The result depends on the arguments only. Greyscale scenes have three equal channels.
+
+    Args:
+        dataset: ``visa`` or ``mvtec``.
+        object_: Name of the object.
+        kind: ``train``, ``good`` or one of the object's defects.
+        index: Number of the image of this kind.
+        seed: Seed of the data set.
+
+    Raises:
+        InputError: A name is unknown.
     """
     intact, broken, mask = compose(dataset, object_, kind, index, seed)
     camera = generator(seed, dataset, object_, kind, index, "camera")

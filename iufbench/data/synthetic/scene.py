@@ -37,10 +37,11 @@ Mutation = Callable[[Params, np.random.Generator], Params]
 
 
 class Canvas:
-    """A window onto a picture under construction, with coordinates of its own.
+    """A window of an image being rendered, with its own coordinates.
 
-    ``u``, ``v`` are scene coordinates around the canvas's origin. ``at`` gives a small window with the
-    origin moved (and turned): an item drawn there costs its own area, not the whole image's.
+    ``u``, ``v`` are scene coordinates around the canvas's origin. ``at`` returns a small window with the
+    origin moved (and rotated): the cost of drawing an item there depends on the item's area, not on the
+    image's.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Canvas:
 
     @classmethod
     def posed(cls, params: Params, background: ArrayLike) -> Canvas:
-        """A whole picture filled with a colour [3] or picture [256, 256, 3], posed as ``params`` say."""
+        """A whole image filled with a colour [3] or image [256, 256, 3], in the pose of ``params``."""
         image = np.empty((SIZE, SIZE, 3), np.float32)
         image[:] = np.asarray(background, np.float32)
         origin = (params["x"], params["y"])
@@ -78,16 +79,17 @@ class Canvas:
         return self._coordinates[1]
 
     def at(self, x: float, y: float, reach: float | tuple[float, float], angle: float = 0.0) -> Canvas:
-        """The window around (x, y) that holds a disc of radius ``reach``; origin there, turned by ``angle``.
+        """The window around (x, y) that contains a disc of radius ``reach``; its origin is there, rotated by
+        ``angle``.
 
-        A pair gives the half sizes of a rectangle, along this canvas's axes. Leave room for the shadow:
-        what is drawn outside the window is lost.
+        A pair gives the half sizes of a rectangle along this canvas's axes. Leave room for the shadow:
+        anything drawn outside the window is lost.
         """
         c, s = math.cos(self.angle), math.sin(self.angle)
         ox = self._origin[0] + self._zoom * (x * c - y * s)
         oy = self._origin[1] + self._zoom * (x * s + y * c)
         half_x, half_y = reach if isinstance(reach, tuple) else (reach, reach)
-        if isinstance(reach, tuple):  # a turned rectangle's bounding box
+        if isinstance(reach, tuple):  # bounding box of the rotated rectangle
             half_x, half_y = abs(c) * half_x + abs(s) * half_y, abs(s) * half_x + abs(c) * half_y
         window = []
         for centre, half in ((oy, half_y), (ox, half_x)):
@@ -105,7 +107,7 @@ class Canvas:
         gain: float = 0.55,
         aspect: tuple[int, int] = (1, 1),
     ) -> Map:
-        """``primitives.noise`` as seen through this window (fixed in the image)."""
+        """``primitives.noise`` in this window (fixed in the image)."""
         return prim.noise(seed, cells, octaves, gain, aspect)[self.window]
 
     def paint(self, coverage: Map, colour: ArrayLike) -> None:
@@ -115,7 +117,7 @@ class Canvas:
         prim.shade(self.image, amount)
 
     def shadow(self, distance: Map, offset: float = 0.03, amount: float = 0.35, soft: float = 0.07) -> None:
-        """Drop shadow of a shape towards the lower right, always away from the light."""
+        """Drop shadow of a shape to the lower right, away from the light."""
         n = max(1, round(offset / PIXEL))
         moved = distance.copy()
         moved[n:, n:] = distance[:-n, :-n]
@@ -130,7 +132,7 @@ class Canvas:
         gloss: float = 0.2,
         shininess: float = 24.0,
     ) -> None:
-        """Paint a solid with a rounded edge and light on it; ``height`` adds to the edge's own relief."""
+        """Paint a shaded solid with a rounded edge; ``height`` is added to the edge's own relief."""
         surface = prim.dome(distance, round_edge)
         diffuse, glint = prim.relief(surface if height is None else surface + height, shininess)
         lit = np.asarray(colour, np.float32) * diffuse[..., None] + np.float32(gloss) * glint[..., None]
@@ -138,17 +140,17 @@ class Canvas:
 
 
 def changed(params: Params, **values: Any) -> Params:
-    """A copy of ``params`` with some values replaced: what a mutation returns."""
+    """A copy of ``params`` with some values replaced: the result of a mutation."""
     return {**params, **values}
 
 
 class Scene(ABC):
-    """One object: ``sample`` draws parameters, ``render`` draws the picture they describe.
+    """One object: ``sample`` draws parameters, ``render`` renders them.
 
     ``mutations`` are the structural defects (name -> function from parameters to changed ones; the mask is
     where the two renders differ), ``surface`` names painters of ``surface.PAINTERS`` (mask = coverage), and
-    ``painters`` holds surface defects of the scene's own. Their order is the order in which defective images
-    are dealt and VisA numbers the classes.
+    ``painters`` holds the scene's own surface defects. Their order is that of the defective images and of
+    VisA's numbered classes.
     """
 
     angle: ClassVar[float] = 3.0  # pose: degrees to either side; 180 = any
@@ -174,10 +176,10 @@ class Scene(ABC):
 
     @abstractmethod
     def render(self, params: Params) -> tuple[Picture, Region]:
-        """The picture [256, 256, 3] (nominally 0..1) and the region where surface defects may land."""
+        """The image [256, 256, 3] (nominally 0..1) and the region in which surface defects may be placed."""
 
     def painter(self, defect: str) -> Painter:
-        """The painter of a surface defect: the scene's own one, or the common one of that name."""
+        """The painter of a surface defect: the scene's own, or the common one of that name."""
         return self.painters[defect] if defect in self.painters else PAINTERS[defect]
 
     @property
@@ -193,7 +195,7 @@ S = TypeVar("S", bound=type[Scene])
 
 
 def register(dataset: str, name: str) -> Callable[[S], S]:
-    """Class decorator: let a scene stand for object ``name`` of ``dataset``."""
+    """Class decorator: register a scene for object ``name`` of ``dataset``."""
 
     def add(scene: S) -> S:
         if name in REGISTRY[dataset]:

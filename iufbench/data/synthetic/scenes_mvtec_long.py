@@ -1,4 +1,4 @@
-"""MVTec AD's long objects: capsule, pill, screw, toothbrush."""
+"""MVTec AD's elongated objects: capsule, pill, screw, toothbrush."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .surface_mvtec import dye, pale_crack, poke, scuffs, specks
 
 
 def _misprint(fields: tuple[str, ...]) -> Mutation:
-    """Another imprint than the right one, or the right one out of place."""
+    """A wrong imprint, or the correct one in the wrong place."""
 
     def mutation(p: Params, rng: np.random.Generator) -> Params:
         if rng.random() < 0.3:
@@ -84,7 +84,7 @@ def _chip(p: Params, rng: np.random.Generator) -> Params:
 
 @register("mvtec", "pill")
 class Pill(Scene):
-    """An oval white pill with an imprint and red speckles, on a dark ground."""
+    """An oval white pill with an imprint and red speckles, on a dark background."""
 
     angle = 6.0
     mutations: ClassVar = {"faulty_imprint": _misprint(("F", "FE", "EF", "HF", "")), "chip": _chip}
@@ -170,7 +170,7 @@ def _thread_top(p: Params, rng: np.random.Generator) -> Params:
 
 @register("mvtec", "screw")
 class Screw(Scene):
-    """A wood screw lying on a light table, turned further than most objects; grey-scale."""
+    """A wood screw on a light table, rotated more than most objects; greyscale."""
 
     angle = 45.0
     shift = 0.04
@@ -222,7 +222,7 @@ class Screw(Scene):
 
     @staticmethod
     def _crest(p: Params, u: Map, v: Map) -> Map:
-        """Height of the thread in 0..1: a triangle wave that leans along the helix."""
+        """Height of the thread in 0..1: a triangle wave along the helix."""
         turns = (u + 0.22 * v) * np.float32(10.5) + np.float32(p["phase"])
         crest = 1 - np.abs(2 * (turns % 1) - 1)
         if p["flat"]:
@@ -240,7 +240,7 @@ class Screw(Scene):
 
 
 def _bend_tufts(p: Params, rng: np.random.Generator) -> Params:
-    """All tufts around a place lean over to one side."""
+    """All tufts around a position lean to one side."""
     row, column, turn = int(rng.integers(1, 8)), int(rng.integers(4)), rng.uniform(0, 2 * math.pi)
     lean = p["lean"].copy()
     for i in range(9):

@@ -26,7 +26,7 @@ from .surface_mvtec import frayed_cut, rough
 
 # ---------------------------------------------------------------- transistor
 
-_PITCH = 0.27  # of the board's holes; the legs stand in three of them
+_PITCH = 0.27  # of the board's holes; the legs are in three of them
 
 
 def _bent_lead(p: Params, rng: np.random.Generator) -> Params:
@@ -87,7 +87,7 @@ class Transistor(Scene):
 
     @staticmethod
     def _leg(c: Canvas, p: Params, k: int) -> None:
-        """Leg ``k`` from the case, spreading to its hole; drawn around the middle of its place."""
+        """Leg ``k`` from the case, spreading to its hole; drawn around its centre."""
         u, v = c.u + np.float32((k - 1) * 0.22), c.v + np.float32(0.44)  # v from 0 at the case to 0.85
         top, foot, length = (k - 1) * 0.17, (k - 1) * _PITCH, 0.85 * p["ends"][k]
         along = np.clip(v / np.float32(0.85), 0, 1)
@@ -129,11 +129,11 @@ class Transistor(Scene):
 # ---------------------------------------------------------------- zipper
 
 _TEETH = 0.155  # from one tooth to the next on the same side
-_COUNT = 20  # teeth a side that can be seen or reached
+_COUNT = 20  # visible or reachable teeth per side
 
 
 def _break_teeth(p: Params, rng: np.random.Generator) -> Params:
-    """Two or three teeth in a row are broken off."""
+    """Two or three adjacent teeth are broken off."""
     length = p["length"].copy()
     side, first = int(rng.integers(2)), int(rng.integers(5, 12))
     length[side, first : first + int(rng.integers(2, 4))] = rng.uniform(0.0, 0.25)
@@ -146,7 +146,7 @@ def _split_teeth(p: Params, rng: np.random.Generator) -> Params:
 
 
 def _squeeze_teeth(p: Params, rng: np.random.Generator) -> Params:
-    """Some neighbouring teeth stand askew."""
+    """Some adjacent teeth are tilted."""
     lean = p["lean"].copy()
     first = int(rng.integers(5, 11))
     lean[:, first : first + 4] += rng.choice([-1, 1], (2, 4)) * rng.uniform(0.3, 0.55, (2, 4))
@@ -166,7 +166,7 @@ def _fray(p: Params, rng: np.random.Generator) -> Params:
 
 @register("mvtec", "zipper")
 class Zipper(Scene):
-    """A closed zipper, upright: two woven tapes and interlocking metal teeth; grey-scale."""
+    """A closed zipper, upright: two woven tapes and interlocking metal teeth; greyscale."""
 
     angle = 2.0
     shift = 0.02
@@ -204,7 +204,7 @@ class Zipper(Scene):
 
     @staticmethod
     def _outwards(p: Params, u: Map, v: Map) -> Map:
-        """Distance from the middle line, on the material: where the rows are apart it lags behind."""
+        """Distance from the centre line on the material, less where the rows are apart."""
         out = np.abs(u)
         if not p["gap"]:
             return out
@@ -226,7 +226,7 @@ class Zipper(Scene):
 
     @staticmethod
     def _row(c: Canvas, p: Params, k: int) -> None:
-        """One side's teeth (0 left, 1 right), all at once: each pixel belongs to the tooth of its stretch."""
+        """One side's teeth (0 left, 1 right) at once: each pixel belongs to the nearest tooth."""
         side = np.float32(2 * k - 1)
         outwards = c.u * side + Zipper._outwards(p, c.u, c.v) - np.abs(c.u)
         position = c.v / np.float32(_TEETH) + np.float32(p["phase"] + 0.5 * k + _COUNT / 2)

@@ -78,7 +78,7 @@ class Bottle(Scene):
         glass = np.empty_like(canvas.image)
         for channel in range(3):
             glass[..., channel] = np.interp(radius, knots, [c[channel] / 255 for _, c in self.PROFILE])
-        # Reflections of two lamps stay where the lamps are, however the bottle is turned.
+        # Reflections of two lamps are fixed in the image and do not rotate with the bottle.
         screen = _turn(angle, -p["angle"])
         for lamp, width in ((-2.2, 0.55), (0.9, 0.35)):
             lit = np.exp(-((_turn(screen, lamp) / np.float32(width)) ** 2))
@@ -98,7 +98,7 @@ class Bottle(Scene):
     def _break(
         canvas: Canvas, glass: Picture, radius: Map, angle: Map, broken: tuple[float, float, int]
     ) -> None:
-        """A jagged bite into the lip: light falls through it, conchoidal facets at its border."""
+        """A jagged break in the lip: light passes through it, with conchoidal facets at its border."""
         middle, width, seed = broken
         off = _turn(angle, middle) / np.float32(width)
         jag = 0.05 * wander(seed, np.clip(off * 0.5 + 0.5, 0, 1), 9)
@@ -208,7 +208,7 @@ class Cable(Scene):
         return canvas.image, region
 
     def _strands(self, c: Canvas, p: Params, i: int) -> None:
-        """Copper strands in a hexagonal lay; each shines a little differently."""
+        """Copper strands in a hexagonal lay, each with slightly different gloss."""
         bore = disc(c.u, c.v, 0.22)
         c.paint(cover(bore), rgb(58, 34, 24))
         rng = generator(p["n"], "strands", i)
@@ -268,7 +268,7 @@ class Hazelnut(Scene):
         canvas = Canvas.posed(p, rgb(30, 28, 30))
         canvas.shade(0.08 * canvas.noise(n, 40, 3, 0.8))
         u, v = canvas.u * np.float32(p["slim"]), canvas.v
-        # An egg with a tip at the top: narrower above, the outline drawn to a point.
+        # An egg with a tip at the top.
         taper = 1 + 0.16 * np.clip(-v, -0.2, 1) ** 2
         tip = np.float32(0.10) * np.exp(-((u / 0.14) ** 2)) * (v < 0)
         shell = np.hypot(u * taper, v * np.float32(0.95)).astype(np.float32) - np.float32(0.68) - tip
@@ -304,7 +304,7 @@ def _bent_lobe(p: Params, rng: np.random.Generator) -> Params:
 
 @register("mvtec", "metal_nut")
 class MetalNut(Scene):
-    """A four-lobed nut: swept lobes around a threaded collar, on a dark ground."""
+    """A four-lobed nut: swept lobes around a threaded collar, on a dark background."""
 
     angle = 180.0
     mutations: ClassVar = {"bent": _bent_lobe, "flip": lambda p, rng: changed(p, flipped=True)}

@@ -72,7 +72,7 @@ class Carpet(Scene):
 
 
 def _break_wire(p: Params, rng: np.random.Generator) -> Params:
-    """Cut out one piece of wire, from one crossing to the next."""
+    """Remove a piece of wire between two crossings."""
     return changed(p, broken=(int(rng.integers(2)), *rng.integers(-2, 2, 2)))
 
 
@@ -89,7 +89,7 @@ def _bend_wires(p: Params, rng: np.random.Generator) -> Params:
 
 @register("mvtec", "grid")
 class Grid(Scene):
-    """A woven mesh of steel wire on the diagonal, over a grey ground; grey-scale."""
+    """A woven mesh of steel wire on the diagonal, on a grey background; greyscale."""
 
     angle = 4.0
     grey = True
@@ -138,7 +138,7 @@ class Grid(Scene):
 
 @register("mvtec", "leather")
 class Leather(Scene):
-    """Brown hide with a pebbled grain."""
+    """Brown leather with a pebbled grain."""
 
     angle = 180.0
     painters: ClassVar = {

@@ -1,4 +1,4 @@
-"""VisA's four circuit boards: one way to draw a board, four layouts."""
+"""VisA's four circuit boards: a common renderer, four layouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CERAMIC, AMBER, GREEN_LED, CLEAR, DARK = (
 
 @dataclass(frozen=True)
 class Part:
-    """One placed part: how it is drawn, where, in degrees, and what may go wrong with it."""
+    """One component: how it is drawn, position, rotation in degrees, and its possible defects."""
 
     draw: Callable[..., None]
     x: float
@@ -29,7 +29,7 @@ class Part:
     reach: float
     options: Mapping[str, Any] = field(default_factory=dict)
     angle: float = 0.0
-    can_go: bool = True  # may be missing: only parts large enough to be missed
+    can_go: bool = True  # may be missing: only visibly large components
     can_turn: bool = False
     pins: int = 0  # pins that may be bent, ``bend`` of them at a time
     bend: int = 1
@@ -77,7 +77,7 @@ def _defects(placed: tuple[Part, ...], rows: tuple[HoleRow, ...]) -> dict[str, M
 
 
 class Board(Scene):
-    """A printed circuit board on a bench; the subclasses give layout and colours."""
+    """A printed circuit board on a bench; subclasses define layout and colours."""
 
     angle, shift, zoom = 1.5, 0.015, 0.01
     bench: ClassVar[Map]
@@ -246,7 +246,7 @@ class RelayDriver(Board):
 
 @register("visa", "pcb4")
 class Controller(Board):
-    """Black, square controller board: USB socket, turned four-sided chip, crystal, holes along both edges."""
+    """Black, square controller board: USB socket, rotated four-sided chip, crystal, two rows of holes."""
 
     bench, mask_colour, half = rgb(164, 190, 196), rgb(40, 40, 50), (0.72, 0.82)
     holes = ((-0.62, -0.72), (0.62, -0.72))

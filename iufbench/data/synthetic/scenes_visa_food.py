@@ -1,4 +1,4 @@
-"""VisA objects lying alone: candle (four of them), cashew, chewing gum, fryum, pipe fryum."""
+"""VisA's single objects: candle (four of them), cashew, chewing gum, fryum, pipe fryum."""
 
 from __future__ import annotations
 

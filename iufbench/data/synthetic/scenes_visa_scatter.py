@@ -1,4 +1,4 @@
-"""VisA objects that come in numbers: capsules, macaroni in a grid and macaroni in any pose."""
+"""VisA's objects with several items: capsules, macaroni in a grid and macaroni in any pose."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .scene import Canvas, Params, Scene, changed, register
 
 
 def _one(p: Params, rng: np.random.Generator, state: str, *values: float) -> Params:
-    """Give one item of a scatter a defect."""
+    """Add a defect to one item."""
     return changed(p, bad={int(rng.integers(len(p["places"]))): (state, *values)})
 
 
@@ -103,7 +103,7 @@ def _split_elbow(p: Params, rng: np.random.Generator) -> Params:
 
 
 class Elbows(Scene):
-    """Four elbow macaroni; the subclasses say where they lie and in what light."""
+    """Four elbow macaroni; subclasses define positions and illumination."""
 
     TABLE: ClassVar[Map]
     PASTA: ClassVar[Map]
@@ -153,7 +153,7 @@ class Elbows(Scene):
 
 @register("visa", "macaroni1")
 class MacaroniGrid(Elbows):
-    """Four elbow macaroni, laid out in order."""
+    """Four elbow macaroni in a regular arrangement."""
 
     angle = 2
     TABLE, PASTA = rgb(48, 52, 58), rgb(238, 190, 92)
@@ -170,7 +170,7 @@ class MacaroniGrid(Elbows):
 
 @register("visa", "macaroni2")
 class MacaroniAnyPose(Elbows):
-    """Four elbow macaroni, each turned as it fell."""
+    """Four elbow macaroni in random poses."""
 
     angle = 2
     TABLE, PASTA = rgb(150, 60, 52), rgb(240, 214, 150)

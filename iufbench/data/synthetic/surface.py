@@ -1,8 +1,8 @@
-"""Surface defects: painters that put a scratch, stain, crack ... onto a finished picture.
+"""Surface defects: painters that add a scratch, stain, crack, ... to a rendered image.
 
-A painter takes (rng, picture [256, 256, 3], region where the defect may land) and returns the picture as it
-looks where the defect covers it fully, and the coverage [256, 256] in 0..1. ``apply`` blends the two, so that
-nothing changes outside the coverage, and the mask is coverage > 0.25.
+A painter takes (rng, image [256, 256, 3], allowed region) and returns the appearance under full coverage and
+the coverage [256, 256] in 0..1. ``apply`` blends the two, so nothing changes outside the coverage; the mask
+is coverage > 0.25.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _WHITE = np.ones(3, np.float32)
 def apply(
     painter: Painter, rng: np.random.Generator, image: Picture, region: Region
 ) -> tuple[Picture, Region]:
-    """Paint one defect: the changed picture and its mask."""
+    """Apply one defect: the changed image and its mask."""
     painted, coverage = painter(rng, image, region)
     coverage = coverage * ndimage.uniform_filter(region.astype(np.float32), 3)
     return image + (painted - image) * coverage[..., None], coverage > MASK_LEVEL
 
 
-# ---------------------------------------------------------------- where and what shape
+# ---------------------------------------------------------------- position and shape
 
 
 def spot(rng: np.random.Generator, region: Region) -> tuple[float, float]:
-    """A pixel (x, y) of the region, away from the image border when possible."""
+    """A pixel (x, y) of the region, away from the image border if possible."""
     ys, xs = np.nonzero(region[16:-16:2, 16:-16:2])
     if not len(ys):
         return SIZE / 2, SIZE / 2
@@ -48,7 +48,7 @@ def draw_seed(rng: np.random.Generator) -> int:
 
 
 def frame(rng: np.random.Generator, region: Region, angle: float) -> tuple[Map, Map]:
-    """Pixel coordinates around a random spot, turned by ``angle``."""
+    """Pixel coordinates around a random spot, rotated by ``angle``."""
     x, y = spot(rng, region)
     half = SIZE / 2
     return rotate(
@@ -57,7 +57,7 @@ def frame(rng: np.random.Generator, region: Region, angle: float) -> tuple[Map, 
 
 
 def blob(rng: np.random.Generator, region: Region, low: float, high: float, rough: float) -> Map:
-    """An irregular blot of radius low..high pixels: about -1 in its middle, 0 on its outline."""
+    """An irregular blob of radius low..high pixels: about -1 in the centre, 0 on the outline."""
     aspect = rng.uniform(0.75, 1.35)
     u, v = frame(rng, region, rng.uniform(0, math.pi))
     d = np.hypot(u * np.float32(aspect), v / np.float32(aspect)) / np.float32(rng.uniform(low, high))
@@ -90,7 +90,7 @@ def _line(
 
 
 def draw_colour(rng: np.random.Generator, colours: tuple[Colour, ...], image: Picture, coverage: Map) -> Map:
-    """The colour that stands out most from what it will cover, out of two drawn at random."""
+    """The colour with the higher contrast to the covered area, out of two random ones."""
     under = (image * coverage[..., None]).sum((0, 1)) / max(float(coverage.sum()), 1.0)
     draws = [rgb(*colours[int(rng.integers(len(colours)))]) for _ in range(2)]
     return max(draws, key=lambda c: float(np.abs(c - under).max()))
@@ -139,7 +139,7 @@ def _thread(rng: np.random.Generator, image: Picture, region: Region) -> tuple[P
     return np.broadcast_to(colour, image.shape), coverage
 
 
-# ---------------------------------------------------------------- blots
+# ---------------------------------------------------------------- blobs
 
 
 def _hole(rng: np.random.Generator, image: Picture, region: Region) -> tuple[Picture, Map]:
@@ -199,7 +199,7 @@ def _blots(
     count: tuple[int, int] = (1, 1),
     grain: float = 0.0,
 ) -> tuple[Picture, Map]:
-    """Coloured blots: stains, oil, rust, dirt and what else has a colour and an outline."""
+    """Coloured blobs: stains, oil, rust, dirt and similar defects."""
     coverage = np.zeros((SIZE, SIZE), np.float32)
     for _ in range(int(rng.integers(count[0], count[1] + 1))):
         coverage = np.maximum(coverage, np.clip(0.5 - blob(rng, region, *radius, rough) * edge, 0, 1))

@@ -1,4 +1,4 @@
-"""Write a synthetic data set to disk: in parallel, with progress, all of it or nothing."""
+"""Writes a synthetic data set to disk: in parallel, with progress, completely or not at all."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ NOTICE = (
     "results on the real data set."
 )
 _JPEG_QUALITY = 95
-_CHUNK = 8  # images handed to a worker at a time
-_WORTH_WORKERS = 64  # starting processes costs more than drawing fewer images than this
+_CHUNK = 8  # images per task of a worker
+_WORTH_WORKERS = 64  # below this number of images, starting processes costs more than it saves
 
 
 def make(
@@ -48,15 +48,28 @@ def make(
     workers: int | None = None,
     progress: bool = True,
 ) -> int:
-    """Write a synthetic ``dataset`` ("visa" or "mvtec", in that data set's layout) below ``root``.
+    """Write a synthetic data set in the layout of the original.
 
     Per object: ``n_train`` normal training images, ``n_good`` normal and ``n_defective`` defective test
-    images, 256x256. Every byte depends on (dataset, objects, counts, seed) only, and every image on its own
-    key only: larger sets contain smaller ones, and ``workers`` (None: one a core) changes nothing. The
-    folder appears when it is complete; an interrupted call leaves nothing behind.
+    images, 256x256. All bytes depend only on data set, objects, counts and seed, and every image only on its
+    own key: larger sets contain smaller ones. The folder appears when it is complete; an interrupted call
+    leaves nothing behind.
 
-    Returns the number of images written (masks not counted). Raises InputError for unknown names, bad
-    counts, a folder that is not empty or cannot be written.
+    Args:
+        root: Output folder, empty or nonexistent.
+        dataset: ``visa`` or ``mvtec``.
+        objects: Names of objects; None for all.
+        n_train: Normal training images per object.
+        n_good: Normal test images per object.
+        n_defective: Defective test images per object.
+        seed: Seed of all images.
+        workers: Processes; None: one per core. The result does not depend on it.
+
+    Returns:
+        The number of images written, not counting masks.
+
+    Raises:
+        InputError: A name is unknown, a count is invalid, or the folder is not empty or cannot be written.
     """
     root = Path(root).absolute()
     names = _check_objects(dataset, objects)
@@ -82,12 +95,12 @@ def _check_objects(dataset: str, objects: Sequence[str] | None) -> list[str]:
     if objects is None:
         return list(scenes)
     if isinstance(objects, str) or not objects:
-        raise InputError(f"objects={objects!r}: give a list of at least one object name, or none for all")
+        raise InputError(f"objects={objects!r}: give a list of object names, or None for all")
     for name in objects:
         get_scene(dataset, name)
     doubles = [name for name, n in Counter(objects).items() if n > 1]
     if doubles:
-        raise InputError(f"object {doubles[0]!r} is named twice: name every object once")
+        raise InputError(f"object {doubles[0]!r} is named twice")
     return list(objects)
 
 
@@ -115,7 +128,7 @@ def _processes(workers: int | None, jobs: int) -> int:
 
 @contextmanager
 def _all_or_nothing(root: Path) -> Iterator[Path]:
-    """A fresh folder beside ``root`` that takes its name on success and vanishes on any failure."""
+    """A new folder beside ``root`` that is renamed to it on success and removed on failure."""
     if root.exists() and not (root.is_dir() and not any(root.iterdir())):
         kind = "is not empty" if root.is_dir() else "is a file"
         raise InputError(f"{root} {kind}: choose another folder, or remove it first")
@@ -130,7 +143,7 @@ def _all_or_nothing(root: Path) -> Iterator[Path]:
         if root.exists():
             if any(root.iterdir()):
                 raise InputError(
-                    f"{root} was filled by someone else meanwhile: look at it, or choose another"
+                    f"{root} was filled by another process in the meantime: check it, or choose another"
                 )
             root.rmdir()
         folder.rename(root)
@@ -153,7 +166,7 @@ def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool)
         for job in tqdm(jobs, "drawing", unit="image", file=sys.stderr, disable=hidden):
             write(job)
         return
-    # Forked workers need no importable __main__; they only draw, so a parent that holds torch is safe.
+    # Forked workers need no importable __main__; they only render, so a parent with torch is safe.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), _ignore_interrupts)
     try:
@@ -165,13 +178,13 @@ def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool)
 
 
 def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
 
 def _write(folder: Path, job: Job) -> None:
     image, mask = render_image(job.dataset, job.object, job.kind, job.index, job.seed)
     if get_scene(job.dataset, job.object).grey:
-        image = image[..., 0]  # three equal channels: written as one, as MVTec AD does
+        image = image[..., 0]  # three equal channels: written as greyscale, as in MVTec AD
     path = folder / job.image
     if path.suffix == ".JPG":
         Image.fromarray(image).save(path, quality=_JPEG_QUALITY)
