@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: the published data sets' file trees, and a tiny synthetic VisA."""
+"""Shared fixtures: the published data sets' file trees, and a tiny synthetic VisA."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _bytes_of(pixels: np.ndarray, kind: str) -> bytes:
 
 
 class _Tree:
-    """Writes each distinct content once; every further file with it is a hard link (17,000 in seconds)."""
+    """Writes each distinct content once; further files with the same content are hard links (17,000 in
+    seconds).
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,9 +61,9 @@ class _Tree:
 
 @pytest.fixture(scope="session")
 def mvtec_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Root of all 5,354 images and 1,258 masks of MVTec AD, by their real names. Read only: files are links.
+    """Root of all 5,354 images and 1,258 masks of MVTec AD with their real names. Read only: files are links.
 
-    Images are 12x8 pixels, grey where the originals are; text files stand where the originals have them.
+    Images are 12x8 pixels, greyscale where the originals are; text files are where the originals have them.
     """
     tree = _Tree(tmp_path_factory.mktemp("mvtec_tree"))
     rng = np.random.default_rng(0)
@@ -103,7 +105,7 @@ def visa_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked ``gpu`` are skipped where there is no CUDA device."""
+    """Skip tests marked ``gpu`` if there is no CUDA device."""
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         import torch

@@ -1,4 +1,4 @@
-"""A Progress that remembers what it was told to say."""
+"""A Progress that records its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""IUF and its training written out plainly, as an oracle: a dictionary of tensors, elementary operations.
+"""IUF and its training in elementary operations on a dictionary of tensors, as an oracle.
 
 Shares no code with iufbench. No dropout, no feature jitter, no standardisation.
 """
@@ -18,7 +18,7 @@ BN_MOMENTUM = 0.1
 
 @dataclass
 class Setting:
-    """How one experience is trained. ``rate(epoch, iteration)``: the learning rate, both counted from 0."""
+    """The schedule of one experience. ``rate(epoch, iteration)``: the learning rate, both counted from 0."""
 
     epochs: int
     batch: int
@@ -30,7 +30,7 @@ class Setting:
 
 @dataclass
 class Parts:
-    """IUF's own numbers; the defaults switch everything off."""
+    """IUF's own parameters; the defaults disable everything."""
 
     classification: float = 0.0
     compression: float = 0.0
@@ -62,7 +62,7 @@ def linear(x: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
 
 
 def heads_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
-    """One head after the other, on [..., L, E]."""
+    """Attention head by head, on [..., L, E]."""
     size = q.shape[-1] // heads
     outputs = []
     for h in range(heads):
@@ -73,7 +73,7 @@ def heads_attention(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 
 
 class PlainIUF:
-    """State, forward pass and training of the IUF network (or UniAD, when there is no classifier)."""
+    """State, forward pass and training of the IUF network (or UniAD without a classifier)."""
 
     def __init__(self, state: dict[str, Tensor], trainable: Iterable[str], heads: int, classifier_heads: int):
         self.w = {n: t.detach().clone() for n, t in state.items()}
@@ -176,7 +176,7 @@ class PlainIUF:
         increment: bool,
         seed: int,
     ) -> None:
-        """One experience; ``seed`` of the order of the images."""
+        """Train one experience; ``seed`` determines the order of the images."""
         order = torch.Generator().manual_seed(seed)
         old = {n: t.clone() for n, t in self.w.items()}
         projections = {n: self.projection(torch.cat(r)) for n, r in self.rows.items()} if increment else {}
@@ -274,7 +274,7 @@ class PlainIUF:
 
     @staticmethod
     def projection(rows: Tensor) -> Tensor:
-        """V^T diag(d) V over a full basis; directions that no row has are free."""
+        """V^T diag(d) V over a full basis; directions without any row are free."""
         channels = rows.shape[1]
         _, s, vh = np.linalg.svd(rows.double().numpy(), full_matrices=True)
         d = np.ones(channels)

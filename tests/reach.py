@@ -1,7 +1,7 @@
-"""What can be reached from an object, however deep: attributes, containers, closures, views of memory.
+"""Searches everything reachable from an object: attributes, containers, closures, views of memory.
 
-Left out on purpose: modules and the globals of functions (from ``sys.modules`` everything can be reached),
-frames of the call stack and the garbage collector. Whoever uses these breaks in; the others look around.
+Excluded on purpose: modules and the globals of functions (from ``sys.modules`` everything is reachable),
+frames of the call stack and the garbage collector.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LEAVES = (
 
 
 def neighbours(thing: Any) -> Iterator[Any]:
-    """What one step leads to."""
+    """The objects reachable in one step."""
     if isinstance(thing, types.FunctionType):  # not gc.get_referents: it would give the module's globals
         yield from (cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell))
         yield from thing.__defaults__ or ()
@@ -65,7 +65,7 @@ def _is_filled(cell: Any) -> bool:
 
 
 def reachable(roots: Iterable[Any], without: Iterable[Any] = ()) -> Iterator[tuple[Any, str]]:
-    """(object, way to it as type names) of everything that can be reached from ``roots``, each once."""
+    """Yield (object, path to it as type names) for everything reachable from ``roots``, each once."""
     barred = {id(thing) for thing in without}
     queue = [(root, type(root).__name__) for root in roots]
     seen, kept = set(barred), []
@@ -85,7 +85,7 @@ def _named(thing: Any) -> str:
 
 
 class Treasure:
-    """Things that must not be found: arrays by their memory and content, objects by identity, words."""
+    """Forbidden objects: arrays by memory and content, objects by identity, words."""
 
     def __init__(self) -> None:
         self.memory: dict[int, str] = {}
@@ -104,7 +104,7 @@ class Treasure:
         self.memory[_memory(array)] = what
 
     def features(self, features: torch.Tensor, what: str) -> None:
-        """Feature maps [N, C, h, w], and copies of them, image by image or patch by patch."""
+        """Feature maps [N, C, h, w], and copies of them, by image or by patch."""
         self.array(features, what)
         for image in features:
             for piece in (image, image.flatten(1)[:, 0]):
@@ -112,7 +112,7 @@ class Treasure:
                     self.content[form.contiguous().numpy().tobytes()] = f"a copy of {what}"
 
     def found(self, roots: Iterable[Any], without: Iterable[Any] = ()) -> list[str]:
-        """What of it can be reached, and how."""
+        """The reachable forbidden objects, with their paths."""
         own = [self, vars(self), *vars(self).values()]
         return [
             f"{what}: {way}"
@@ -135,7 +135,7 @@ class Treasure:
 
 
 def _memory(array: Any) -> int:
-    """Where the memory lies that an array is a view of."""
+    """The memory that an array is a view of."""
     if isinstance(array, torch.Tensor):
         return array.untyped_storage().data_ptr()
     while isinstance(array.base, np.ndarray):

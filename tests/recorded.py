@@ -1,4 +1,4 @@
-"""A stand-in for CUDA graphs on the CPU: operations are recorded and repeated on the same memory."""
+"""Replaces CUDA graphs on the CPU: operations are recorded and repeated on the same memory."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ WAITS = ("aten::_local_scalar_dense", "aten::nonzero", "aten::is_nonzero", "aten
 
 
 class Recording(TorchDispatchMode):
-    """While open, every operation is carried out and noted; ``replay`` carries all of them out again.
+    """While active, every operation is executed and recorded; ``replay`` executes all of them again.
 
-    As with a CUDA graph, Python does not run again: what it read (a number, a shape, which branch) is fixed,
-    tensors are used where they lie, and random numbers go on. What needs a number from the device is refused.
+    As with a CUDA graph, Python is not executed again: values that it read (a number, a shape, a branch) are
+    fixed, tensors keep their memory, and random generators advance. Operations that read a number from the
+    device raise.
     """
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ class Recording(TorchDispatchMode):
 
 
 class Recorder:
-    """In the place of ``iufbench.learning.step.CudaGraphs``. ``replays``: how many were asked for."""
+    """Replaces ``iufbench.learning.step.CudaGraphs``. ``replays``: number of replays."""
 
     def __init__(self) -> None:
         self.captures = self.replays = 0

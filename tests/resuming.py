@@ -1,4 +1,4 @@
-"""Runs that are interrupted at a chosen moment, and what must not differ afterwards."""
+"""Runs that are interrupted at a given moment, and what must be equal afterwards."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COSTS = ("bytes_kept", "replayed_images", "trained_images")
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing that runs afterwards may count on having been called."""
+    """Simulates a kill: no cleanup code may be relied on."""
 
 
 def reassembly(parts: Parts) -> Callable[..., Parts]:
-    """Instead of ``runner.assemble``: the images of ``parts`` once more, and an untrained strategy."""
+    """Replaces ``runner.assemble``: the images of ``parts`` again, and an untrained strategy."""
 
     def assemble(plan, device, progress):
         evaluation = ObjectEvaluation(parts.evaluation.tests, plan.recipe.score)
@@ -39,7 +39,7 @@ def reassembly(parts: Parts) -> Callable[..., Parts]:
 def interruption(
     monkeypatch: Any, experience: int, epoch: int, iteration: int = 1, signal_: int | None = None
 ) -> Iterator:
-    """A signal to this process, or Killed, when ``iteration`` (from 1) of ``epoch`` (from 1) was done."""
+    """Raise a signal in this process, or Killed, after ``iteration`` (from 1) of ``epoch`` (from 1)."""
     call = TrainingBar.after_training_iteration
 
     def interrupted(self, strategy, **kwargs):
@@ -57,7 +57,7 @@ def interruption(
 
 
 def assert_same_run(one: Run, other: Run) -> None:
-    """The same tables, costs and weights to the last bit, the same files, and nothing left lying about."""
+    """Tables, costs and weights are bit-identical, files are the same, and no temporary file is left."""
     for name in TABLES:
         assert (one.path / name).read_bytes() == (other.path / name).read_bytes(), name
     for cost in COSTS:
@@ -75,7 +75,7 @@ def files(folder: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal to the last bit, whatever is nested in what."""
+    """Bit-identical nested values."""
     if isinstance(one, torch.Tensor):
         bits = [t.contiguous().cpu().numpy().tobytes() for t in (one, other)]
         return one.dtype == other.dtype and one.shape == other.shape and bits[0] == bits[1]

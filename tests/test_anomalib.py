@@ -1,4 +1,4 @@
-"""anomalib's models as strategies: images and maps arrive unchanged, state resumes, mistakes are named."""
+"""anomalib's models as strategies: images and maps are unchanged, state resumes, errors are reported."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def trained(strategy, settings, data, tmp_path, experiences=2):
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:
-    """ImageNet's mean and deviation, as all models with an ImageNet backbone expect."""
+    """ImageNet's mean and standard deviation, expected by all models with an ImageNet backbone."""
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (images.float() / 255 - mean[:, None, None]) / std[:, None, None]
 
 
 def test_padim_is_anomalibs_own_on_the_images_of_the_last_experience(anomalib, data, tmp_path):
-    """A second experience replaces its Gaussians: nothing protects the first."""
+    """A second experience replaces its Gaussians: there is no protection against forgetting."""
     parts, initial = trained("anomalib:Padim", PADIM, data, tmp_path)
     plain = initial["shared"].model
     plain.train()

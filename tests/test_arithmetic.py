@@ -1,4 +1,4 @@
-"""--precision, --compile and the allocator: what may change numbers has an identity of its own."""
+"""--precision, --compile and the allocator: options that change numbers are part of the recipe's identity."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_freed_memory_is_used_again_without_page_faults():
 
 @dataclasses.dataclass
 class Compiled:
-    """Stands in for torch.compile, which takes half a minute: counts who calls it."""
+    """Replaces torch.compile, which takes half a minute: counts calls."""
 
     model: torch.nn.Module
     modes: list[bool] = dataclasses.field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Benchmarks, strategies and plugins outside of the harness: the plain loop of Avalanche's documentation."""
+"""Benchmarks, strategies and plugins without the harness: the plain loop of Avalanche's documentation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def benchmark_of(data, strategy="uniad", protocol="visa_2_1", **more):
 
 @pytest.fixture(scope="module")
 def shared(data):
-    """One benchmark for all tests that train nothing else on it; one thread, as tiny runs have."""
+    """One benchmark for all tests that train nothing else on it; one thread, as in tiny runs."""
     torch.set_num_threads(1)
     return benchmark_of(data)
 
@@ -329,7 +329,7 @@ def test_a_plugin_is_refused_when_the_strategy_is_made(shared):
 
 
 def test_stock_synaptic_intelligence_has_no_effect(shared):
-    """What its refusal rests on: with any strength, the weights are those without it."""
+    """The reason for its rejection: with any strength, the weights are the same as without it."""
 
     class Attached(SynapticIntelligencePlugin):
         pass

@@ -1,4 +1,4 @@
-"""What a user can get wrong or have on disk in an unusual form, through the command line."""
+"""Invalid and unusual input through the command line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run(root, results, *more, protocol="visa_2_1", strategy="finetune", **enviro
 
 
 def refused(done, *words):
-    """One line that says all of ``words``, exit code 2, no traceback."""
+    """One line with all of ``words``, exit code 2, no traceback."""
     assert done.exit_code == 2, done.output
     assert done.stdout == "" and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     for word in words:
@@ -52,7 +52,7 @@ def refused(done, *words):
 
 @pytest.fixture
 def lists(data, tmp_path):
-    """JSON-lines lists of the tiny VisA, in whose folders no reader of a layout finds its way."""
+    """JSON-lines lists of the tiny VisA, whose folders match no layout."""
     train, test = [], []
     for path in sorted(data.rglob("*.JPG")):
         name, kind = path.relative_to(data).parts[0], path.parent.name
@@ -99,7 +99,7 @@ def test_a_mistyped_data_set_is_recognised(data, tmp_path, protocol):
 
 @pytest.fixture
 def parts(tmp_path):
-    """A custom folder in MVTec layout, with names as people give them."""
+    """A custom folder in MVTec layout, with typical names."""
     root = tmp_path / "eigene daten"
     for name in ("roter Knopf", "Schraube ü", "螺丝"):
         for folder, count in (("train/good", 3), ("test/good", 2), ("test/tiefer Kratzer", 2)):
@@ -232,7 +232,7 @@ def test_too_little_memory_is_said_in_one_line(data, tmp_path, monkeypatch):
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing that runs afterwards may count on having been called."""
+    """Simulates a kill: no cleanup code may be relied on."""
 
 
 @pytest.mark.parametrize("last", ["record_experience", "write_record", "save_checkpoint"])

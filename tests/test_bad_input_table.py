@@ -1,8 +1,8 @@
 # ruff: noqa: E501 (one row, one line)
-"""A table of bad input: what is typed or lies on disk, with the exit code and the words that it gives.
+"""A table of bad input: arguments or files, with the exit code and words of the message.
 
-Whatever a row does, there is no traceback, one line of error (or a report of ``data check``), and nothing is
-written. Rows that are fine all the same (``0``) document how odd input is handled.
+Every row gives one line of error (or a report of ``data check``), no traceback, and writes nothing. Rows with
+exit code 0 document how unusual valid input is handled.
 """
 
 from __future__ import annotations

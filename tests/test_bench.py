@@ -1,4 +1,4 @@
-"""``iufbench bench`` and the programs it is compared with: the same work, honestly timed."""
+"""``iufbench bench`` and the programs it is compared with: both do the same work."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_wrong_input_costs_one_line(arguments, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["uniad", "iuf_release"])
 def test_the_plain_program_computes_what_iufbench_computes(name):
-    """Otherwise its time would be compared with that of other work."""
+    """Otherwise the timings would be of different work."""
     learner = bench_against_plain.learner_of(name, 2, "quick")
     network = plain.network_for(learner).eval()
     model = learner.strategy.model.eval()
@@ -107,7 +107,7 @@ def test_both_sides_of_the_metrics_comparison_agree(monkeypatch):
 
 
 def test_the_bare_loop_ends_with_the_harness_weights(monkeypatch):
-    """The comparison is about overhead alone: both do the same arithmetic, bit for bit."""
+    """The comparison measures overhead only: both compute the same values, bit for bit."""
     monkeypatch.setattr(bare_loop, "COUNTS", [[6, 6], [6], [6]])
     small = (*SMALL, "oasa.resolution=8", "base.batch_size=4", "increment.batch_size=4")
     harness = bare_loop.train_with_harness(bare_loop.learner(small)).strategy.model.state_dict()
@@ -119,7 +119,7 @@ def test_the_bare_loop_ends_with_the_harness_weights(monkeypatch):
 
 @pytest.mark.slow
 def test_the_gpu_program_runs_on_the_cpu(tmp_path):
-    """No GPU is needed to know that it measures, compares and projects; here device and CPU are the same."""
+    """Measurement, comparison and projection are tested without a GPU; here device and CPU are the same."""
     out = tmp_path / "gpu.json"
     settings = [w for s in (*SMALL, "oasa.resolution=8") for w in ("--set", s)]
     common = ["--device", "cpu", "--batch", "2", "--repeats", "1", "--peak-size", "256", "--preset", "quick"]
@@ -153,7 +153,7 @@ def test_the_gpu_program_says_when_there_is_no_gpu(capsys):
 
 @pytest.mark.parametrize("name", ["uniad", "iuf_release"])
 def test_the_plain_step_starts_from_the_same_loss(name):
-    """And its parts for increments (pull, windows, projected step) run and move the weights."""
+    """Its parts for increments (pull, windows, projected step) run and change the weights."""
     learner = bench_against_plain.learner_of(name, 2, "quick")
     network = plain.network_for(learner).train()
     network.jitter = learner.strategy.model.jitter_scale = 0

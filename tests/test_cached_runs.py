@@ -1,4 +1,4 @@
-"""Whole runs with and without a cache end with the same bytes."""
+"""Whole runs with and without a cache are byte-identical."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def outcome(path: Path) -> dict[str, bytes]:
 
 
 def test_cached_and_live_runs_end_with_the_same_bytes(data, tmp_path, folder, monkeypatch):
-    """Whatever number of threads and whichever protocol filled the cache."""
+    """For any number of threads, and whichever protocol filled the cache."""
     live = execute(tiny_plan("iuf", data, tmp_path / "live", cache=False), Progress(-1))
     assert not folder.exists()
     order = ("cashew", "candle", "capsules")
@@ -62,7 +62,7 @@ def test_evaluating_padim_again_uses_each_experience_s_memory(data, tmp_path, fo
 
 
 def test_verification_finds_out_features_that_are_not_the_data_s(data, tmp_path, folder):
-    """Somebody replaced what is cached, checksums included."""
+    """Another user replaced the cached data, including checksums."""
     run = execute(tiny_plan("patchcore", data, tmp_path / "r"), Progress(-1))
     (place,) = folder.glob("features/*")
     array = np.load(place / "00000.npy")[::-1].copy()

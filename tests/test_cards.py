@@ -1,4 +1,4 @@
-"""Strategy cards: strict keys, precedence of overrides, and what identifies a recipe."""
+"""Strategy cards: strict keys, precedence of overrides, and the identity of a recipe."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_later_sources_win(card):
 
 
 def test_a_cards_own_value_wins_over_an_inherited_preset(card, tmp_path):
-    """Its own preset wins over both; what it does not mention stays as the inherited preset has it."""
+    """Its own preset takes precedence over both; other values are those of the inherited preset."""
     text = "extends: mine\nbase: {epochs: 6}\nnetwork: {standardise: false}\n"
     (tmp_path / "child.yaml").write_text(text)
     (tmp_path / "mine.yaml").write_text(CARD.replace("{epochs: 2}", "{epochs: 2, lr: 5e-3}"))

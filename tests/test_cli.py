@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, messages, and nothing written on bad input."""
+"""The command line: exit codes, messages, and nothing written on invalid input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 @pytest.fixture
 def broken(data, tmp_path):
-    """A copy of the data to spoil."""
+    """A writable copy of the data."""
     return shutil.copytree(data, tmp_path / "visa")
 
 
@@ -276,7 +276,7 @@ def test_a_tampered_metric_is_found_by_evaluating_again(data, tmp_path):
 
 
 def test_a_run_can_start_from_public_weights(data, tmp_path):
-    """The released names, with a classifier of all twelve objects, as the public checkpoints have it."""
+    """The released names, with a classifier of all twelve objects, as in the public checkpoints."""
     import torch
 
     from iufbench.models.backbone import BackboneSpec, FrozenBackbone

@@ -1,4 +1,4 @@
-"""The commands that read results, as a user meets them: what they write, exit codes and messages."""
+"""The commands that read results: output files, exit codes and messages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def results(tmp_path):
 
 @pytest.fixture
 def damaged(results):
-    """A run without metrics.csv beside whole ones."""
+    """A run without metrics.csv among valid ones."""
     path = make_run(results, "elpv_1_1", "ewc", masks=False)
     (path / "metrics.csv").unlink()
     return path

@@ -1,4 +1,4 @@
-"""Devices and precisions that are not there: one line that says what to do, before data are read."""
+"""Unavailable devices and precisions: one line with a remedy, before data are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from iufbench.support.errors import InputError
 
 @pytest.fixture
 def card(monkeypatch):
-    """A CUDA device of a compute capability, as far as choices go."""
+    """A CUDA device of a compute capability, as far as the choice of precision is concerned."""
 
     def plug_in(capability):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -1,4 +1,4 @@
-"""What the README and the pages say is true: commands parse, snippets run, types resolve, the site builds."""
+"""README and pages are correct: commands parse, snippets run, types check, the site builds."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_readme_is_short():
 
 
 def small(arguments: list[str], data: Path, results: Path) -> list[str]:
-    """A command of the README on tiny data: two objects, then one; a tiny network; a folder of its own."""
+    """Run a command of the README on tiny data: two objects, then one; a tiny network; a separate folder."""
     names = {"visa_8_1x4": "visa_2_1"}
     words = [names.get(word, word) for word in arguments]
     if "--synthetic" in words:
@@ -76,7 +76,7 @@ def small(arguments: list[str], data: Path, results: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def readme_runs(data, tmp_path_factory):
-    """A folder in which the README's runs were made, with its own strategy beside it."""
+    """A folder with the README's runs and its own strategy."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "mine.py").write_text(blocks(README, "python")[1])
     (folder / "mine.yaml").write_text(blocks(README, "yaml")[0])
@@ -147,7 +147,7 @@ def test_an_editor_resolves_what_newcomers_write(tmp_path):
 
 
 def _plain_paths() -> list[str]:
-    """Further site-packages of an environment that is layered over another one."""
+    """Further site-packages of a layered environment."""
     return [p for p in sys.path if p.endswith("site-packages")]
 
 

@@ -1,4 +1,4 @@
-"""Numbers of an evaluation depend neither on how maps were cut into batches nor on where they were made."""
+"""Results of an evaluation depend neither on batch boundaries of the maps nor on their device."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def truth():
 
 
 def made_maps(dtype=torch.float32):
-    """Maps with many ties, somewhat higher where there are defects."""
+    """Maps with many ties, somewhat higher in defects."""
     rng = np.random.default_rng(1)
     values = rng.integers(0, 50, (COUNT, SIZE, SIZE)) / 7 + 2 * truth().masks.unpacked()
     return torch.from_numpy(values).to(dtype)
 
 
 def judged(batches):
-    """The rows for the parts that a strategy hands out one after the other."""
+    """The rows for maps that a strategy returns in parts."""
     found = ObjectEvaluation([truth()])
     found.start(0, 1)
     found.maps.before_eval_exp(None)
@@ -60,7 +60,7 @@ def test_neither_batches_nor_devices_change_a_bit(dtype, size, device):
 
 
 class Elsewhere:
-    """Maps on a device that numpy cannot read: only ``.float().cpu().numpy()`` gets at them."""
+    """Maps on a device that numpy cannot read: only ``.float().cpu().numpy()`` works."""
 
     def __init__(self, maps, calls, device="gpu", dtype="bfloat16"):
         self.maps, self.calls, self.device, self.dtype = maps, calls, device, dtype
@@ -108,10 +108,10 @@ def test_metrics_are_given_numpy_arrays_only(monkeypatch):
 
 
 def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
-    """One trained learner, its maps kept in batches of any size: same rows up to what the network adds.
+    """One trained learner, its maps kept in batches of any size: same rows up to differences of the network.
 
-    The forward pass itself may end in other last bits for another batch size, so maps and scores agree
-    closely; that the metrics of the same maps are the same to the bit is tested above.
+    The forward pass may differ in the last bits with the batch size, so maps and scores agree closely; that
+    metrics of equal maps are bit-identical is tested above.
     """
     _, parts = assembled("iuf", data, tmp_path)
     parts.strategy.train(parts.streams.train[0], eval_streams=[])

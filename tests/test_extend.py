@@ -1,4 +1,4 @@
-"""``iufbench extend``: adding an object to a finished run gives the run that had it from the start."""
+"""``iufbench extend``: adding an object to a finished run equals the run that had it from the start."""
 
 from __future__ import annotations
 

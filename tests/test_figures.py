@@ -1,4 +1,4 @@
-"""Figures: drawn from run directories, complete, labelled, inside their borders. All numbers are made up."""
+"""Figures: drawn from run directories, complete, labelled, inside their borders. Numbers are generated."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def texts(figure):
 
 
 def assert_inside(figure):
-    """Nothing drawn may stick out of the picture."""
+    """Nothing is drawn outside the figure."""
     figure.canvas.draw()
     box = figure.get_tightbbox()
     width, height = figure.get_size_inches()
@@ -73,7 +73,7 @@ def test_matrix_shows_unseen_objects_apart_and_missing_values_as_such(tmp_path):
 
 
 def test_every_figure_says_what_has_no_value_and_why(tmp_path):
-    """No mean over what is left: a cross stands for it, and the note gives the reason."""
+    """No mean over the remaining objects: a cross instead, with the reason in the note."""
     reason = "capsules: no good test images: image AUROC is undefined; image ACC and FM stay empty"
     image = fake_matrix("visa_8_1x4", "image")
     image[:, 1] = np.nan
@@ -365,7 +365,7 @@ def test_no_runs(tmp_path):
 
 
 def test_the_digitised_curves_give_back_the_printed_acc():
-    """What ACC means was found this way: the mean of each published curve is the printed number."""
+    """The definition of ACC was found this way: the mean of each published curve is the printed number."""
     numbers = published()
     for protocol in numbers.protocols:
         rows = numbers.curves

@@ -1,6 +1,6 @@
-"""A run directory from somebody else is data: whatever it holds, the others are read, and soon.
+"""Untrusted run directories are data: whatever they contain, other runs are read, in bounded time.
 
-``IUFBENCH_FUZZ_SECONDS`` makes the fuzz test run for that many seconds (CI: 60).
+``IUFBENCH_FUZZ_SECONDS`` is the duration of the fuzz test in seconds (CI: 60).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ DAMAGE = {
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A results folder with one whole run."""
+    """A results folder with one valid run."""
     results = tmp_path_factory.mktemp("good")
     make_run(results, "elpv_1_1", masks=False, scores=True)
     return results
@@ -166,7 +166,7 @@ LONG = {
 
 
 def test_reading_what_is_within_the_limits_takes_little_memory(good, tmp_path):
-    """Peak memory of a process that reads an ordinary results folder, then one of long files and bombs."""
+    """Peak memory of a process that reads an ordinary results folder, then one with long files and bombs."""
     path = make_run(tmp_path, "visa_8_1x4", scores=True)
     for name, content in LONG.items():
         (path / name).write_bytes(content)
@@ -206,7 +206,7 @@ def test_every_command_that_reads_results_goes_past_damage(good, tmp_path):
 
 
 def mutate(path, rng: random.Random) -> str:
-    """Change one file of a run directory in one way; returns which."""
+    """Change one file of a run directory randomly; returns the file."""
     file = path / rng.choice(NAMES)
     if file.is_dir():  # an earlier change made it a link to a folder
         file.unlink()
@@ -276,7 +276,7 @@ OTHERS = (
 
 
 def retyped(value, rng: random.Random):
-    """The same JSON with one value, anywhere in it, of another type or size."""
+    """The same JSON with one value, anywhere in it, replaced by another type or size."""
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(sorted(value))
         if rng.random() < 0.1:
@@ -289,7 +289,7 @@ def retyped(value, rng: random.Random):
 
 
 def read_in_every_way(results, whole: bool) -> None:
-    """All that reads run directories of others; only InputError and RunError may come out of a single run."""
+    """Everything that reads run directories; a single run may raise InputError and RunError only."""
     collection = collect(results)
     assert "elpv" in {run.record.dataset.name for run in collection.runs}
     assert len(find_runs(results, include_incomplete=True)[0]) <= 2
@@ -320,9 +320,9 @@ def read_in_every_way(results, whole: bool) -> None:
 
 
 def test_mutated_run_directories_are_read_or_skipped(good, tmp_path):
-    """Bytes, types and sizes: never a traceback, never a hang, and a whole run beside them always counts.
+    """Bytes, types and sizes: never a traceback, never a hang, and a valid run beside them is always read.
 
-    A failure names the seed of its changes; ``IUFBENCH_FUZZ_SEED`` begins there.
+    A failure prints the seed of its changes; ``IUFBENCH_FUZZ_SEED`` starts there.
     """
     seconds = float(os.environ.get("IUFBENCH_FUZZ_SECONDS", 0))
     seed, start, done = int(os.environ.get("IUFBENCH_FUZZ_SEED", 0)), time.monotonic(), 0

@@ -1,4 +1,4 @@
-"""Gradient constraints: A-GEM's and GPM's projected gradients have the properties that define them."""
+"""Gradient constraints: the projected gradients of A-GEM and GPM have their defining properties."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_full_energy_adds_no_direction_without_inputs():
 
 
 def test_a_projected_step_changes_no_output_for_old_inputs():
-    """All linear maps of UniAD at once: their inputs have to be the right ones, attention's included."""
+    """All linear maps of UniAD at once: their inputs must be correct, including attention."""
     torch.manual_seed(0)
     shape = {"feature_size": (2, 3), "heads": 2, "encoder_layers": 2, "decoder_layers": 2, "dropout": 0.0}
     model = UniAD(channels=20, hidden=32, feedforward=40, **shape).double().eval()

@@ -1,4 +1,4 @@
-"""The house keeps its shape: imports run one way, and light commands stay light."""
+"""Architecture: imports run in one direction, and light commands import no heavy modules."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODULES = modules()
 
 
 def imports_of(module: str) -> set[str]:
-    """The project's modules that a module imports, at its top or inside of a function."""
+    """The project's modules that a module imports, at its top or inside a function."""
     path, names = MODULES[module], set()
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -147,7 +147,7 @@ def test_help_answers_within_a_second():
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
 def test_git_ignores_no_file_that_the_project_needs():
-    """A fresh clone has everything: an ignored fixture passes here and fails there."""
+    """A fresh clone is complete: an ignored fixture would pass here and fail there."""
     command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", "--"]
     rooms = ["tests", "iufbench", "strategies", "benchmarks", "docs", "results/published"]
     ignored = subprocess.run([*command, *rooms], capture_output=True, text=True, check=True, cwd=ROOT)

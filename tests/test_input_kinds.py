@@ -1,4 +1,4 @@
-"""Data as people have them, through the command line: read as meant, doubted aloud, or refused."""
+"""Unusual data through the command line: read as intended, reported as doubtful, or rejected."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SIZE = (24, 32)  # height and width of the images
 
 
 def picture(name: str, number: int, dented: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """An image [24, 32, 3] and its mask; every one is different, the defect can be seen."""
+    """An image [24, 32, 3] and its mask; all are different, with a visible defect."""
     rng = np.random.default_rng([len(name), ord(name[0]), number, dented])
     pixels = np.clip(90 + 20 * np.arange(3) + rng.normal(0, 6, (*SIZE, 3)), 0, 255).astype(np.uint8)
     mask = np.zeros(SIZE, dtype=bool)
@@ -55,7 +55,7 @@ def save(path: Path, pixels: np.ndarray | Image.Image, **options) -> None:
 
 
 def make(root: Path, *names: str, images=save, masks=None) -> Path:
-    """A data set in MVTec layout; ``images`` and ``masks`` write what they are given."""
+    """A data set in MVTec layout; ``images`` and ``masks`` are the writers."""
     for name in names:
         for k in range(3):
             images(root / name / f"train/good/{k}.png", picture(name, k)[0])
@@ -89,7 +89,7 @@ def only_run(results: Path):
 
 @pytest.fixture(scope="module", autouse=True)
 def without_figures():
-    """Drawing takes most of the time of so small a run, and is tested elsewhere."""
+    """Drawing takes most of the time of such a small run, and is tested elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("iufbench.reporting.figures.build.write_run_figures", lambda run: [])
         yield
@@ -97,14 +97,14 @@ def without_figures():
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> Path:
-    """Folder with a data set as it should be (``parts``) and the results of a run on it (``results``)."""
+    """A folder with a valid data set (``parts``) and the results of a run on it (``results``)."""
     folder = tmp_path_factory.mktemp("plain")
     assert run(make(folder / "parts", "bolt", "nut"), folder / "results").exit_code == 0
     return folder
 
 
 def turned(path: Path, pixels: np.ndarray) -> None:
-    """Stored upside down or lying, with the EXIF orientation that says so."""
+    """Stored rotated, with the EXIF orientation that corrects it."""
     orientation, turns = (3, 2) if path.stem == "0" else (6, 1)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -132,7 +132,7 @@ def one_file_per_region(path: Path, mask: np.ndarray) -> None:
 
 @pytest.mark.parametrize("masks", [white_first, in_alpha, one_file_per_region])
 def test_the_same_data_in_another_form_gives_the_same_numbers(plain, tmp_path, masks):
-    """Images turned by EXIF and masks in odd forms: every number is that of the plain data, bit by bit."""
+    """Images rotated by EXIF and unusual masks: every number equals that of the plain data, bit by bit."""
     root = make(tmp_path / "parts", "bolt", "nut", images=turned, masks=masks)
     for litter in ("@eaDir/x.png", "bolt/test/dent/@eaDir/0.png", "nut/train/lost+found/a.png"):
         save(root / litter, picture("x", 0)[0])

@@ -1,7 +1,7 @@
 """The training loop computes exactly the intended updates: compared with a plain implementation in float64.
 
-Float64 because Adam divides tiny gradients by their own size: in float32, rounding noise in gradients that
-are zero (the bias of keys) becomes visible steps, and nothing could be said to 1e-6.
+Float64 because Adam divides tiny gradients by their own size: in float32, rounding errors in gradients that
+are zero (the bias of keys) become visible steps, and a tolerance of 1e-6 would be impossible.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def double():
 
 
 def order_seed(experience: int) -> int:
-    """The documented rule: 32 bits of sha256 over what the seed is for."""
+    """The documented rule: 32 bits of the SHA-256 of the purpose."""
 
     def derive(text: str) -> int:
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
@@ -68,7 +68,7 @@ def order_seed(experience: int) -> int:
 
 
 class Inputs:
-    """Stands in for images and backbone: random features with a mean of their own for every object."""
+    """Replaces images and backbone: random features with a different mean for every object."""
 
     from_files = False
 
@@ -256,10 +256,10 @@ def test_iuf_increments():
 
 
 def test_release_increments():
-    """As released: no compression in increments, and matrices when the global epoch count is a multiple.
+    """As released: no compression in increments, and matrices only if the global epoch count is a multiple.
 
     Every fourth epoch is in the middle of the first increment: its images at that moment, and nothing else,
-    hold the second one back.
+    constrain the second one.
     """
     settings = ("increment.epochs=3", "update.collect_every_epochs=4")
     stages = [STAGES[0], Setting(3, 4, lambda epoch, iteration: 1.0, adamw=False)]
@@ -271,7 +271,7 @@ def test_release_increments():
 
 
 def test_finetune_increments():
-    """A fresh AdamW and the schedule from its beginning for each experience, and nothing else."""
+    """A new AdamW and schedule for each experience, and nothing else."""
     settings = ("increment.epochs=2", "increment.lr=0.01", "increment.step_epochs=1")
     stages = [STAGES[0], Setting(2, 4, lambda epoch, iteration: 0.01 * 0.1**epoch, decay=1e-4)]
     compare("finetune", (*INCREMENTS, *settings), stages, Parts(0.5), experiences=3)
@@ -373,7 +373,7 @@ def test_classifier_and_transformer_share_no_gradient():
 
 
 def test_collecting_leaves_mode_and_statistics_alone():
-    """Matrices collected after every epoch change neither the training that follows nor its mode."""
+    """Collecting matrices after every epoch changes neither the following training nor the network's mode."""
     modes: list[bool] = []
 
     class Watch:
@@ -470,7 +470,7 @@ def enlarged(grid: np.ndarray, size: int) -> np.ndarray:
 
 
 def test_evaluation_by_hand():
-    """Maps at 224, best 16x16 mean as image score, labels from the list even where a mask is empty."""
+    """Maps at 224, highest 16x16 mean as image score, labels from the list even if a mask is empty."""
     learner, stream = built("iuf", ("base.epochs=1", "evaluation_batch_size=3"))
     learner.train(stream[0], eval_streams=[])
     data, n = stream[0].resident, len(stream[0].resident)

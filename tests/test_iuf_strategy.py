@@ -1,4 +1,4 @@
-"""IUF's three parts do what the card says, and nothing when it says so."""
+"""IUF's three components: each has its effect when enabled, and none when disabled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trained(data, tmp_path, settings=(), strategy="iuf", experiences=2):
 
 
 def test_compression_reaches_the_weights_that_it_is_about(data, tmp_path):
-    """The released code computes this loss on detached tensors; here its gradient must arrive."""
+    """The released code computes this loss on detached tensors; here it must have a gradient."""
     _, parts = assembled("iuf", data, tmp_path, settings=("scl.first=2",))
     learner = parts.strategy
     terms = {}
@@ -64,9 +64,9 @@ def test_feature_matrices_grow_with_every_experience_even_with_few_images(data, 
 
 
 def test_projection_holds_the_old_main_direction(data, tmp_path):
-    """Along the strongest direction of the old features the projected layers do not move at all.
+    """Along the strongest direction of the old features the projected layers do not change at all.
 
-    With plain SGD: AdamW divides gradients entry by entry after they were projected.
+    With plain SGD: AdamW divides gradients elementwise after the projection.
     """
     settings = ("update.pull=0", "scl.enabled=false")
     _, parts = assembled("iuf_released_update", data, tmp_path, settings=settings)
@@ -124,7 +124,7 @@ def test_the_classifier_knows_only_objects_that_have_arrived(data, tmp_path):
 
 @pytest.mark.parametrize(("every", "matrices"), [(3, 4), (100, 0)])
 def test_rare_collection_as_in_the_released_code(data, tmp_path, every, matrices):
-    """Two epochs an experience: a multiple of 3 falls into the second, a multiple of 100 never."""
+    """Two epochs per experience: a multiple of 3 is in the second, a multiple of 100 never."""
     parts = trained(data, tmp_path, (f"update.collect_every_epochs={every}",))
     assert len(parts.strategy.feature_matrices) == matrices
 
@@ -137,7 +137,7 @@ def classifier_and_rest(parts):
 
 @pytest.mark.parametrize("pulled", [True, False])
 def test_the_classifier_is_pulled_only_if_the_card_says_so(data, tmp_path, pulled):
-    """What a full pull holds ends one step from where it was."""
+    """A full pull keeps weights within one step of their old values."""
     adamw = ["increment.optimizer=adamw", "increment.lr=1e-3", "increment.schedule=constant"]
     settings = [
         *adamw,

@@ -1,4 +1,4 @@
-"""``run --logger``: everything is logged, nothing of it is in a strategy's reach, and no number changes."""
+"""``run --logger``: everything is logged, no log is reachable by a strategy, and no number changes."""
 
 from __future__ import annotations
 

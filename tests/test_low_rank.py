@@ -1,4 +1,4 @@
-"""Orthogonal low-rank increments: what they may change, and that old inputs keep their outputs."""
+"""Orthogonal low-rank increments: which weights change, and that outputs of old inputs are preserved."""
 
 from __future__ import annotations
 

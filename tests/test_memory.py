@@ -1,4 +1,4 @@
-"""Free memory is what the system and its control group both allow."""
+"""Free memory is the minimum of the system's and the control group's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory banks against brute force: coresets, neighbours, Gaussians, and budgets that hold."""
+"""Memory banks against brute force: coresets, neighbours, Gaussians, and byte budgets."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def points(n: int, channels: int, seed: int = 0) -> torch.Tensor:
 
 
 def farthest_points(x: np.ndarray, count: int, chosen: list[int], centres: np.ndarray) -> list[int]:
-    """k-centre greedy, one point after another, every distance by subtraction."""
+    """k-centre greedy, point by point, with every distance computed by subtraction."""
     x, start = x.astype(np.float64), len(chosen)
     distance = np.full(len(x), np.inf)
     for centre in [*x[chosen], *centres.astype(np.float64)]:
@@ -111,7 +111,7 @@ def train(strategy, data, tmp_path, *settings, experiences=2, **request):
 
 
 def maps_of(parts, number: int) -> torch.Tensor:
-    """All anomaly maps of a test experience, as the evaluation gets them."""
+    """All anomaly maps of a test experience, as in the evaluation."""
     found = []
 
     class Watch:
@@ -220,14 +220,14 @@ def test_a_shared_bank_keeps_what_it_has_until_the_budget_is_full(data, tmp_path
 
 
 def test_banks_of_known_objects_judge_by_themselves_alone(data, tmp_path):
-    """The oracle's map of an object does not depend on what else was learnt."""
+    """The oracle's map of an object does not depend on other learnt objects."""
     alone, _ = train("patchcore_oracle", data, tmp_path, experiences=1)
     both, _ = train("patchcore_oracle", data, tmp_path, experiences=2)
     assert torch.equal(maps_of(alone, 0), maps_of(both, 0))
 
 
 def test_the_nearest_bank_is_that_of_the_object(data, tmp_path):
-    """Objects differ so much that banks without object ids find the right one."""
+    """Objects differ so much that banks without object ids select the right one."""
     nearest_bank, _ = train("patchcore_per_object", data, tmp_path)
     oracle, _ = train("patchcore_oracle", data, tmp_path)
     for number in range(3):

@@ -1,4 +1,4 @@
-"""Nested states: what differs is named, to the last bit, and nothing else."""
+"""Nested states: all differences are reported, to the last bit, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strategy is handed the training images of its experience, and from them nothing else can be reached."""
+"""A strategy receives the training images of its experience, and nothing else is reachable from them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ SLOW = sorted(set(card_paths("strategy")) - set(QUICK))
 
 
 def forbidden(plan, parts, experience, tested=None) -> Treasure:
-    """What must stay out of sight in the training of ``experience`` or the evaluation of ``tested``."""
+    """Everything that must not be reachable in the training of ``experience`` or the evaluation of
+    ``tested``.
+    """
     treasure = Treasure()
     for number, (handed, test) in enumerate(zip(parts.streams.test, parts.evaluation.tests)):
         treasure.object(test, "the truth about a test object")
@@ -56,7 +58,7 @@ def forbidden(plan, parts, experience, tested=None) -> Treasure:
 
 
 class LookAround:
-    """A plugin that searches all that can be reached from the strategy."""
+    """A plugin that searches everything reachable from the strategy."""
 
     def __init__(self, plan, parts):
         self.plan, self.parts, self.experience = plan, parts, -1
@@ -110,7 +112,7 @@ def test_nothing_but_the_experience_can_be_reached(strategy, data, tmp_path, mon
 
 
 def test_nothing_lies_about_in_the_harness(data, tmp_path):
-    """No global name of a module leads to images or truth: no cache that a strategy could import."""
+    """No global of a module leads to images or ground truth, so no cache can be imported by a strategy."""
     plan, parts = assembled("finetune", data, tmp_path)
     treasure = forbidden(plan, parts, -1)
     roots = [vars(module) for name, module in sys.modules.items() if name.split(".")[0] == "iufbench"]
@@ -172,7 +174,7 @@ HOSTILE = """
 
 
 def hostile(data, tmp_path, before_training="pass", in_evaluation="pass"):
-    """A run of a strategy of the user's own that does these things, through the command line."""
+    """A run of a user-defined strategy with these methods, through the command line."""
     code = textwrap.dedent(HOSTILE)
     code = code.replace("BEFORE_TRAINING", before_training).replace("IN_EVALUATION", in_evaluation)
     name = f"hostile_{abs(hash(code))}"  # a module is imported once
@@ -234,7 +236,7 @@ def test_hidden_objects_are_hidden(data, tmp_path):
 
 
 def test_good_and_defective_do_not_lie_together(tmp_path):
-    """The order of files has all defective images first; the order of the stream tells nothing."""
+    """In file order all defective images come first; the order of the stream is uninformative."""
     names = dataset_cards()["visa"].objects
     protocol = resolve_protocol("visa_11_1", names)
     rng = np.random.default_rng(0)
@@ -273,7 +275,7 @@ INVERTING = """
 
 
 def test_inverting_a_permutation_of_the_test_images_gains_nothing(tmp_path):
-    """Each image is scored by the place of its file under a permutation that could once be derived."""
+    """Each image is scored by the position of its file under a permutation that earlier versions used."""
     from iufbench.data.synthetic import make
 
     root = tmp_path / "visa"
@@ -288,7 +290,7 @@ def test_inverting_a_permutation_of_the_test_images_gains_nothing(tmp_path):
 
 
 def test_metrics_that_avalanche_keeps_survive_an_evaluation(data, tmp_path):
-    """Only what the next experience depends on is looked at; plugins may count what they like."""
+    """Only the state for the next experience is checked; plugins may change their own."""
     _, parts = assembled("finetune", data, tmp_path)
 
     class Counter:

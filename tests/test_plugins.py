@@ -1,4 +1,4 @@
-"""Strategies from outside the package: the template, installed plug-ins, and everything wrong with them."""
+"""Strategies from outside the package: the template, installed plug-ins, and their errors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_bad_value_on_the_card_names_the_key(data, tmp_path):
 
 
 def install(site: Path, package: str, entry_points: str, cards: dict[str, str]) -> None:
-    """A distribution as pip would lay it out; importing its package leaves a trace in ``sys.modules``."""
+    """A distribution as installed by pip; importing its package leaves a trace in ``sys.modules``."""
     folder = site / package / "cards"
     folder.mkdir(parents=True)
     (site / package / "__init__.py").write_text("")
@@ -76,7 +76,7 @@ def install(site: Path, package: str, entry_points: str, cards: dict[str, str]) 
 
 @pytest.fixture
 def site(tmp_path, monkeypatch):
-    """A folder that stands for site-packages; its packages are forgotten afterwards."""
+    """A folder that simulates site-packages; its packages are unloaded afterwards."""
 
     def forget():
         registry._plug_ins.cache_clear()

@@ -1,4 +1,4 @@
-"""``iufbench predict``: new images get the scores that evaluation would give them, or one line of error."""
+"""``iufbench predict``: new images get the scores of the evaluation, or one line of error."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_overlay_has_colour_only_where_the_map_is_high():
 
 
 def test_a_run_needs_no_data(two_objects, data, tmp_path):
-    """The run is copied, and says that its data lie where nothing is."""
+    """The run is copied, with a nonexistent data location."""
     copy = tmp_path / "seed0"
     shutil.copytree(two_objects("iuf").path, copy)
     text = (copy / "run.json").read_text()
@@ -125,7 +125,7 @@ def test_a_run_needs_no_data(two_objects, data, tmp_path):
 
 @pytest.fixture
 def folder(tmp_path, data):
-    """A folder with good and bad files to be scored."""
+    """A folder with valid and invalid files."""
     place = tmp_path / "given"
     (place / "texts").mkdir(parents=True)
     (place / "texts/readme.txt").write_text("nothing to see")

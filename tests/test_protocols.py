@@ -1,4 +1,4 @@
-"""Protocols: the published ones, the grammar, orders, and names that are wrong."""
+"""Protocols: the published ones, the grammar, orders, and invalid names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figure 3 from a real run: which image is shown, what the panels say, and what is refused."""
+"""Figure 3 from real runs: the selected image, the panels' text, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def kept(data, tmp_path_factory):
-    """Three runs of which fine-tuning and joint training kept all maps, by the command the error names."""
+    """Three runs; fine-tuning and joint training have saved all maps, by the command in the error message."""
     results = tmp_path_factory.mktemp("results")
     tiny_run("finetune", data, results)
     tiny_run("finetune", data, results, seed=1)
@@ -50,7 +50,7 @@ def kept(data, tmp_path_factory):
 
 @pytest.fixture
 def results(kept, tmp_path):
-    """A copy to spoil."""
+    """A writable copy."""
     return shutil.copytree(kept, tmp_path / "results")
 
 

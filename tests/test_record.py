@@ -1,4 +1,4 @@
-"""``run.json``: one typed description; older and newer files are read, wrong types are named."""
+"""``run.json``: one typed description; older and newer files are read, wrong types are reported."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_a_run_shows_its_record_as_plain_values(tmp_path):
 
 
 def test_the_library_reads_run_json_through_the_record():
-    """Keys of run.json stand in one place: nothing indexes the plain values."""
+    """Keys of run.json are defined in one place: no code indexes the plain values."""
     found = [
         f"{path}:{number}: {line.strip()}"
         for path in (ROOT / "iufbench").rglob("*.py")

@@ -1,4 +1,4 @@
-"""EWC, SI, MAS, LwF and LVT hold what they say; their importances equal an independent computation."""
+"""EWC, SI, MAS, LwF and LVT protect what they should; importances equal an independent computation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LONGER = ("increment.epochs=10",)  # enough steps for a strong spring to come to
 
 
 def trained(strategy, data, tmp_path, settings=()):
-    """The learner after two experiences, and what it holds as that stood after the first."""
+    """The learner after two experiences, and its anchors and importances after the first."""
     _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings))
     learner = parts.strategy
     for number, experience in enumerate(parts.streams.train):
@@ -57,7 +57,7 @@ def test_strength_zero_is_uniad_bit_by_bit(strategy, data, tmp_path):
 
 @pytest.mark.parametrize("strategy", HOLDING)
 def test_old_weights_drift_less_the_stronger_they_are_held(strategy, data, tmp_path):
-    """By factors of 100: an inert penalty (the stock SI's on the CPU) shows no difference."""
+    """By factors of 100: a penalty without effect (the stock SI's on the CPU) shows no difference."""
     drifts = [
         drift(*trained(strategy, data, tmp_path, [f"{HOLDING[strategy]}={strength}", *LONGER]))
         for strength in (0, 1e-2, 1, 100)
@@ -169,7 +169,7 @@ START, GOALS = torch.tensor([1.0, -1.0, 2.0, 0.5]), torch.tensor([[0.0, 0.0, 0.0
 
 
 class Bowl(nn.Module):
-    """Whatever it sees, its reconstruction loss is mean_i of curvature_i (theta_i - goal_i)^2."""
+    """For any input, its reconstruction loss is mean_i of curvature_i (theta_i - goal_i)^2."""
 
     def __init__(self):
         super().__init__()
@@ -182,7 +182,7 @@ class Bowl(nn.Module):
 
 
 def test_si_path_integral_of_a_quadratic_in_closed_form(data, tmp_path):
-    """Plain SGD on a bowl. The second experience has a penalty, whose gradient must not be counted."""
+    """Plain SGD on a quadratic. The second experience has a penalty, whose gradient must not be counted."""
     rate, strength = 0.1, 0.3
     descent = [f"{b}.{k}" for b in ("base", "increment") for k in (
         "optimizer=sgd", f"lr={rate}", "weight_decay=0", "clip_norm=null", "schedule=constant",

@@ -1,4 +1,4 @@
-"""Rehearsal memories stay within their budget, hold every old object, and repeat themselves."""
+"""Rehearsal memories stay within their budget, contain every old object, and are deterministic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REHEARSING = [*BALANCED, "replay_reservoir"]
 
 
 def experiences(strategy, data, tmp_path, settings=(), **request):
-    """Yields the learner after each experience, and the experience."""
+    """Yield the learner after each experience, and the experience."""
     _, parts = assembled(strategy, data, tmp_path, settings=tuple(settings), **request)
     for number, experience in enumerate(parts.streams.train):
         torch.manual_seed(number)
@@ -57,7 +57,7 @@ def held_weights(learner):
 
 @pytest.mark.parametrize("strategy", REHEARSING)
 def test_stored_images_give_the_same_scores_as_stored_features(strategy, data, tmp_path):
-    """Images go through the same frozen backbone again; only what they take in memory differs."""
+    """Images pass through the same frozen backbone again; only their size in memory differs."""
     few = {} if strategy == "replay_reservoir" else {"memory.per_object": 2}
     settings = [f"{key}={value}" for key, value in few.items()]
     features = tiny_run(strategy, data, tmp_path, (*settings, "memory.store=features"))
@@ -76,7 +76,7 @@ def test_stored_images_give_the_same_scores_as_stored_features(strategy, data, t
 def test_unlimited_replay_and_cumulative_agree(tmp_path):
     """Within the noise of an AUROC over 8 + 8 images (standard error 0.03 near 0.98), far above no replay.
 
-    Pixel AUROC has no such noise; the two still differ in how often an old image is shown.
+    Pixel AUROC has no such noise; the two still differ in how often an old image is replayed.
     """
     root = tmp_path / "visa"
     objects = ("cashew", "fryum")
@@ -197,7 +197,7 @@ def test_der_with_both_weights_zero_ignores_its_memory(data, tmp_path):
 
 @pytest.mark.parametrize(("beta", "draws"), [(0, 1), (1, 2)])
 def test_der_draws_once_and_der_plus_plus_twice(data, tmp_path, beta, draws):
-    """DER++'s second term has remembered images of its own (Buzzega et al., algorithm 2)."""
+    """DER++'s second term draws its own remembered images (Buzzega et al., algorithm 2)."""
     settings = ["memory.per_object=4", f"der.beta={beta}", "increment.epochs=1", "increment.batch_size=4"]
     *_, (learner, experience) = experiences("der", data, tmp_path, settings)
     images = len(experience.resident)

@@ -41,7 +41,7 @@ def without_reading(parts, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(parts, data, tmp_path_factory):
-    """The run that was never stopped."""
+    """The uninterrupted run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "assemble", reassembly(parts))
         return tiny_run("finetune", data, tmp_path_factory.mktemp("whole"))
@@ -56,7 +56,7 @@ def stopped(data, tmp_path, monkeypatch):
 
 
 def go_on(plan, capsys):
-    """What is said on the way, and the run."""
+    """The messages, and the run."""
     run = load_run(runner.execute(plan, Progress()))
     return capsys.readouterr().err, run
 
@@ -219,7 +219,7 @@ def test_signals_interrupt_at_once_even_where_a_shell_ignores_them():
 
 
 def test_what_is_interrupted_in_the_middle_of_a_write_is_resumed(data, tmp_path, whole, monkeypatch):
-    """A signal between a checkpoint and the manifest that takes it in."""
+    """A signal between a checkpoint and its entry in the manifest."""
     replace, count = os.replace, []
 
     def interrupted(source, target):
@@ -240,7 +240,7 @@ def test_what_is_interrupted_in_the_middle_of_a_write_is_resumed(data, tmp_path,
 
 @pytest.mark.parametrize("write", [3, 5, 8, 11, 14])
 def test_a_full_disk_ends_a_run_cleanly_and_it_goes_on(data, tmp_path, whole, monkeypatch, write):
-    """From its ``write``-th file on, no file can be written, whichever it is."""
+    """From its ``write``-th file on, no file can be written."""
     replace, count = os.replace, []
 
     def full(source, target):

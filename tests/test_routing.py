@@ -1,4 +1,4 @@
-"""Memories that are chosen image by image: formulas against brute force, routing recorded and measured."""
+"""Memories selected per image: formulas against brute force, routing recorded and measured."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def every_distance(x: torch.Tensor, bank: torch.Tensor) -> torch.Tensor:
 
 
 def judged(parts, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Patch distances [N, P] and the memory [N] that judged each image."""
+    """Patch distances [N, P] and the memory [N] that scored each image."""
     learner, data = parts.strategy, parts.streams.test[number].resident
     patches = learner.model(data.features.float())
     vectors = None if data.vectors is None else data.vectors.float()
@@ -130,7 +130,7 @@ def test_dinosaur_routes_by_the_nearest_mean_vector(data, tmp_path):
 
 
 def test_a_shifted_image_is_anomalous_to_positions_and_not_to_one_bank(data, tmp_path):
-    """Every patch was seen, elsewhere: the memory of positions minds beyond its reach, PatchCore never."""
+    """Every patch was seen elsewhere: anomalous beyond the reach of a positional memory, not to PatchCore."""
     plain = [*PLAIN, "positions.share=1", "positions.reach=1"]
     positions, _ = train("dinosaur", data, tmp_path, *plain, experiences=1)
     bank, _ = train("patchcore", data, tmp_path, *PLAIN, "coreset.ratio=1", experiences=1)

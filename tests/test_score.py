@@ -1,4 +1,4 @@
-"""``iufbench score``: somebody else's scores and maps, evaluated exactly as a strategy's."""
+"""``iufbench score``: external scores and maps, evaluated exactly like a strategy's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PROTOCOL = "visa_2_1"
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A run of the harness, and its float32 anomaly maps as a submission would have them."""
+    """A run of the harness, and its float32 anomaly maps in the format of a submission."""
     folder = tmp_path_factory.mktemp("score")
     run = tiny_run("frozen", data, folder / "results")
     maps = folder / "maps"
@@ -53,7 +53,7 @@ def trained(data, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def figures(request, monkeypatch):
-    """Figures take most of the time of scoring; one test looks at them."""
+    """Figures take most of the time of scoring; one test checks them."""
     if request.function is not test_a_run_submitted_to_the_harness_gives_the_bytes_of_the_run:
         monkeypatch.setattr("iufbench.reporting.figures.build.write_run_figures", lambda path: [])
 
@@ -330,7 +330,7 @@ def test_missing_and_doubled_maps_are_named(trained, data, tmp_path):
 
 
 def test_masks_of_ones_own(trained, data, tmp_path):
-    """Masks in a folder give the pixel metrics that the data set's own give."""
+    """Masks in a folder give the same pixel metrics as the data set's own."""
     run, maps = trained
     scores = write(tmp_path / "mine.csv", rows_of(run))
     scoring = prepare_scoring(scoring_request(PROTOCOL, "x", 0, tmp_path, data_root=data), progress=False)

@@ -1,4 +1,4 @@
-"""The diagnosis of selection on test images: right, apart, and without any effect on the run."""
+"""The diagnosis of selection on test images: correct, separate, and without any effect on the run."""
 
 from __future__ import annotations
 

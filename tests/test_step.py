@@ -1,4 +1,4 @@
-"""A captured iteration computes what an eager one does; on the CPU a recorder stands in for CUDA graphs."""
+"""A captured iteration computes what an eager one does; on the CPU a recorder replaces CUDA graphs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SETTINGS = (
 
 
 def exact(learner):
-    """In float64: Adam divides gradients that are zero but for rounding by their own size."""
+    """In float64: Adam divides gradients that are zero up to rounding by their own size."""
     learner.model.double()
     if hasattr(learner, "_pixels"):
         learner._pixels = tuple(tensor.double() for tensor in learner._pixels)
@@ -102,7 +102,7 @@ def test_what_cannot_be_captured_says_why_and_is_eager(data, tmp_path):
 
 
 def test_a_strategy_that_waits_for_the_device_falls_back_and_trains_as_it_would(data, tmp_path):
-    """Such as one of a user's own, with a branch on a number: known only when the capture fails."""
+    """Such as a user-defined one with a branch on a number: detected only when the capture fails."""
     results = []
     for capture in (None, Recorder()):
         learner, experience = learner_of(data, tmp_path)
@@ -144,7 +144,7 @@ def test_a_shape_is_captured_when_it_occurs_again(data, tmp_path):
 
 
 class Compiled:
-    """In the place of torch.compile: ``sizes`` of the batches that were given to it."""
+    """Replaces torch.compile: ``sizes`` of the batches that it received."""
 
     def __init__(self, model, works=True):
         self.model, self.works, self.sizes = model, works, set()
@@ -204,7 +204,7 @@ LOG: list[str] = []
 
 @pytest.fixture
 def cuda(monkeypatch):
-    """torch.cuda as far as ``CudaGraphs`` uses it; a graph that fails to be captured raises at its end."""
+    """The part of torch.cuda that ``CudaGraphs`` uses; a failed capture raises at its end."""
     LOG.clear()
     outer, side = FakeStream("outer"), FakeStream("side")
     now = SimpleNamespace(stream=outer, mode=0, broken=False)
@@ -295,7 +295,7 @@ def test_waiting_for_the_device_is_noticed_before_the_capture():
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_random_numbers_go_on_and_a_resumed_training_draws_the_same(precision, data, tmp_path):
-    """With dropout and jitter: two halves with a restored state end where one training ends."""
+    """With dropout and jitter: two halves with a restored state end where a single training ends."""
     settings = ("base.batch_size=5", "base.epochs=6", "network.dropout=0.1")
     ends = []
     for stop in (None, 3):
@@ -335,7 +335,7 @@ def test_a_graph_frees_its_memory_after_the_experience(data, tmp_path):
 @pytest.mark.gpu
 @pytest.mark.parametrize("strategy", TRAINED)
 def test_a_cuda_graph_and_eager_agree(strategy, data, tmp_path):
-    """Without noise, which a graph may draw in another order."""
+    """Without noise, which a graph may draw in a different order."""
     settings = (*SETTINGS, "network.dropout=0", "network.jitter_scale=0")
     found = {}
     for how in ("eager", "auto"):

@@ -1,4 +1,4 @@
-"""Run directories: what goes in comes out, and what is damaged is named."""
+"""Run directories: written content is read back, and corruption is reported."""
 
 from __future__ import annotations
 

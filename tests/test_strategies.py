@@ -1,4 +1,4 @@
-"""Every registered strategy, unseen: it trains, repeats itself, resumes, and moves nothing frozen."""
+"""Every registered strategy: it trains, is deterministic, resumes, and changes nothing frozen."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_trains_evaluates_and_repeats_itself(strategy, data, tmp_path):
 
 
 def bytes_beside_network(run, experience: int) -> int:
-    """Counted from the checkpoint: what is carried, and the copies that the next experience makes of it."""
+    """Computed from the checkpoint: the carried state, and the copies made by the next experience."""
     state = torch.load(run.path / f"checkpoints/experience{experience}.pt", weights_only=True)
     update = run.info["recipe"]["options"].get("update", {"enabled": False})
     copies = run.info["strategy"]["name"] == "lwf" or (update["enabled"] and update["pull"] > 0)
@@ -59,7 +59,7 @@ def unfinished(results):
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
-    """Stopped in the base's second epoch, then killed in the increment's: the same command resumes it."""
+    """Interrupted in the base's second epoch, then killed in the increment's: the same command resumes it."""
     plan, parts = assembled(strategy, data, tmp_path)
     monkeypatch.setattr(runner, "assemble", reassembly(parts))
     whole = tiny_run(strategy, data, tmp_path / "whole")
@@ -81,7 +81,7 @@ def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(strategy, data, tmp
 
 
 def test_a_kill_after_the_last_epoch_of_an_experience_costs_none(data, tmp_path, monkeypatch):
-    """What a memory learnt in its only epoch is part of the state that it is resumed from."""
+    """What a memory learnt in its only epoch is part of the state from which it is resumed."""
     for strategy in ("padim", "ewc"):
         _, parts = assembled(strategy, data, tmp_path)
         monkeypatch.setattr(runner, "assemble", reassembly(parts))

@@ -1,4 +1,4 @@
-"""Streams: what they train on and test, what their cards refuse, and that they run to a complete matrix."""
+"""Streams: their training and test images, errors in their cards, and runs to a complete matrix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Protocols as Avalanche streams: the published objects and counts, and no way to peek."""
+"""Protocols as Avalanche streams: the published objects and counts, sealed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PUBLISHED = json.loads((FACTS / "protocols.json").read_text())["protocols"]
 
 
 class Blank:
-    """Stands in for FrozenInputs where only names, ids and counts matter: no image is opened."""
+    """Replaces FrozenInputs where only names, ids and counts matter: no image is opened."""
 
     from_files = False
 

@@ -1,4 +1,4 @@
-"""verify and rerun: numbers that are right are confirmed, and one that was touched is found."""
+"""verify and rerun: correct numbers are confirmed, and a modified one is found."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def invoke(*arguments):
 
 @pytest.fixture(scope="module")
 def made(data, tmp_path_factory):
-    """A finished run below its results folder; read only."""
+    """A finished run in its results folder; read only."""
     return tiny_run("uniad", data, tmp_path_factory.mktemp("made") / "results", ("base.epochs=1",))
 
 
 @pytest.fixture
 def copied(made, tmp_path):
-    """The same run in a place of its own, to be damaged."""
+    """A copy of the run, to be modified."""
     place = tmp_path / "results" / "runs" / made.id
     shutil.copytree(made.path, place)
     return place
@@ -48,7 +48,7 @@ def test_a_run_as_it_was_left_is_confirmed(made):
 
 
 def test_image_metrics_come_from_the_scores(made):
-    """Against scikit-learn: what verify recomputes is what the file of scores says."""
+    """Against scikit-learn: recomputed values are those of the scores in the file."""
     for (number, name), rows in made.scores().groupby(["experience", "object"]):
         matrix = made.matrix("image", "auroc")
         value = matrix.values[number, matrix.objects.index(name)]
@@ -155,7 +155,7 @@ def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):
 
 
 def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monkeypatch):
-    """A run directory can name any card and any learner: nothing of them is imported without being asked."""
+    """A run directory can name any card and any learner: none is imported without permission."""
     monkeypatch.setattr("sys.path", list(sys.path))
     ran, picture = tmp_path / "ran", next(data.rglob("*.JPG"))
     (tmp_path / "theirs.py").write_text(

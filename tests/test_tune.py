@@ -1,4 +1,4 @@
-"""The search protocol's rules: what is chosen, how a grid grows, which seeds are run."""
+"""The rules of the search protocol: selection, growth of the grid, seeds."""
 
 from __future__ import annotations
 

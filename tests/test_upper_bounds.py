@@ -1,4 +1,4 @@
-"""Upper bounds: what cumulative and separate training see and touch."""
+"""Upper bounds: which images and weights cumulative and separate training use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 class Watch:
-    """Remembers what every iteration is trained on."""
+    """Records the inputs of every iteration."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -84,7 +84,7 @@ def test_every_batch_of_separate_belongs_to_one_object_and_none_is_lost(data, tm
 
 
 def test_a_network_is_trained_as_if_it_were_alone(data, tmp_path):
-    """Without noise, an object is learnt alike with and without another in its experience."""
+    """Without noise, training of an object does not depend on another in its experience."""
     schedule = ("batch_size=6", "warmup_iterations=0", "schedule=constant")
     settings = [f"{block}.{s}" for block in ("base", "increment") for s in schedule]
     settings += ["network.dropout=0", "network.jitter_scale=0"]
@@ -123,7 +123,9 @@ def test_each_test_image_is_judged_by_the_network_of_its_object(data, tmp_path):
 
 
 def test_frozen_begins_as_fine_tuning_and_never_moves(data, tmp_path):
-    """Its base stage is fine-tuning's, bit for bit; afterwards no image is shown and no score changes."""
+    """Its base stage equals fine-tuning's, bit for bit; afterwards no image is trained on and no score
+    changes.
+    """
     frozen = tiny_run("frozen", data, tmp_path, eval_unseen=True)
     finetune = tiny_run("finetune", data, tmp_path, eval_unseen=True)
     for level in ("image", "pixel"):

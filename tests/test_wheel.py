@@ -1,4 +1,4 @@
-"""The wheel holds everything that a run from any folder needs."""
+"""The wheel is complete for runs from any folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """The wheel's content, unpacked into a folder of its own."""
+    """The wheel's content, unpacked into a separate folder."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     skipped = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "runs", "__pycache__", ".*cache")

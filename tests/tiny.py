@@ -39,7 +39,7 @@ BLOCKS = {
 
 
 def tiny_settings(strategy: str) -> tuple[str, ...]:
-    """SETTINGS, and those of the card's own BLOCKS."""
+    """SETTINGS, and those for the card's own BLOCKS."""
     content = load_strategy(strategy).content
     own = [setting for block, settings in BLOCKS.items() if block in content for setting in settings]
     if content.get("coreset", {}).get("ratio") == 1:
@@ -67,7 +67,7 @@ def tiny_run(
     checkpoint_epochs: int | None = None,
     **request,
 ) -> Run:
-    """Train and evaluate ``tiny_plan``; the run read back from its directory."""
+    """Train and evaluate ``tiny_plan``; the run loaded from its directory."""
     plan = tiny_plan(strategy, data, results, settings, **request)
     return load_run(execute(plan, Progress(-1), checkpoint_epochs=checkpoint_epochs))
 

@@ -1,7 +1,7 @@
-"""Tiny generated trees of every data set: two objects (where there are two), 3 training, 2 + 2 test images.
+"""Tiny generated trees of every data set: two objects (if it has two), 3 training, 2 + 2 test images.
 
-Each has the quirks of the real one. Images are 24x32 pixels of noise around a grey level, defects are white
-squares.
+Each has the peculiarities of the real one. Images are 24x32 pixels of noise around a grey level, defects are
+white squares.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SQUARE = (slice(8, 16), slice(12, 20))
 
 
 def put(path: Path, defective: bool = False, seed: int = 0) -> Path:
-    """An image; never twice the same in one tree when ``seed`` is not given twice for a folder."""
+    """An image; images of a tree differ unless ``seed`` is repeated."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng([seed, *path.as_posix().encode()])
     pixels = rng.integers(90, 130, (*SIZE, 3), dtype=np.uint8)
@@ -100,7 +100,7 @@ def eyecandies(root: Path) -> None:
 
 
 def adam3d(root: Path) -> None:
-    """Masks below ``ground_truth``, the camera's letter in the names."""
+    """Masks below ``ground_truth``, with the camera's letter in their names."""
     mvtec3d(root, ("1m1", "1m2"), "{:03d}_C.png")
     for o in ("1m1", "1m2"):
         target = root / o / "ground_truth" / "hole"
@@ -109,7 +109,7 @@ def adam3d(root: Path) -> None:
 
 
 def realiad(root: Path, lists=("realiad_jsons_sv", "realiad_jsons", "realiad_jsons_fuiad_0.1")) -> None:
-    """Five views; of each defective part two views show nothing and have no mask."""
+    """Five views; two views of each defective part show no defect and have no mask."""
     for o in ("audiojack", "bottle_cap"):
         entries: dict[str, list[list[dict]]] = {"train": [], "test": [], "noise": []}
         for split, number, defect in (
@@ -209,7 +209,7 @@ def flat(root: Path) -> None:
 
 
 def meta_json(root: Path) -> Path:
-    """An ADer list over two MVTec-like objects; training has a defective image, as Continual-MEGA's has."""
+    """An ADer list of two MVTec-like objects; training has a defective image, as in Continual-MEGA."""
     mvtec(root)
     content: dict[str, dict[str, list[dict]]] = {"train": {}, "test": {}}
     for o in ("bolt", "nut"):
@@ -233,7 +233,7 @@ def meta_json(root: Path) -> Path:
 
 
 def inclad_csv(root: Path, orders=(("easy_to_hard", ("03", "01")), ("hard_to_easy", ("01", "03")))) -> Path:
-    """A manifest over two sources that lie side by side, in two orders."""
+    """A manifest of two sources in adjacent folders, with two orders."""
     mvtec(root / "btech", ("03",), bad="ko")
     mvtec(root / "MVTec", ("01",))
     sources = {"03": ("BTech", root / "btech"), "01": ("MVTec", root / "MVTec")}

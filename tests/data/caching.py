@@ -1,4 +1,4 @@
-"""What tests of caches share: a backbone that costs nothing."""
+"""Shared by tests of caches: a backbone without cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from iufbench.models.features import Features, FeatureShape
 
 
 class Means:
-    """Stands in for FrozenBackbone: means of 16x16 blocks."""
+    """Replaces FrozenBackbone: means of 16x16 blocks."""
 
     device = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""A server on this machine that misbehaves in every way servers and lines do, and small archives."""
+"""A local server with every kind of fault of servers and connections, and small archives."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Site:
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def behave(self, *behaviours) -> None:
-        """From the next request on; ``ranges`` are the Range headers since then."""
+        """Applies from the next request on; ``ranges`` are the Range headers since then."""
         self.behaviours = behaviours
         self.ranges: list[str | None] = []
 
@@ -75,7 +75,7 @@ def head(handler, status, **fields):
 
 
 def whole(send: int | None = None, reset: bool = False, declare: int = 0):
-    """As servers should; with ``send``, the line breaks after so many bytes (by a reset, if asked)."""
+    """A correct server; with ``send``, the connection breaks after so many bytes (optionally by a reset)."""
 
     def answer(handler, content):
         start = asked_from(handler)
@@ -181,13 +181,13 @@ def part_of(folder: Path, content: bytes = TINY) -> Path:
 
 
 def get(card, folder, progress=QUIET, archive=None):
-    """(data root, pauses that were made)"""
+    """(data root, pauses)"""
     pauses: list[float] = []
     return download_dataset(card, folder, [archive or archive_of(card)], progress, pauses.append), pauses
 
 
 def fails(card, folder, kind, match, archive=None):
-    """The pauses made until it failed; nothing is left that could be taken for the data set."""
+    """The pauses until it failed; nothing is left that resembles the data set."""
     pauses: list[float] = []
     with pytest.raises(kind, match=match) as caught:
         download_dataset(card, folder, [archive or archive_of(card)], QUIET, pauses.append)

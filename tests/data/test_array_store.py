@@ -1,4 +1,4 @@
-"""Entries of the cache: made once, file by file, whoever else is at it and however it ends."""
+"""Cache entries: built once, file by file, with concurrent processes and after any interruption."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def values_of(found):
 
 
 def made(folder, spec=SPEC, values=VALUES):
-    """The entry, made by this call, and what was said."""
+    """The entry, built by this call, and the messages."""
     notes, source = Notes(), Source(values)
     assert np.array_equal(values_of(obtain(folder, spec, source, notes)), values)
     assert source.asked == [(0, FILE), (FILE, FILE), (2 * FILE, FILE), (3 * FILE, 5)]
@@ -152,7 +152,7 @@ def test_a_comparison_with_the_data_takes_a_sample(tmp_path):
 
 
 def give_away(place):
-    """To somebody else, as far as the system lets a user do that."""
+    """Change the owner, as far as the system permits."""
     for path in (place, *place.iterdir()):
         os.chown(path, SOMEBODY_ELSE, -1)
 
@@ -191,7 +191,7 @@ def test_an_unfinished_entry_of_somebody_else_is_left_alone(tmp_path):
 
 
 def test_nothing_is_written_through_links(tmp_path):
-    """A shared folder, in which somebody has laid links to where this user can write."""
+    """A shared folder in which another user has placed links to files of this user."""
     target = tmp_path / "precious"
     target.mkdir()
     for name in ("images", f"images/{SPEC.name}"):
@@ -297,7 +297,7 @@ def test_a_read_only_folder_is_unusable_unless_the_entry_is_there(tmp_path):
 
 
 def ends_with(error, after):
-    """A source that fails when it has given so many rows."""
+    """A source that fails after so many rows."""
     left = [after]
 
     def produce(rows):

@@ -1,4 +1,4 @@
-"""iufbench data cache: what is there, whether it is whole, and away with it."""
+"""iufbench data cache: list, verify and clear."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_json_goes_with_info_only(folder):
 
 
 def without_home(monkeypatch, tmp_path):
-    """The user's home cannot be written, and the system's temporary folder is this test's."""
+    """The user's home is not writable, and the system's temporary folder is this test's."""
     monkeypatch.delenv("IUFBENCH_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "read-only"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)

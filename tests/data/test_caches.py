@@ -1,4 +1,4 @@
-"""Images, guides and features through their caches: the same bytes, less work, no trouble that ends a run."""
+"""Images, guides and features through their caches: the same bytes, less work, no fault that ends a run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from iufbench.support.progress import Progress
 
 @pytest.fixture
 def dataset(data, tmp_path):
-    """The tiny VisA, in a folder of this test's own."""
+    """The tiny VisA, in a folder of this test."""
     return open_dataset("visa", None, shutil.copytree(data, tmp_path / "visa"))
 
 
@@ -96,7 +96,7 @@ def test_everything_that_decides_a_number_has_its_own_entry(dataset, folder, cha
 
 
 def test_images_that_changed_are_decoded_again(dataset, folder):
-    """Same name, same size in bytes, other content: the time of modification tells."""
+    """Same name, same size in bytes, different content: detected by the modification time."""
     inputs().use_cache(folder, dataset, Notes())
     path, fingerprint = dataset.samples[3].image, dataset.fingerprint()
     content, status = bytearray(path.read_bytes()), path.stat()
@@ -203,8 +203,9 @@ def test_a_script_without_a_main_guard_does_not_wait_for_itself(dataset, folder,
 
 @pytest.mark.parametrize("padding", ["timm", "released"])
 def test_features_depend_on_the_image_alone(data, padding, restored_threads):
-    """Not on threads, order or company. With two threads for one image or two images in a batch, torch's
-    own numbers differ: that is what the rule is for."""
+    """Independent of threads, order and batch. With two threads for one image or two images in a batch,
+    torch's own numbers differ: this is the reason for the rule.
+    """
     backbone = FrozenBackbone(BackboneSpec("tf_efficientnet_lite0", weights="package", padding=padding))
     paths = sorted(data.rglob("*.JPG"))[:9]
 

@@ -1,4 +1,4 @@
-"""The check finds every kind of damage, wherever it is and with any number of workers."""
+"""The check finds every kind of fault, anywhere and with any number of workers."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ COUNTS = {"train": 12, "test_good": 2, "test_defective": 2}
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> DataSet:
-    """Two objects, all pictures different."""
+    """Two objects, all images different."""
     rng = np.random.default_rng(0)
 
     def put(path: Path, pixels: np.ndarray) -> None:
@@ -104,7 +104,7 @@ def test_masks_that_are_strange_are_pointed_out(dataset: DataSet):
 
 
 def test_the_report_shows_counts_beside_the_official_ones(dataset: DataSet):
-    """A folder that should be MVTec AD: what is missing hides nothing of what is there."""
+    """A folder that should be MVTec AD: missing files do not hide faults of existing ones."""
     for name in ("bottle", "cable"):
         (dataset.root / {"bottle": "bolt", "cable": "nut"}[name]).rename(dataset.root / name)
     (dataset.root / "cable/train/good/003.png").write_bytes(b"")
@@ -145,7 +145,7 @@ def test_an_object_with_one_kind_of_test_images_is_strange(dataset: DataSet):
 
 
 def test_an_interrupt_ends_all_workers_without_their_tracebacks(dataset: DataSet):
-    """Ctrl-C reaches every process of a terminal's group, also workers that are just starting."""
+    """Ctrl-C reaches every process of a terminal's group, including workers that are just starting."""
     code = (
         "import sys\nfrom iufbench.data.check import check_dataset\n"
         "from iufbench.data.readers.mvtec import read_mvtec\n"

@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves: resumed, bounded, verified, never half used."""
+"""Downloads from a faulty server: resumed, bounded, verified, never partially used."""
 
 from __future__ import annotations
 
@@ -335,7 +335,7 @@ def sends(content: bytes):
 
 
 def test_further_addresses_are_tried_in_order(card, site, tmp_path):
-    """The first is gone, the second gives another file, the third is right."""
+    """The first is gone, the second has a different file, the third is correct."""
     archive = Archive(site.url, "tiny.tar", None, sha256(TINY), (f"{site.url}?b", f"{site.url}?c"))
     site.behave(status(404), sends(b"another file"), whole())
     notes = Notes()

@@ -1,4 +1,4 @@
-"""``iufbench data download`` as a user meets it."""
+"""``iufbench data download`` through the command line."""
 
 from __future__ import annotations
 

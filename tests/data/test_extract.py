@@ -1,4 +1,4 @@
-"""Archives of all kinds, and those that try to get out of their folder."""
+"""Archives of all kinds, and those with paths outside their folder."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def test_bilevel_image_is_black_and_white(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore")  # PIL warns of odd headers before it gives up
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "TIFF"])
 def test_image_cut_anywhere_is_named_or_whole(tmp_path: Path, kind: str):
-    """A file cut short never raises anything but InputError, and never passes with pixels missing."""
+    """A truncated file raises nothing but InputError, and is never accepted with missing pixels."""
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind)

@@ -1,4 +1,4 @@
-"""Every data set with a card: its tiny tree is read as the real one is, with every quirk of its layout."""
+"""Every data set with a card: its tiny tree is read like the real one, with all peculiarities."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COUNTS = {
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """name -> the root of its tree, made once. Read only."""
+    """name -> the root of its tree. Read only."""
     made: dict[object, Path] = {}
 
     def get(name: str) -> Path:
@@ -57,7 +57,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def opened(name: str, root: Path) -> DataSet:
-    """The tree with as many of the card's objects as it has."""
+    """The tree with as many objects as the card has."""
     there = {p.name for p in root.rglob("*") if p.is_dir()} | {name}
     return open_dataset(name, [o for o in dataset_cards()[name].objects if o in there], root)
 

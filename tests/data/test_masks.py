@@ -1,4 +1,4 @@
-"""Masks as annotation tools write them: each is read as a viewer shows it, refused, or doubted."""
+"""Masks as written by annotation tools: each is read as a viewer shows it, rejected, or reported."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def blurred(k: int) -> np.ndarray:
 
 
 def antialiased(k: int) -> np.ndarray:
-    """Only one value between: the edge of a polygon drawn with antialiasing."""
+    """A single intermediate value: the edge of an antialiased polygon."""
     edge = np.zeros_like(DENT)
     edge[4:14, 7:21] = True
     return np.where(DENT, 255, np.where(edge, 128, 0)).astype(np.uint8)
@@ -124,7 +124,7 @@ def test_masks_that_are_likely_wrong_are_doubted_once(sample, kind):
 
 
 def test_good_masks_are_not_doubted(sample):
-    """Large defects now and then, classes, thin scratches, and the border touched: all of that is real."""
+    """Occasional large defects, classes, thin scratches and defects at the border are all plausible."""
     large = np.full_like(WHITE, 255)
     large[:3] = large[:, :3] = large[-3:] = large[:, -3:] = 0
     classes = WHITE // 255
@@ -151,7 +151,7 @@ def test_one_inverted_mask_among_others_is_found(sample):
 
 
 def rotated(path: Path, orientation: int, size: tuple[int, int]) -> Path:
-    """An image that viewers turn, of ``size`` (width, height) as stored."""
+    """An image with an EXIF rotation, of ``size`` (width, height) as stored."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.new("RGB", size, (9, 80, 200)).save(path, exif=exif)

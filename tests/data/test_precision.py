@@ -1,4 +1,4 @@
-"""Features are kept at the card's precision, and what cannot be kept is said."""
+"""Features are stored at the card's precision, and overflow is reported."""
 
 from __future__ import annotations
 

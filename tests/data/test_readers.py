@@ -1,4 +1,4 @@
-"""Small data sets of every layout, as they are and with every mistake a user can make."""
+"""Small data sets of every layout, valid and with every kind of user error."""
 
 import hashlib
 import importlib.util

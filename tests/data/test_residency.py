@@ -1,4 +1,4 @@
-"""Where the inputs of a run lie is decided from sizes, and no decision changes a batch."""
+"""The location of a run's inputs is derived from sizes, and never changes a batch."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", ["memory", "mapped"])
 @pytest.mark.parametrize("images", [1, 7, 24])
 def test_batches_have_the_order_and_content_of_a_plain_data_loader(tmp_path, kind, images):
-    """For the same seed, over several epochs, the last small batch included."""
+    """For the same seed, over several epochs, including the last small batch."""
     features = Home(kind, folder=tmp_path).empty((images, 2, 3, 3), torch.float16)
     features[:] = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     data = ResidentData(features, torch.arange(images) % 3, None, ahead=kind == "mapped")

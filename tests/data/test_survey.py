@@ -1,4 +1,4 @@
-"""A look at the heads of images: EXIF orientation, bit depth, colours and frames, found, said and used."""
+"""The survey of image headers: EXIF orientation, bit depth, colours, frames; detected, reported, used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fifteen drawn objects that stand for MVTec AD: names, defects, grey-scale files, masks."""
+"""The fifteen synthetic objects of MVTec AD: names, defects, greyscale files, masks."""
 
 from __future__ import annotations
 

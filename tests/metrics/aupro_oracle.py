@@ -1,4 +1,4 @@
-"""AUPRO written down from its definition, twice: threshold by threshold, and by one sort (for large maps)."""
+"""AUPRO from its definition, twice: threshold by threshold, and by one sort (for large maps)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def regions_of(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def aupro_by_thresholds(masks: np.ndarray, maps: np.ndarray, limit: float) -> float:
-    """Every distinct value of every pixel is a threshold; each region is looked at on its own."""
+    """Every distinct value of every pixel is a threshold; each region is evaluated separately."""
     regions = [(image, region) for mask, image in zip(masks, maps) for region in regions_of(mask)]
     rates, shares = [0.0], [0.0]
     for threshold in np.unique(maps)[::-1]:

@@ -1,4 +1,4 @@
-"""Continual summaries on matrices worked out by hand, on published curves, and with holes."""
+"""Continual summaries on matrices computed by hand, on published curves, and with missing values."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def rows(name):
 
 
 def published_matrices(level, method):
-    """protocol -> (R, introduced): every object given the value of the digitised curve."""
+    """protocol -> (R, introduced): every object has the value of the digitised curve."""
     points = defaultdict(list)
     for row in rows("published_curves.csv"):
         if row["level"] == level and row["method"] == method:

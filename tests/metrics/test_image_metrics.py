@@ -130,7 +130,7 @@ def test_other_score_rules_are_their_formulas(rule):
 
 
 def test_sample_auroc_takes_the_highest_view_of_every_part():
-    """Against scikit-learn on parts made by hand: a defect that one view shows makes its part defective."""
+    """Against scikit-learn on hand-made parts: a defect visible in one view makes its part defective."""
     from sklearn.metrics import roc_auc_score
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Pixel metrics against scikit-learn, an own AUPRO from its definition, and released numbers."""
+"""Pixel metrics against scikit-learn, a separate AUPRO from its definition, and released numbers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMES = ["auroc", "ap", "f1_max", "aupro_30", "aupro_05"]
 
 @st.composite
 def tied_inputs(draw):
-    """Masks and maps of a few small images; scores from a handful of values, or anything float32 can hold."""
+    """Masks and maps of a few small images; scores from a few values, or any float32."""
     shape = draw(st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7)))
     few = st.integers(-2, draw(st.integers(-1, 6))).map(lambda v: v / 4)
     anything = st.floats(-(2.0**99), 2.0**99, width=32, allow_subnormal=False)
@@ -35,7 +35,7 @@ def tied_inputs(draw):
 
 
 def realistic(n=12, size=48, seed=0, levels=None):
-    """Smooth maps with blobs; about one pixel in a hundred is defective, half of the images are normal."""
+    """Smooth maps with blobs; about 1 % of the pixels are defective, half of the images are normal."""
     rng = np.random.default_rng(seed)
     maps = rng.normal(size=(n, size, size)).astype(np.float32)
     masks = np.zeros(maps.shape, bool)

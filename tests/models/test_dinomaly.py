@@ -1,4 +1,4 @@
-"""Every part of Dinomaly against float64 formulas written out in numpy."""
+"""Every part of Dinomaly against float64 formulas in numpy."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_hard_mining_keeps_the_value_and_scales_easy_gradients(easy):
 
 
 def test_stable_adamw_is_its_formula():
-    """Six steps, one with a gradient a thousand times as large, which the scale must calm."""
+    """Six steps, one with a gradient a thousand times as large, which the scale must damp."""
     rng = np.random.default_rng(4)
     start, gradients = rng.normal(size=(3, 4)), rng.normal(size=(6, 3, 4)) * 1e-2
     gradients[3] *= 1000

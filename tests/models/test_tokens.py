@@ -41,7 +41,7 @@ def test_tokens_stand_on_their_own_grid_at_any_size_the_patch_divides(name, size
 
 
 def by_hand(blocks: int, images: torch.Tensor, norm: bool) -> list[torch.Tensor]:
-    """The token sequences after the first blocks of the same model, run through timm's parts one by one."""
+    """The token sequences after the first blocks of the same model, computed by timm's parts one by one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = timm.create_model(TINY, num_classes=0, dynamic_img_size=True).eval()

@@ -129,7 +129,7 @@ def test_rectangular_features(position):
 
 
 def test_tokens_keep_their_place():
-    """The map's peak is where the feature that was not reconstructed is."""
+    """The map's peak is at the feature that was not reconstructed."""
     target = torch.zeros(1, 24, 3, 5)
     target[0, :, 2, 4] = 1
     result = anomaly_map(Reconstruction(torch.zeros_like(target), target), (33, 65))
@@ -145,7 +145,7 @@ def test_jitter_equals_the_released_one(arrays):
 
 
 def seen_tokens(model: UniAD, features: torch.Tensor, **options) -> torch.Tensor:
-    """What enters the first linear layer."""
+    """The input of the first linear layer."""
     seen = []
     handle = model.input_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     model(features, **options)

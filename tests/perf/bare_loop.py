@@ -1,6 +1,6 @@
-"""IUF's quick training as a bare PyTorch loop over the same tensors: what the harness may cost on top of it.
+"""IUF's quick training as a bare PyTorch loop over the same tensors, to measure the overhead of the harness.
 
-Both sides end with the same weights, bit for bit (tests/test_bench.py checks it).
+Both sides end with bit-identical weights (tests/test_bench.py checks it).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What decoding and encoding once is worth, as ratios: both sides in turn, in one process, on one thread.
+"""The gain from decoding and encoding once, as ratios: both sides alternately, in one process, on one thread.
 
 Plain: every epoch opens, decodes and resizes every image and runs the backbone over batches of it, as with a
-PyTorch Dataset and DataLoader. Ours: batches out of a run's resident inputs, from the second epoch on.
-Then the time until a run can begin: without a cache, filling it, and with it. Images are synthetic.
+PyTorch Dataset and DataLoader. Ours: batches from a run's resident inputs, from the second epoch on. Then the
+time until a run can start: without a cache, filling it, and with it. Images are synthetic.
 
 Usage: python tests/perf/cache_ratio.py [--images 40] [--size 224] [--repeats 5] [--backbone NAME --weights W]
 """

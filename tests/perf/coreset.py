@@ -1,10 +1,10 @@
-"""How fast a coreset is chosen, against farthest-point selection written down plainly.
+"""Speed of coreset selection, compared with a plain farthest-point selection.
 
     python tests/perf/coreset.py [--points 100000] [--channels 384] [--kept 10000] [--device cpu]
 
 The plain selection takes one point after another: the distance of every candidate to the newest centre, in
-float32, by subtraction. It is timed over its first rounds and the rest is reckoned, because every round costs
-the same. Both must choose the same points as far as the plain one was run.
+float32, by subtraction. It is timed over its first rounds and extrapolated, because every round costs the
+same. Both must select the same points in these rounds.
 """
 
 from __future__ import annotations

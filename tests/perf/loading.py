@@ -2,8 +2,8 @@
 
     python tests/perf/loading.py [--runs 2000] [--tables 500]
 
-The runs are made up (``tests/fake_runs.py``): MVTec AD, 10-1 with 5 steps, with scores of every test image.
-Each command is a process of its own, importing included. Exit code 1 when a goal is missed.
+The runs are generated (``tests/fake_runs.py``): MVTec AD, 10-1 with 5 steps, with scores of every test image.
+Each command is a separate process, including imports. Exit code 1 if a goal is missed.
 """
 
 from __future__ import annotations

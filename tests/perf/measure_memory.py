@@ -25,7 +25,7 @@ LIMIT_GB = 1.5
 
 
 class Peak:
-    """The largest resident set of this process, looked at every 2 ms, in bytes."""
+    """The largest resident set of this process in bytes, sampled every 2 ms."""
 
     def __init__(self) -> None:
         self.bytes = 0

@@ -26,7 +26,7 @@ def nothing(request, progress, bases=()):
 
 
 def one_size(engine_name, count, jobs):
-    """Carry out so many runs in this process; prints one line of numbers."""
+    """Execute so many runs in this process; prints one line of numbers."""
     from stubs import planned
 
     from iufbench.sweeps.drive import Sweep, carry_out
@@ -64,7 +64,7 @@ def one_size(engine_name, count, jobs):
 
 
 def summary_seconds(sizes):
-    """Seconds of the final table over so many run directories with made-up numbers."""
+    """Seconds of the final table over so many generated run directories."""
     from fake_runs import make_run
 
     from iufbench.sweeps.summary import summary_table

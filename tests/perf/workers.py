@@ -1,4 +1,4 @@
-"""Two sides of a comparison that take turns, each with a process, memory and allocator of its own."""
+"""Two sides of a comparison that take turns, each with its own process, memory and allocator."""
 
 from __future__ import annotations
 

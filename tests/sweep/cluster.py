@@ -1,4 +1,4 @@
-"""A real Ray cluster of several nodes on this machine, over the loopback, and ways to hurt it."""
+"""A real Ray cluster of several nodes on this machine, over the loopback interface, with failures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def free_port():
 
 
 class Node:
-    """One ``ray start --block`` and everything that it started."""
+    """One ``ray start --block`` and all processes that it started."""
 
     def __init__(self, *options, environment, log):
         self._log = open(log, "wb")  # noqa: SIM115 (closed in kill)
@@ -50,7 +50,7 @@ class Node:
         return []
 
     def kill(self):
-        """As if the machine had lost power."""
+        """Simulate a power failure."""
         for member in self.members():
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()
@@ -106,7 +106,7 @@ class Cluster:
 
 
 def wait_for_nodes(ray, count):
-    """Until so many nodes are alive."""
+    """Wait until so many nodes are alive."""
     deadline = time.time() + 600
     while sum(node["Alive"] for node in ray.nodes()) != count:
         assert time.time() < deadline

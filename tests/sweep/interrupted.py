@@ -1,4 +1,4 @@
-"""A driver in a process of its own, to be interrupted or killed: ``python interrupted.py RESULTS``."""
+"""A driver in a separate process, to be interrupted or killed: ``python interrupted.py RESULTS``."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Run functions that train nothing, for tests of engines. A run's settings say what it does."""
+"""Run functions that train nothing, for tests of engines, controlled by a run's settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def act(request, progress, bases=()):
     """``wait=S`` takes S seconds, ``die=SIGKILL`` kills its process, ``fail=`` fails, ``crash=`` has a bug.
 
     Leaves ``<results>/<seed>.json`` with its process, times and environment; ``stopped`` after Ctrl-C. With
-    ``once`` what goes wrong goes wrong in the first call only.
+    ``once`` the failure occurs in the first call only.
     """
     does = dict(setting.split("=") for setting in request.settings)
     path = request.results / f"{request.seed}.json"
@@ -58,5 +58,5 @@ def planned(results, number, *settings, base=""):
 
 
 def told(results, number):
-    """What a stub run left."""
+    """The output of a stub run."""
     return json.loads((results / f"{number}.json").read_text())

@@ -1,4 +1,4 @@
-"""What a grid means, and every mistake in one."""
+"""Expansion of grids, and every kind of error in one."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_a_dry_run_writes_nothing(data, tmp_path):
 
 @pytest.mark.parametrize("lists", [None, ("w.pt",), ("w.pt", "-w.pt")])
 def test_the_command_of_a_run_gives_the_same_request(tmp_path, monkeypatch, lists):
-    """Parsed again by ``iufbench run``, every option of a request comes back, whatever it looks like."""
+    """Parsed by ``iufbench run``, every option of a request is restored, whatever its value."""
     monkeypatch.chdir(tmp_path)
     for name in ("w.pt", "-w.pt"):
         (tmp_path / name).touch()

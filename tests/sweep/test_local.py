@@ -1,4 +1,4 @@
-"""The local engine with runs that train nothing: who does what, what a crash costs, how it stops."""
+"""The local engine with runs that train nothing: scheduling, crashes, interrupts."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ HERE = Path(__file__).resolve().parent
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    """Processes find ``stubs``."""
+    """Makes ``stubs`` importable in processes."""
     monkeypatch.setenv("PYTHONPATH", str(HERE))
 
 
 def done(results, runs, jobs=2, retry=False, share=False, **options):
-    """Carry out a sweep of stubs; (failures, what was printed, its record)."""
+    """Execute a sweep of stubs; (failures, output, its record)."""
     out = io.StringIO()
     sweep = Sweep("stub", {}, runs, results, retry)
     engine = LocalEngine(jobs, 1, function="stubs:act", **options)
@@ -83,7 +83,7 @@ def test_what_goes_wrong_costs_one_run_and_is_repeated_on_request_only(tmp_path,
 
 
 def largest_crowd(results, numbers):
-    """How many runs were going on at the same time, at most."""
+    """The maximum number of simultaneous runs."""
     spans = [(told(results, n)["start"], told(results, n)["end"]) for n in numbers]
     return max(sum(a <= start < b for a, b in spans) for start, _ in spans)
 
@@ -107,7 +107,7 @@ def test_a_run_waits_for_the_one_that_trains_its_base(tmp_path):
 
 
 def start_driver(results, on_interrupt=signal.SIG_DFL):
-    """A driver with two runs going on; its process and theirs. Jobs in the background ignore Ctrl-C."""
+    """A driver with two active runs; its process and theirs. Background jobs ignore Ctrl-C."""
     process = subprocess.Popen(
         [sys.executable, str(HERE / "interrupted.py"), str(results)],
         stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The smaller parts of a sweep: estimates, the screen, files, what is prepared."""
+"""The smaller parts of a sweep: estimates, the screen, files, shared caches."""
 
 from __future__ import annotations
 

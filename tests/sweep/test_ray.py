@@ -1,4 +1,4 @@
-"""A sweep on a real Ray cluster of two nodes: killed workers and a killed node change no number."""
+"""A sweep on a real Ray cluster of two nodes: killed workers and a killed node do not change results."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, t
     on_node = {member.pid for member in doomed.members()}
 
     def later(on_doomed):
-        """The process of a run that is past its base, on the doomed node or on the other one."""
+        """The process of a run that has finished its base, on the node to be killed or on the other one."""
         for run in sweep.runs:
             live = read_live(record.live(run))
             on_node.update(member.pid for member in doomed.members())
@@ -197,7 +197,7 @@ def test_a_run_that_fits_on_no_node_is_refused_before_anything_starts(cluster, e
 
 @pytest.mark.slow
 def test_a_node_without_the_data_is_named_before_anything_starts(cluster, engine, data, tmp_path):
-    """The data vanish after planning: every node then lacks them, as another machine would."""
+    """The data vanish after planning: every node then lacks them, like another machine."""
     import shutil
 
     from test_sweep import grid_file

@@ -1,4 +1,4 @@
-"""The SLURM job array: what it says, and that its tasks do the runs, started by bash and by submitit."""
+"""The SLURM job array: its content, and its tasks executed by bash and by submitit."""
 
 from __future__ import annotations
 
