@@ -1,4 +1,4 @@
-"""Pages of the documentation that are made from cards and definitions, when the site is built."""
+"""Pages of the documentation that are generated from cards and definitions when the site is built."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def anchor(name: str) -> str:
-    """The id of a heading: dots are not kept by every renderer."""
+    """The id of a heading: some renderers drop dots."""
     return name.replace(".", "-")
 
 
@@ -49,14 +49,14 @@ def strategies() -> str:
         "# Strategies",
         "One module and one card (YAML) each. `iufbench show strategy NAME` prints a card as resolved; "
         "`iufbench run --set key=value` changes a key.",
-        table(("name", "title", "what it is"), rows),
+        table(("name", "title", "description"), rows),
     ]
     for name, card in cards.items():
         own = {k: v for k, v in card.content.get("provenance", {}).items() if not k.startswith("_")}
         parts += [f"## {name}", f"**{card.title}.** {card.content.get('description', '')}"]
         parts.append(f"Learner: `{card.content.get('learner', '')}`.")
         if own:
-            parts.append(table(("key", "where the value comes from"), own.items()))
+            parts.append(table(("key", "source of the value"), own.items()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,11 +69,11 @@ def protocols() -> str:
     ]
     parts = [
         "# Protocols",
-        "A protocol says which objects arrive when. Any other works without a card: "
+        "A protocol defines which objects arrive when. Any other protocol works without a card: "
         "`<dataset>_<X>_<Y>[x<N>]` is X base objects, then N experiences of Y objects each "
         "(`mvtec_1_1x14`, `visa_2_2x5`). `--order a,b,c` and `--order-seed K` change the order of objects "
         "and become part of the id.",
-        table(("id", "published name", "objects per experience", "also understood"), rows),
+        table(("id", "published name", "objects per experience", "aliases"), rows),
     ]
     for p in cards:
         objects = (", ".join(f"`{o}`" for o in e) for e in p.experiences)
@@ -86,9 +86,9 @@ def datasets() -> str:
     """Every data set card: objects, counts, licence, source."""
     parts = [
         "# Data sets",
-        "`--data-root DIR` says where a data set lies; `IUFBENCH_DATA=DIR` serves `DIR/<name>` for all. "
+        "`--data-root DIR` is the location of a data set; with `IUFBENCH_DATA=DIR` it is `DIR/<name>`. "
         "`iufbench data check DIR --dataset NAME` compares a folder with the counts below, "
-        "`iufbench data download NAME DIR` fetches what has a stable address.",
+        "`iufbench data download NAME DIR` downloads those with a stable URL.",
     ]
     cards = dataset_cards().values()
     rows = [
@@ -127,15 +127,15 @@ def metrics() -> str:
                 "# Metrics",
                 "R[t, o] is a metric of object o after experience t; c_t is the mean of row t over the "
                 "objects seen so far. The literature gives one name to several quantities, so each has a "
-                "name of its own here and is never mixed with another in one column. "
+                "separate name here and is never mixed with another in one column. "
                 "`iufbench explain NAME [RUN]` prints a definition and, for a run, the steps to its number.",
-                "## Of one object after one experience",
-                "An AUROC below 0.5 stays below 0.5. Image labels come from the list of files, never from "
+                "## For one object after one experience",
+                "An AUROC below 0.5 is not flipped. Image labels come from the list of files, never from "
                 "scores; maps and masks are compared at 224x224.",
                 table(columns, rows(values.DEFINITIONS.values())),
-                "## Of a whole run",
+                "## For a whole run",
                 table(columns, rows(summaries.DEFINITIONS.values())),
-                "## Of a run with thresholds",
+                "## For a run with thresholds",
                 table(columns, rows(drift.DEFINITIONS.values())),
                 "## Of several runs",
                 "Over seeds and objects, in the tables `aggregates_*`, the report and the [board](board.md).",

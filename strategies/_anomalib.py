@@ -42,7 +42,7 @@ class Anomalib(ReconstructionStrategy):
     """One model for all objects, fitted to one experience after another (or to all: ``stream: joint``).
 
     An experience is one call of Lightning's ``Trainer.fit`` on its normal images, which also serve as the
-    model's validation set. Memory models are fitted anew, since anomalib cannot extend their memories.
+    model's validation set. Memory models are refitted, since anomalib cannot extend their memories.
     """
 
     @dataclass(frozen=True)

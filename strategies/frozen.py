@@ -1,4 +1,4 @@
-"""The lower bound that every method has to beat: only the base experience is learnt."""
+"""The lower bound for every method: only the base experience is learnt."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ def crowd(data: Path, folder: Path) -> dict:
         "tables": json.loads((folder / "tables.json").read_text()),
         "tables_stderr": (folder / "tables.txt").read_text(),
         "statuses": [run.info["status"] for run in runs],
-        "damaged": [str(problem) for problem in damaged],
+        "corrupted": [str(problem) for problem in damaged],
         "same": same,
         "temporary": [str(p) for p in results.rglob("*.tmp")],
         "run_files": len(list(results.rglob(INFO))),

@@ -322,11 +322,11 @@ def test_damaged_runs_are_named_with_the_way_out(data, tmp_path):
     (found,), _ = find_runs(tmp_path / "r")
     (found.path / "checkpoints/experience0.pt").write_bytes(b"x")
     done = invoke("evaluate", found.path, "-q")
-    assert done.exit_code == 1 and "experience0.pt is damaged" in done.stderr
+    assert done.exit_code == 1 and "experience0.pt is corrupted" in done.stderr
     assert "--restart" in done.stderr and "weights_only" not in done.stderr
     (found.path / "run.json").write_text("{")
     (row,) = json.loads(invoke("list", "runs", "--results", tmp_path / "r", "--json").stdout)
-    assert row["status"] == "damaged" and row["path"] == str(found.path)
+    assert row["status"] == "corrupted" and row["path"] == str(found.path)
     done = run(data, tmp_path / "r")
     assert done.exit_code == 1 and "run.json, line 1" in done.stderr and "--restart" in done.stderr
     assert run(data, tmp_path / "r", "--restart").exit_code == 0

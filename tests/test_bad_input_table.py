@@ -113,7 +113,7 @@ TYPED = {
     "two sources": (["--synthetic"], 2, "cannot be given together"),
     "diagnosis": (["--diagnose-every", "3"], 2, "--diagnose-selection"),
     "no calibration images left": (["--threshold", "0.95"], 2, "bolt has 2 training images; with 5 set aside"),
-    "rule in words": (["--threshold", "best"], 2, "no rule: use one such as quantile 0.95"),
+    "rule in words": (["--threshold", "best"], 2, "not a rule: use one such as quantile 0.95"),
     "quantile of 95": (["--threshold", "quantile 95"], 2, "between 0 and 1"),
     "share of all": (["--threshold", "0.95", "--calibration", "1"], 2, "above 0 and below 1"),
     "share of nothing": (["--threshold", "0.95", "--calibration", "nan"], 2, "calibration must be a number"),
@@ -428,7 +428,7 @@ FILES = {
     "mask in JPEG noise": (MASKED, lambda p: put(p, MASK // 2 + np.arange(80, dtype=np.uint8).reshape(8, 10) % 23), 0, "as if smoothed"),
     "mask that lies": (MASKED, lambda p: put(p, MASK.T.copy()), 1, "rotated by 90 degrees"),
     "mask without a black ground": (MASKED, gaudy, 0, "have a palette without black"),
-    "mask with an annotation beside": (MASKED, lambda p: p.with_suffix(".json").write_text("{}"), 0, "1 file or folder that is no image"),
+    "mask with an annotation beside": (MASKED, lambda p: p.with_suffix(".json").write_text("{}"), 0, "1 file or folder that is not an image"),
     "mask that is smooth": (MASKED, lambda p: put(p, np.arange(80, dtype=np.uint8).reshape(8, 10)), 0, "as if smoothed"),
     "two masks": (MASKED, lambda p: put(p.with_name("000.png"), MASK) and put(p.with_suffix(".bmp"), MASK), 1, "two masks"),
 }  # fmt: skip

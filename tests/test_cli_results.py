@@ -121,7 +121,7 @@ def test_an_inconsistent_run_is_named_and_strict_refuses(results, command):
 
 def test_only_damaged_runs_are_no_runs(tmp_path):
     (make_run(tmp_path, "elpv_1_1", masks=False) / "metrics.csv").unlink()
-    assert "1 damaged" in assert_one_line_error(invoke("tables", "--results", tmp_path), 2)
+    assert "1 corrupted" in assert_one_line_error(invoke("tables", "--results", tmp_path), 2)
 
 
 def test_unknown_names_are_answered_with_suggestions(results):

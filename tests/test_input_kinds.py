@@ -142,7 +142,9 @@ def test_the_same_data_in_another_form_gives_the_same_numbers(plain, tmp_path, m
     found, expected = only_run(tmp_path / "results"), only_run(plain / "results")
     assert found.metrics.equals(expected.metrics)
     notes = " ".join(found.record.dataset.notes)
-    assert "EXIF orientation, which is applied" in notes and "4 files and folders that are no images" in notes
+    assert (
+        "EXIF orientation, which is applied" in notes and "4 files and folders that are not images" in notes
+    )
 
 
 def test_inverted_masks_are_doubted_by_run_and_check_alike(tmp_path):

@@ -56,7 +56,7 @@ def test_eight_processes_in_one_results_folder(data, tmp_path):
     assert found["codes"][3:] == [0] * 4 and 0 in found["codes"][:3]
     assert found["statuses"] == ["complete"] * 5 and found["run_files"] == 5
     assert found["same"] == [True] * 5  # as each run gives when it is alone
-    assert not found["damaged"] and not found["temporary"]
+    assert not found["corrupted"] and not found["temporary"]
     assert set(found["tables"]) <= {"0", "2"} and found["tables"].get("0", 0) > 0, found["tables_stderr"]
     assert "Traceback" not in found["tables_stderr"] and "skipped" not in found["tables_stderr"]
 

@@ -181,7 +181,7 @@ def test_a_damaged_directory_is_a_run_error(results):
         ib.load_run(run.path)
     with pytest.warns(UserWarning, match="skipped .*not JSON"):
         assert len(ib.find_runs(results)) == 3
-    assert (ib.list_runs(results)["status"] == "damaged").sum() == 1
+    assert (ib.list_runs(results)["status"] == "corrupted").sum() == 1
 
 
 def test_results_of_a_folder(results):

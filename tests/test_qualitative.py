@@ -192,7 +192,7 @@ def test_maps_of_another_training_are_refused(results):
     with pytest.raises(RunError, match="does not belong to the scores of"):
         make_example([group], "candle")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(RunError, match=r"is damaged .*iufbench evaluate"):
+    with pytest.raises(RunError, match=r"is corrupted .*iufbench evaluate"):
         make_example([group], "candle")
 
 

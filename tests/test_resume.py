@@ -133,12 +133,12 @@ def test_only_what_the_manifest_vouches_for_is_unpickled(stopped, monkeypatch):
     torch.save({"network": {}, "memory": {}, "clock": {}}, path)
     load, seen = torch.load, []
     monkeypatch.setattr(torch, "load", lambda *a, **o: (seen.append(o["weights_only"]), load(*a, **o))[1])
-    with pytest.raises(RunError, match=r"experience0\.pt is damaged \(its SHA-256 .* --restart"):
+    with pytest.raises(RunError, match=r"experience0\.pt is corrupted \(its SHA-256 .* --restart"):
         runner.execute(stopped, Progress(-1))
     assert seen == [True]  # the file from inside experience 1, and no more
     manifest = stopped.path / "checkpoints/manifest.json"
     manifest.write_text("{}")
-    with pytest.raises(RunError, match=r"manifest\.json is damaged .*; --restart"):
+    with pytest.raises(RunError, match=r"manifest\.json is corrupted .*; --restart"):
         runner.execute(stopped, Progress(-1))
     assert load_run(runner.execute(stopped, Progress(-1), restart=True)).complete
 
@@ -147,7 +147,7 @@ def test_a_damaged_file_from_inside_is_said_and_done_without(stopped, whole, cap
     (path,) = (stopped.path / "checkpoints").glob("within*")
     path.write_bytes(path.read_bytes()[:-1])
     said, run = go_on(stopped, capsys)
-    assert f"{path} is damaged" in said and "resuming after experience 1/2" in said
+    assert f"{path} is corrupted" in said and "resuming after experience 1/2" in said
     assert_same_run(whole, run)
 
 

@@ -92,7 +92,7 @@ def test_a_touched_pixel_metric_and_checkpoint_are_found(copied, made):
     shutil.copy(made.path / "metrics.csv", copied)
     shutil.copy(copied / "checkpoints/experience1.pt", copied / "checkpoints/experience0.pt")
     done = invoke("verify", copied, "-q")
-    assert done.exit_code == 1 and "experience0.pt is damaged (its SHA-256 is not" in done.stderr
+    assert done.exit_code == 1 and "experience0.pt is corrupted (its SHA-256 is not" in done.stderr
 
 
 def test_what_cannot_be_verified_is_said(copied, tmp_path):

@@ -1,4 +1,4 @@
-"""A strategy of your own: an L2 penalty holds the weights near those of the previous experience."""
+"""A user-defined strategy: an L2 penalty keeps the weights close to those of the previous experience."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from iufbench.learning import ReconstructionStrategy, number
 
 
 @dataclass(frozen=True)
-class Anchor:  # the card's `anchor:` block; a wrong key or value is an error that names the card
+class Anchor:  # the card's `anchor:` block; an invalid key or value is an error
     strength: float = number(1.0, at_least=0)
 
 
@@ -20,7 +20,7 @@ class MyStrategy(ReconstructionStrategy):
     class Options(ReconstructionStrategy.Options):
         anchor: Anchor = field(default_factory=Anchor)
 
-    carried = ("old",)  # goes to the next experience beside the network, into checkpoints, and is a cost
+    carried = ("old",)  # passed to the next experience, stored in checkpoints, counted as a cost
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__(**arguments)

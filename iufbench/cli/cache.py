@@ -48,7 +48,7 @@ def cache(action: str | None, as_json: bool) -> None:
         problems = verify(folder)
         for place, problem in problems:
             echo(f"{place}: {problem}")
-        echo(f"{len(problems) or 'no'} damaged {'entry' if len(problems) == 1 else 'entries'}")
+        echo(f"{len(problems) or 'no'} corrupted {'entry' if len(problems) == 1 else 'entries'}")
         if problems:
             echo("the next run rebuilds them; to remove all of them, use --clear", err=True)
             raise SystemExit(1)

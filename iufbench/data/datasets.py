@@ -228,7 +228,7 @@ def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:
     where = f" from {card.home}" if card.home else ""
     return (
         f"{what}: download {card.title}{where}{fetch} and give --data-root DIR (or set IUFBENCH_DATA to the "
-        f"folder above it), or use --synthetic for a made-up stand-in"
+        f"folder above it), or use --synthetic for a synthetic stand-in"
     )
 
 

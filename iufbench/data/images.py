@@ -39,7 +39,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Exceptions that PIL's decoders raise for damaged files, depending on format and damage.
+# Exceptions that PIL's decoders raise for corrupted files, depending on format and damage.
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -133,7 +133,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         value = image.getexif().get(ORIENTATION, 1)
-    except _DAMAGE:  # a damaged EXIF block is no reason to reject the image
+    except _DAMAGE:  # a corrupted EXIF block is no reason to reject the image
         return 1
     return value if value in range(1, 9) else 1
 

@@ -196,7 +196,7 @@ def list_datasets() -> pd.DataFrame:
 def list_runs(results: PathOrText = "results") -> pd.DataFrame:
     """Every run directory below ``results``: id, status, image ACC and FM in [0, 1], path.
 
-    Damaged directories have the status ``damaged``; the reasons go to stderr.
+    Corrupted directories have the status ``corrupted``; the reasons go to stderr.
     """
     return pd.DataFrame(describe.run_rows(Path(results)))
 

@@ -44,7 +44,7 @@ class Benchmark(AnomalyBenchmark):
         super().__init__(loaded, object_tests(plan, surveyed(plan.dataset), loaded.tests))
         self.plan, self.backbone, self.ids_at_test = plan, backbone, ids_at_test
         self.device = choose_device(plan.request.device)
-        self.guide_size: int | None = None  # of the small images that some strategies look at, once read
+        self.guide_size: int | None = None  # of the small images used by some strategies, once read
         self._progress = progress
 
     def plan_of(self, strategy: str, seed: int = 0, settings: Sequence[str] = ()) -> Plan:
@@ -98,8 +98,8 @@ class Benchmark(AnomalyBenchmark):
             return
         if self.guide_size is not None:
             raise InputError(
-                f"'{plan.card.name}' looks at images of {size} px, and this benchmark holds those of "
-                f"{self.guide_size} px for another strategy: make a benchmark of its own for it"
+                f"'{plan.card.name}' uses images of {size} px, and this benchmark holds those of "
+                f"{self.guide_size} px for another strategy: make a separate benchmark for it"
             )
         self.use_guides(_load(plan, self.backbone, self.ids_at_test, self._progress, guides=True))
         self.guide_size = size
@@ -196,7 +196,7 @@ def make_strategy(
     Args:
         strategy: Name of a strategy, or path of a card.
         benchmark: A benchmark created by ``make_benchmark``.
-        seed: Seed of everything random; every experience starts from a seed derived from it.
+        seed: Seed of all random numbers; every experience starts from a seed derived from it.
         settings: Card keys to override, such as ``("base.epochs=2", "increment.epochs=2")``.
         plugins: Avalanche plugins; docs/avalanche.md lists those that are supported.
         loggers: Avalanche loggers for the default evaluator.
@@ -229,7 +229,7 @@ def make_strategy(
 
 
 class SeededExperiences(SupervisedPlugin):
-    """Starts every experience from its own seed, as ``iufbench run`` does, whatever ran before."""
+    """Starts every experience from its own seed, as ``iufbench run`` does, regardless of earlier runs."""
 
     def __init__(self, seeds: Seeds) -> None:
         super().__init__()

@@ -242,7 +242,7 @@ def _manifest(run: Path) -> dict[str, Any]:
     try:
         return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest))
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        raise RunError(f"{path} is damaged ({error}); --restart repeats the stream") from error
+        raise RunError(f"{path} is corrupted ({error}); --restart repeats the stream") from error
 
 
 def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
@@ -294,10 +294,10 @@ def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
     try:
         use(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
     except pickle.UnpicklingError as error:  # torch's message advises to execute the content of the file
-        raise RunError(f"{path} is damaged (no checkpoint)") from error
+        raise RunError(f"{path} is corrupted (no checkpoint)") from error
     except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} is damaged ({reason})") from error
+        raise RunError(f"{path} is corrupted ({reason})") from error
 
 
 def _vouched(run: Path, name: str) -> bytes:
@@ -310,7 +310,7 @@ def _vouched(run: Path, name: str) -> bytes:
         with open_file(path, MAX_CHECKPOINT) as file:
             data = file.read()
     except OSError as error:
-        raise RunError(f"{path} is damaged ({error.strerror})") from error
+        raise RunError(f"{path} is corrupted ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != expected:
-        raise RunError(f"{path} is damaged (its SHA-256 is not that in {MANIFEST})")
+        raise RunError(f"{path} is corrupted (its SHA-256 is not that in {MANIFEST})")
     return data

@@ -116,7 +116,7 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
             }
         )
     nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan, "note": ""}
-    rows += [{"run": "?", "status": "damaged", **nothing, "path": str(path)} for path, _ in damaged]
+    rows += [{"run": "?", "status": "corrupted", **nothing, "path": str(path)} for path, _ in damaged]
     return rows
 
 

@@ -82,7 +82,7 @@ DEFINITIONS: dict[str, Definition] = {
         Definition(
             "auroc_pooled",
             "Pooled AUROC",
-            "image AUROC over the test images of all objects seen in one pot, after the last experience: as "
+            "image AUROC over the test images of all objects seen, pooled, after the last experience: as "
             "with one threshold for all objects",
             "this project",
             True,

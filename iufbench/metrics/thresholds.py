@@ -55,7 +55,7 @@ def read_rule(text: str) -> Rule:
         The rule; ``str`` of it is the normal form.
 
     Raises:
-        InputError: The text is no rule.
+        InputError: The text is not a rule.
 
     Example:
         >>> print(read_rule("0.95"), "|", read_rule("mean + 3 sd"))
@@ -71,7 +71,7 @@ def read_rule(text: str) -> Rule:
             return Rule(None, float(deviations))
         if quantile:
             raise InputError(f"threshold {text!r}: the quantile must be between 0 and 1 (such as {ALLOWED})")
-    raise InputError(f"threshold {text!r} is no rule: use one such as {ALLOWED}")
+    raise InputError(f"threshold {text!r} is not a rule: use one such as {ALLOWED}")
 
 
 def threshold(scores: npt.ArrayLike, rule: Rule) -> float:
@@ -282,7 +282,7 @@ def segmentation(masks: np.ndarray, maps: np.ndarray, threshold: float) -> dict[
 
 
 def pooled_auroc(groups: Iterable[tuple[Sequence[bool] | np.ndarray, npt.ArrayLike]]) -> tuple[float, float]:
-    """AUROC over the samples of all groups in one pot, and how much the mean over groups is above it.
+    """AUROC over the pooled samples of all groups, and how much the mean over groups is above it.
 
     Args:
         groups: Labels [N] (true is defective) and scores [N] of each group, such as an object.

@@ -178,7 +178,7 @@ def board_build(results: PathOrText = "results", out: PathOrText | None = None, 
     Args:
         results: Folder of the results.
         out: Folder of the site, which replaces an older board; None: ``<results>/board``.
-        strict: Raise RunError when a run is damaged or inconsistent, instead of a warning on stderr.
+        strict: Raise RunError when a run is corrupted or inconsistent, instead of a warning on stderr.
 
     Returns:
         The index page.

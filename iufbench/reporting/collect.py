@@ -21,7 +21,7 @@ class Collection:
 
     Attributes:
         runs: Complete runs.
-        damaged: Unreadable directories, with the reason.
+        corrupted: Unreadable directories, with the reason.
         notes: Inconsistencies, by run id.
         remarks: Undefined values and the run's own warnings, by run id.
         differences: Runs on different data, or scored by different code.
@@ -85,7 +85,9 @@ def collect(results: Path | str, strict: bool = False) -> Collection:
         raise RunError("; ".join(Collection([], [], damaged, notes, {}, apart).warnings()))
     if not runs:
         reason = (
-            f" ({len(damaged)} damaged, {len(collection.incomplete)} incomplete)" if found or damaged else ""
+            f" ({len(damaged)} corrupted, {len(collection.incomplete)} incomplete)"
+            if found or damaged
+            else ""
         )
         raise InputError(
             f"no complete run below {Path(results) / 'runs'}{reason}; "

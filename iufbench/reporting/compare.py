@@ -65,7 +65,7 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
         unknown = None in (a, b) and (first.record.external or second.record.external)
         if a != b and not unknown:
             raise InputError(
-                f"{first.ids} and {second.ids} differ in {what}: {a} and {b}; they do not compare"
+                f"{first.ids} and {second.ids} differ in {what}: {a} and {b}; they are not comparable"
             )
     if not any(metric in group.runs[0].names(level) for group in (first, second) for level in LEVELS):
         first.runs[0].matrix("image", metric)  # raises, with a suggestion

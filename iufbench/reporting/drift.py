@@ -1,5 +1,5 @@
-"""Whether thresholds hold along the stream: false alarms and recall when learnt and at the end, with what the
-calibration guarantees; and what one threshold for all objects would cost."""
+"""Whether thresholds hold along the stream: false alarms and recall when learnt and at the end, with the rate
+guaranteed by the calibration; and the cost of one threshold for all objects."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def by_object(run: Run) -> pd.DataFrame:
 
 
 def pooled(run: Run) -> tuple[float, float]:
-    """Image AUROC over all objects in one pot after the last experience, and the mean over objects minus it.
+    """Image AUROC pooled over all objects after the last experience, and the mean over objects minus it.
 
-    Computed from the recorded scores; NaN unless every object has good and defective images among them.
-    Raises RunError when the scores are damaged.
+    Computed from the recorded scores; NaN unless every object has good and defective images.
+    Raises RunError if the scores are corrupted.
     """
     last = len(run.experiences) - 1
     if not (run.path / SCORES).exists():

@@ -51,7 +51,7 @@ def read_maps(run: Run, experience: int, object_name: str) -> Iterator[tuple[str
             yield from _unpacked(file)
     except (OSError, ValueError, KeyError, EOFError, BadZipFile, RuntimeError, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{path} is damaged ({reason}); {how_to_keep(run, [object_name])}") from error
+        raise RunError(f"{path} is corrupted ({reason}); {how_to_keep(run, [object_name])}") from error
 
 
 def _unpacked(file: BinaryIO) -> Iterator[tuple[str, np.ndarray]]:

@@ -238,7 +238,7 @@ class Run:
     def image_scores(self) -> Scores:
         """Label and score of every test image, without names, kept at 13 bytes an image.
 
-        Raises RunError when they are damaged.
+        Raises RunError when they are corrupted.
         """
         return self._read_scores(texts=False)
 

@@ -128,14 +128,14 @@ class Record:
 
     def contents(self) -> dict[str, Any]:
         """The content of ``sweep.json``. Raises InputError if the folder is not that of a sweep, RunError if
-        it is damaged."""
+        it is corrupted."""
         path = self.folder / FILE
         if not path.is_file():
             raise InputError(f"{self.folder} is not the folder of a sweep (no {FILE})")
         try:
             return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_BYTES), _Sweep))
         except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            raise RunError(f"{path} is damaged ({error}): repeat the sweep to write it again") from error
+            raise RunError(f"{path} is corrupted ({error}): repeat the sweep to write it again") from error
 
 
 def _parsed(text: str) -> Iterator[tuple[str, Event]]:

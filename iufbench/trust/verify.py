@@ -32,7 +32,7 @@ def verify_run(
     ``scores_only``, all metrics and scores from the checkpoints, which needs the data (``trust_code`` as in
     ``plan_again``).
 
-    Raises InputError if the path is not a run directory, RunError for an unfinished or damaged run, and if
+    Raises InputError if the path is not a run directory, RunError for an unfinished or corrupted run, and if
     its data, card, weights or checkpoints are missing.
     """
     run = load_run(path)

@@ -108,17 +108,17 @@ def pipe(place):
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
-        (lambda p: os.truncate(p / NAMES[1], 300), "it is damaged"),
+        (lambda p: os.truncate(p / NAMES[1], 300), "it is corrupted"),
         (longer, "00002.npy has 772 bytes instead of 768"),
         (other_type, "00002.npy holds float32"),
         (pipe, "00000.npy is not a plain file"),
         (lambda p: (p / NAMES[3]).unlink(), "00003.npy is missing"),
-        (lambda p: (p / NAMES[0]).write_bytes(b"no array"), "it is damaged"),
-        (lambda p: (p / MANIFEST).write_text('{"format"'), "it is damaged"),
+        (lambda p: (p / NAMES[0]).write_bytes(b"no array"), "it is corrupted"),
+        (lambda p: (p / MANIFEST).write_text('{"format"'), "it is corrupted"),
         (edit_manifest(format=7, iufbench="9.9"), "another version (iufbench 9.9, format 7"),
         (edit_manifest(rows=4), "does not match its name"),
-        (edit_manifest(files=[{"name": "../x", "rows": FILE}]), "manifest.json is damaged"),
-        (edit_manifest(files=3), "it is damaged"),
+        (edit_manifest(files=[{"name": "../x", "rows": FILE}]), "manifest.json is corrupted"),
+        (edit_manifest(files=3), "it is corrupted"),
     ],
 )
 def test_a_damaged_entry_is_said_and_rebuilt(tmp_path, harm, reason):
@@ -136,8 +136,8 @@ def test_a_changed_bit_is_found_when_all_is_read(tmp_path):
     made(tmp_path)
     place = SPEC.place(tmp_path)
     flip_a_bit(place)
-    assert problem_of(place) == "the content of 00001.npy is damaged"
-    with pytest.raises(CacheUnusable, match=r"is not used: the content of 00001\.npy is damaged"):
+    assert problem_of(place) == "the content of 00001.npy is corrupted"
+    with pytest.raises(CacheUnusable, match=r"is not used: the content of 00001\.npy is corrupted"):
         obtain(tmp_path, SPEC, Source(), Notes(), compare=True)
 
 

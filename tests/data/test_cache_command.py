@@ -33,7 +33,7 @@ def folder(data, tmp_path, monkeypatch):
 def test_an_empty_cache_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path / "none"))
     assert "0 entries" in invoke().stdout
-    assert "no damaged" in invoke("--verify").stdout
+    assert "no corrupted" in invoke("--verify").stdout
     assert "0 bytes freed" in invoke("--clear").stdout
     assert json.loads(invoke("--json").stdout)["entries"] == []
     assert not (tmp_path / "none").exists()
@@ -54,14 +54,14 @@ def test_info_names_every_entry_with_its_size(folder, data):
 
 def test_verify_finds_damage(folder):
     done = invoke("--verify")
-    assert done.exit_code == 0 and done.stdout == "no damaged entries\n"
+    assert done.exit_code == 0 and done.stdout == "no corrupted entries\n"
     (path,) = folder.glob("images/*/*.npy")
     content = bytearray(path.read_bytes())
     content[5000] ^= 1
     path.write_bytes(content)
     done = invoke("--verify")
     assert done.exit_code == 1
-    assert str(path.parent) in done.stdout and "1 damaged entry" in done.stdout
+    assert str(path.parent) in done.stdout and "1 corrupted entry" in done.stdout
 
 
 def test_clear_removes_entries_and_nothing_else(folder):

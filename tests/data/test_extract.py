@@ -72,7 +72,7 @@ def test_a_zip_is_unpacked(tmp_path):
         (zip_of({"a": b"x"}, link="evil"), "symbolic link"),
         (zip_of({"a": b"x" * 9999})[:60], "corrupted"),
     ],
-    ids=["above", "absolute", "twice", "link", "damaged"],  # the bytes hold the time of their making
+    ids=["above", "absolute", "twice", "link", "corrupted"],  # the bytes hold the time of their making
 )
 def test_a_hostile_or_damaged_zip_is_refused(tmp_path, content, message):
     (tmp_path / "archive").write_bytes(content)

@@ -102,7 +102,7 @@ def test_damaged_bytes_raise_nothing_but_input_errors(tmp_path: Path, kind: str)
     stream = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(stream, kind)
     content = np.frombuffer(stream.getvalue(), dtype=np.uint8)
-    path = tmp_path / "damaged.img"
+    path = tmp_path / "corrupted.img"
     for _ in range(300):
         damaged = content.copy()
         # The headers are where damage does more than change pixels.

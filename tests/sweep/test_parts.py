@@ -199,7 +199,7 @@ def test_inputs_of_several_runs_are_made_once(tmp_path):
     assert made == [0]
 
     def broken(request, progress):
-        raise InputError("an image is damaged")
+        raise InputError("an image is corrupted")
 
     assert prepare_inputs(runs, _quiet(), broken) == 1  # the runs will say so themselves
 

@@ -32,7 +32,7 @@ from iufbench.support.progress import Progress
 from iufbench.support.provenance import now
 from iufbench.support.version import __version__
 
-SAMPLE = 32  # rows of somebody else's entry that are compared with the data
+SAMPLE = 32  # rows of another user's entry that are compared with the data
 PART = ".part"
 
 Produce = Callable[[Sequence[int]], Iterable[np.ndarray]]
@@ -69,7 +69,7 @@ def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compa
 
 
 def _found(place: Path, spec: Spec, progress: Progress) -> Stored | None:
-    """The complete entry; None if it is missing, unfinished or damaged (which is reported)."""
+    """The complete entry; None if it is missing, unfinished or corrupted (which is reported)."""
     try:
         files, _ = complete_files(place, spec)
         return Stored(files) if sum(map(len, files)) == spec.rows else None

@@ -21,8 +21,8 @@ def places(folder: Path) -> list[Path]:
 
 
 def entries(folder: Path) -> list[dict[str, Any]]:
-    """``kind``, ``name``, ``rows`` and ``bytes`` on disk, ``state`` (complete, unfinished, damaged), ``made``
-    and the data set's ``root`` of every entry. Data are not read."""
+    """``kind``, ``name``, ``rows`` and ``bytes`` on disk, ``state`` (complete, unfinished, corrupted),
+    ``made`` and the data set's ``root`` of every entry. Data are not read."""
     return [_described(place) for place in places(folder)]
 
 
@@ -40,12 +40,12 @@ def _described(place: Path) -> dict[str, Any]:
         found = {"rows": rows, "made": manifest["made"], "root": manifest["identity"]["root"]}
         state = "complete" if rows == manifest["rows"] else "unfinished"
     except (RunError, KeyError, TypeError, ValueError):
-        return {**known, "state": "damaged"}
+        return {**known, "state": "corrupted"}
     return {**known, **found, "state": state}
 
 
 def verify(folder: Path) -> list[tuple[Path, str]]:
-    """All entries that are damaged or of another version, and why. Reads all complete files."""
+    """All entries that are corrupted or of another version, and why. Reads all complete files."""
     begun = [p for p in places(folder) if (p / MANIFEST).is_file()]
     return [(place, problem) for place in begun if (problem := problem_of(place))]
 

@@ -101,7 +101,7 @@ def read_manifest(place: Path) -> dict[str, Any]:
     try:
         manifest = read_json(place / MANIFEST)
     except RunError as error:
-        raise Damaged(f"it is damaged ({error})") from error
+        raise Damaged(f"it is corrupted ({error})") from error
     if manifest.get("format") != FORMAT:
         maker = f"iufbench {manifest.get('iufbench')}, format {manifest.get('format')!r}"
         raise Damaged(f"it was made by another version ({maker}; this one has format {FORMAT})")
@@ -127,7 +127,7 @@ def _mapped(place: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
             name = f"{number:05d}.npy"
             rows = min(manifest["file_rows"], manifest["rows"] - number * manifest["file_rows"])
             if listed["name"] != name or listed["rows"] != rows or rows <= 0:
-                raise Damaged(f"its {MANIFEST} is damaged (file {number})")
+                raise Damaged(f"its {MANIFEST} is corrupted (file {number})")
             if not stat.S_ISREG((place / name).lstat().st_mode):
                 raise Damaged(f"{name} is not a plain file")
             array = npy.open_memmap(place / name, mode="r")
@@ -139,8 +139,8 @@ def _mapped(place: Path, manifest: Mapping[str, Any]) -> list[np.ndarray]:
             arrays.append(np.asarray(array))
     except FileNotFoundError as error:
         raise Damaged(f"{Path(str(error.filename)).name} is missing") from error
-    except (KeyError, TypeError, ValueError) as error:  # open_memmap: a damaged header, a file cut short
-        raise Damaged(f"it is damaged ({type(error).__name__}: {error})") from error
+    except (KeyError, TypeError, ValueError) as error:  # open_memmap: a corrupted header, a file cut short
+        raise Damaged(f"it is corrupted ({type(error).__name__}: {error})") from error
     return arrays
 
 
@@ -150,7 +150,7 @@ def problem_of(place: Path) -> str:
         manifest = read_manifest(place)
         for array, listed in zip(_mapped(place, manifest), manifest["files"]):
             if _checksum(array) != listed["crc32"]:
-                raise Damaged(f"the content of {listed['name']} is damaged")
+                raise Damaged(f"the content of {listed['name']} is corrupted")
     except Damaged as error:
         return str(error)
     except OSError as error:

@@ -1,6 +1,6 @@
 """What a scene is, the canvas it draws on, and the registry of scenes per data set.
 
-A scene is registered under the name of a real object and stands for it. A new one is a class in a module
+A scene is registered under the name of the real object that it represents. A new one is a class in a module
 whose name starts with ``scenes_``:
 
     @register("visa", "candle")

@@ -63,7 +63,7 @@ def write_board(
 
     Raises:
         InputError: There is no run, or ``out`` is something else than a board.
-        RunError: With ``strict``, when a run is damaged or inconsistent.
+        RunError: With ``strict``, when a run is corrupted or inconsistent.
     """
     results, out = Path(results), Path(out)
     _check_place(out, results)

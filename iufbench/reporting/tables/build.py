@@ -1,4 +1,4 @@
-"""Every table of a results folder: pure functions of run directories and published numbers."""
+"""All tables of a results folder: pure functions of run directories and published numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["build_tables", "render", "write_tables"]
 
 
 def warn_on_stderr(text: str) -> None:
-    """What is wrong with single runs goes to stderr; the tables of the others are still made."""
+    """Print a warning about a run to stderr; tables of the other runs are still built."""
     print(f"warning: {one_line(text)}", file=sys.stderr)
 
 
@@ -36,7 +36,7 @@ def build_tables(
     """All tables of complete runs: results beside published values, ablations, details, costs,
     thresholds, spread.
 
-    ``notes`` (run id -> texts) go into the footnotes of the tables a run is in.
+    ``notes`` (run id -> texts) become footnotes of the tables that show the run.
     """
     groups = group_runs(run for run in runs if run.complete)
     notes = notes or {}
@@ -61,8 +61,11 @@ def write_tables(
 ) -> list[Path]:
     """Write the tables of all complete runs below ``results_dir``; returns the files written.
 
-    Damaged, inconsistent and incomplete runs are passed to ``warn``, one line each. Raises InputError
-    when there is no run, RunError with ``strict`` when a run is damaged or inconsistent.
+    Corrupted, inconsistent and incomplete runs are passed to ``warn``, one line each.
+
+    Raises:
+        InputError: There is no complete run.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     return save_tables(read_tables(results_dir, strict, warn), out_dir, formats)
 
@@ -70,7 +73,7 @@ def write_tables(
 def read_tables(
     results_dir: Path | str, strict: bool = False, warn: Callable[[str], None] = warn_on_stderr
 ) -> list[Table]:
-    """The tables of all complete runs below ``results_dir``; warnings and errors as for ``write_tables``."""
+    """Build the tables of all complete runs; warnings and errors as for ``write_tables``."""
     collection = collect(results_dir, strict)
     for line in collection.warnings():
         warn(line)

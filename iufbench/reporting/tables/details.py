@@ -1,4 +1,4 @@
-"""Tables of one protocol in depth: every continual summary, every metric, every object, and the costs."""
+"""Detailed tables of one protocol: all continual summaries, metrics and objects, and the costs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def table(
     summaries: Sequence[str] = (),
     spread: bool = True,
 ) -> Table:
-    """A table of ``rows``, each of a group. Footnotes are numbered, one a group; rows with the same first
+    """A table of ``rows``, each of a group, with one numbered footnote per group; rows with the same first
     label are compared for the best value."""
     groups = list(dict.fromkeys(group for group, _ in rows))
     marks = dict(zip(groups, footnote_marks(len(groups))))
@@ -101,7 +101,7 @@ def _continual(name: str, where: str, groups: Sequence[Group], notes: Notes) -> 
     ]
     caption = (
         "AUROC in percent: mean ± sample standard deviation over seeds (number of seeds). "
-        "Incomplete results stay empty, and a summary that no run can give has no column. "
+        "Incomplete results are left empty; summaries that no run has are omitted. "
         "Best value of a column and level in bold."
     )
     labels = ("Level", "Strategy", "Recipe")
@@ -124,7 +124,7 @@ def _metrics(name: str, where: str, groups: Sequence[Group], notes: Notes) -> Ta
             rows.append((group, Row((DEFINITIONS[summary].title, *_labels(group)), cells)))
     caption = (
         "In percent: mean ± sample standard deviation over seeds (number of seeds). "
-        "Incomplete results stay empty. Best value of a column and summary in bold."
+        "Incomplete results are left empty. Best value of a column and summary in bold."
     )
     labels = ("Summary", "Strategy", "Recipe")
     return table(name, f"{where}: all metrics", caption, labels, columns, rows, notes, summaries)
@@ -169,7 +169,7 @@ def _of_objects(run: Run, level: str, when: str, objects: Sequence[str]) -> np.n
 
 
 def cost(*keys: str) -> Callable[[Run], float]:
-    """A reader of one number of ``run.json``: the largest of a list, NaN when it was not recorded."""
+    """Return a reader of one number of ``run.json``: the largest of a list, NaN if it was not recorded."""
 
     def value(run: Run) -> float:
         found: Any = run.record
@@ -183,7 +183,7 @@ def cost(*keys: str) -> Callable[[Run], float]:
 
 
 def test_images_per_second(run: Run) -> float:
-    """Test images scored per second of evaluation, over all experiences; NaN when not recorded."""
+    """Test images scored per second of evaluation, over all experiences; NaN if not recorded."""
     counts = run.record.dataset.counts
     evaluated = set(zip(run.measured.experience.tolist(), run.measured.column.tolist()))
     images = sum(counts.get(run.objects[column], {}).get("test", np.nan) for _, column in evaluated)
@@ -192,8 +192,8 @@ def test_images_per_second(run: Run) -> float:
 
 
 def adding(name: str) -> Callable[[Run], float]:
-    """A reader of the mean cost of one new object in increments: the sum of a list of ``run.json`` over all
-    experiences but the first, divided by the objects that these add; NaN without increments."""
+    """Return a reader of the mean cost per new object in increments: the sum of a list of ``run.json`` over
+    all experiences but the first, divided by the number of objects added; NaN without increments."""
 
     def value(run: Run) -> float:
         found = list(getattr(run.record.costs, name))
@@ -204,13 +204,13 @@ def adding(name: str) -> Callable[[Run], float]:
 
 
 def growth(run: Run) -> float:
-    """Bytes by which what is kept grows with each object that increments add; NaN without increments."""
+    """Growth of stored bytes per object added in increments; NaN without increments."""
     kept, objects = run.record.costs.bytes_kept, sum(map(len, run.experiences[1:]))
     return (kept[-1] - kept[0]) / objects if objects and len(kept) == len(run.experiences) else np.nan
 
 
 def per_image(name: str) -> Callable[[Run], float]:
-    """A reader of the milliseconds of one image after the last experience; NaN where it was not measured."""
+    """Return a reader of the milliseconds per image after the last experience; NaN if not measured."""
 
     def value(run: Run) -> float:
         found = run.latency
@@ -240,7 +240,7 @@ COSTS: list[tuple[str, str, Callable[[Run], float], float, int]] = [
 
 
 def timed_on(groups: Sequence[Group]) -> list[str]:
-    """Devices and threads on which the latency of some runs was measured."""
+    """The devices and threads on which the latency of runs was measured."""
     found = [run.latency for group in groups for run in group.runs]
     return sorted(
         {f"{x.device} ({x.threads} CPU thread{'s' * (x.threads > 1)})" for x in found if x is not None}
@@ -255,7 +255,7 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
     rows = []
     for group in groups:
         cells = [measured([read(r) for r in group.runs], scale, d) for _, _, read, scale, d in costs]
-        cells = [replace(c, sd=c.sd or None) for c in cells]  # a count that never varies has no spread
+        cells = [replace(c, sd=c.sd or None) for c in cells]  # a constant count has no spread
         uses = group.record.strategy.uses
         for key in ("object_id_at_training", "object_id_at_test"):
             cells.append(Cell(text="" if uses.get(key) is None else "yes" if uses[key] else "no"))
@@ -265,12 +265,12 @@ def _costs(name: str, groups: Sequence[Group], published: Published, notes: Note
         rows.append((group, Row(labels, tuple(cells))))
     caption = (
         "Mean ± sample standard deviation over seeds (number of seeds). Adding one object: training seconds "
-        "and images shown (epochs counted) in increments, and growth of what is kept, per new object. "
+        "and images shown (epochs counted) in increments, and growth of stored bytes, per new object. "
         "Parameters: of the learner, without "
-        "the frozen backbone. Kept for later: the most that is carried from one experience into the next, "
-        "in bytes, and old training images among it. Seconds: wall time of a whole run; features: reading "
+        "the frozen backbone. Kept for later: the maximum carried from one experience to the next, "
+        "in bytes, and the old training images in it. Seconds: wall time of a whole run; features: reading "
         "images and the frozen backbone. "
-        "Times of different devices do not compare."
+        "Times of different devices are not comparable."
     )
     if timed:
         caption += (

@@ -19,7 +19,7 @@ Notes = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Quantity:
-    """What one column holds."""
+    """The content of one column."""
 
     protocol: str
     level: str
@@ -28,20 +28,20 @@ class Quantity:
 
 
 def heading(summary: str) -> str:
-    """The short name of a continual summary with an arrow to where it is better."""
+    """The short name of a continual summary with an arrow in the direction of better values."""
     definition = DEFINITIONS[summary]
     return f"{definition.title} {'↑' if definition.higher_is_better else '↓'}"
 
 
 def definitions(summaries: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Title and definition of each summary, for a caption, after what all of them are made of."""
+    """Title and definition of each summary, for a caption, after the definition of R."""
     found = [DEFINITIONS[name] for name in dict.fromkeys(summaries)]
     entries = [(d.title, f"{d.formula} ({d.used_by})") for d in found]
     return (MATRIX, *entries) if entries else ()
 
 
 def protocol_title(protocol: str, groups: Sequence[Group], published: Published) -> str:
-    """The paper's name of a protocol, else the runs', else its id; with the order where it is another."""
+    """The paper's name of a protocol, else the runs', else its id; with the order if not the default."""
     base, _, order = protocol.partition("+")
     if base in published.protocols:
         title = published.protocols[base][1]
@@ -54,7 +54,7 @@ def protocol_title(protocol: str, groups: Sequence[Group], published: Published)
 def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
     """Per data set and level: strategies x protocols, ACC and FM, published rows beside measured ones.
 
-    Protocols without published values, and synthetic data, have tables of their own.
+    Protocols without published values, and synthetic data, have separate tables.
     """
     tables = []
     for dataset, members in _by_dataset(groups).items():
@@ -91,9 +91,9 @@ def result_tables(groups: Sequence[Group], published: Published, notes: Notes) -
 
 
 def ablation_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
-    """What each part of a method is worth: rows of the published ablation, measured where there are runs.
+    """The contribution of each component: rows of the published ablation, with measured values of runs.
 
-    Only for a data set and protocol on which one of the reduced strategies was run.
+    Only for data sets and protocols on which one of the reduced strategies was run.
     """
     methods = published.methods_of(ablation=True)
     reduced = {s for m in methods if m.ablation != "full" for s in m.strategies}
@@ -120,7 +120,7 @@ def ablation_tables(groups: Sequence[Group], published: Published, notes: Notes)
 
 
 def one_by_one_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
-    """Streams of single objects beside what later papers report for them: values after the last object."""
+    """Streams of single objects beside the values of later papers, after the last object."""
     tables = []
     for dataset, members in _by_dataset(groups).items():
         if members[0].record.dataset.synthetic:
@@ -155,7 +155,7 @@ def _by_dataset(groups: Sequence[Group]) -> dict[str, list[Group]]:
 
 @dataclass(frozen=True)
 class Line:
-    """The groups that share one row: one recipe, or the recipes of a strategy that has one a protocol."""
+    """The groups that share one row: one recipe, or the recipes of a strategy with one per protocol."""
 
     label: str
     groups: tuple[Group, ...]
@@ -171,7 +171,7 @@ def lines_of(groups: Sequence[Group]) -> list[Line]:
     """Rows for one strategy's groups on one data set.
 
     A recipe may differ from protocol to protocol (published schedules do), so groups of one setting share
-    a row as long as no protocol has two of them; otherwise every recipe has a row of its own.
+    a row as long as no protocol has two of them; otherwise every recipe has a separate row.
     """
     lines = []
     settings: dict[tuple[object, ...], list[Group]] = {}
@@ -283,7 +283,7 @@ def _difference(cells: Sequence[Cell], values: Sequence[PublishedValue | None]) 
 def _caption(subject: str, sources: Sequence[PublishedValue], synthetic: bool) -> str:
     parts = [
         f"{subject} in percent: mean ± sample standard deviation over seeds (number of seeds).",
-        "Incomplete results stay empty.",
+        "Incomplete results are left empty.",
     ]
     if sources:
         parts.append(
@@ -313,7 +313,7 @@ def _caveats(
     groups: Sequence[Group],
     published: Published,
 ) -> list[str]:
-    """What must be said about single published values of a row, each text once with the first it is about."""
+    """Caveats of the published values of a row, each once, with the first value it applies to."""
     texts: dict[str, str] = {}
     for quantity, value in zip(quantities, values):
         if value is not None and value.caveat:

@@ -80,7 +80,7 @@ def _table(name: str, base: str, groups: Sequence[Group], published: Published, 
         "AUROC in percent: mean ± sample standard deviation (number of values); interval: 95 % percentile "
         "bootstrap of the mean, which is too narrow for few values. Over seeds: one value per seed, in "
         "one order of the objects. Over orders: one value per order, the mean over its seeds. Incomplete "
-        "results stay empty."
+        "results are left empty."
     )
     if synthetic:
         caption += " Synthetic data: not comparable with any published value."

@@ -19,15 +19,15 @@ from iufbench.reporting.tables.table import Cell, Column, Row, Table, measured
 
 NOTHING = "–"
 GUARANTEE = (
-    "Guaranteed: the false-alarm rate that the calibration images guarantee at 95 % confidence, whatever the "
-    "distribution of scores, for images and a model like those at calibration; a later drift is not covered."
+    "Guaranteed: the false-alarm rate that the calibration images guarantee at 95 % confidence, for any "
+    "distribution of scores, if images and model are as at calibration; later drift is not covered."
 )
 CAPTION = (
     "Rates in percent, drifts in percentage points: mean ± sample standard deviation over seeds (number of "
     "seeds). Drift: final minus right after learning, at the threshold frozen then, mean over the "
     "objects not of the last experience; worst: largest increase of any of them at any time. Nominal: "
     "the false-alarm rate that the rule aims at. " + GUARANTEE + " Pooled image AUROC: over the images of "
-    "all objects in one pot, as with one threshold for all; gap: mean over objects minus pooled. "
+    "all objects together, as with one threshold for all; gap: mean over objects minus pooled. "
     f"{NOTHING}: the run has no thresholds (made without --threshold), or nothing was learnt before its last "
     "experience; undefined: an object lacks good or defective test images, or its scores."
 )
