@@ -224,7 +224,7 @@ def test_images_named_by_their_place_are_not_published(tmp_path):
     index = build.write_board(tmp_path, tmp_path / "site", warn=lambda _: None)
     assert not list(index.parent.rglob("scores.csv.gz"))
     (page,) = index.parent.glob("runs/*/index.html")
-    assert "is not published: it names images by paths of a machine" in page.read_text()
+    assert "is not published: its image names are paths on a machine" in page.read_text()
 
 
 def content(folder):
@@ -246,8 +246,8 @@ def test_other_folders_are_refused(results, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("")
     done = CliRunner().invoke(main, ["board", "build", str(results), "--out", str(tmp_path / "mine")])
-    assert done.exit_code == 2 and "exists and is no board" in done.stderr
-    with pytest.raises(InputError, match="where runs are looked for"):
+    assert done.exit_code == 2 and "exists and is not a board" in done.stderr
+    with pytest.raises(InputError, match="where runs are stored"):
         ib.board_build(results, results / "runs/board")
     done = CliRunner().invoke(main, ["board", "build", str(tmp_path)])
     assert done.exit_code == 2 and "no complete run" in done.stderr

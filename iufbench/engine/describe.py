@@ -198,8 +198,8 @@ FROZEN_ROW = "frozen: the model after experience 0 on every object, learnt or no
 def describe_results(run: Run) -> str:
     """The matrix R of image and pixel AUROC and its summaries, as text.
 
-    Where unseen objects were evaluated, the row "frozen" follows: what the same model reaches on all objects
-    when it stops learning after the base experience.
+    If unseen objects were evaluated, the row "frozen" follows: the results of the same model on all objects
+    after the base experience.
     """
     if not run.complete:
         raise InputError(f"{run.path}: the run is {run.record.status}, not complete")
@@ -273,7 +273,7 @@ COSTS = {
         "  bytes of all tensors that the next experience needs beside the deployed network's weights, after\n"
         "  each experience: stored images and features, importances, old weights and copies of the network\n"
         "  (LwF's teacher, the weights that IUF pulls to), feature matrices, projections, bases, banks\n\n"
-        "Counted in one place from the learner's state, alike for every method. Not counted: the network\n"
+        "Computed from the learner's state in the same way for every method. Not counted: the network\n"
         "itself, gradients, the optimiser, the images of the experience that is trained."
     )
 }

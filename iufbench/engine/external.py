@@ -1,4 +1,4 @@
-"""Anybody's image scores and anomaly maps become a run directory of kind ``external``."""
+"""Converts image scores and anomaly maps of any method to a run directory of kind ``external``."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ LONGEST_NAME = 80
 
 @dataclass(frozen=True)
 class Scoring:
-    """The data that scores are compared with. ``card`` is that of the data set, None for a custom one."""
+    """The data of a submission. ``card`` is that of the data set, None for a custom one."""
 
     request: Request
     protocol: Protocol
@@ -80,9 +80,9 @@ class Scoring:
         )
 
     def truth(self, name: str, maps: bool, masks: Path | None) -> ObjectTest:
-        """The ground truth of one object; with ``maps`` with the masks of the data set, or those of a folder.
+        """The ground truth of one object; with ``maps``, including the masks of the data set or of a folder.
 
-        Raises InputError for masks that cannot be read or do not fit their images.
+        Raises InputError if a mask cannot be read or does not match its image.
         """
         samples, dataset = self.dataset.select("test", (name,)), self.dataset
         masked = maps and (masks is not None or dataset.is_masked(name))
@@ -95,10 +95,10 @@ class Scoring:
 
 
 def prepare_scoring(request: Request, progress: bool = True) -> Scoring:
-    """The data set and protocol of a request, of which only those count.
+    """Open the data set and resolve the protocol of a request; its other options are ignored.
 
-    Raises InputError for an unknown protocol, for data that are missing or invalid, or without a defective
-    and a normal test image.
+    Raises InputError if the protocol is unknown, or the data are missing, invalid, or lack normal or
+    defective test images.
     """
     if request.synthetic and request.data_root is not None:
         raise InputError("--synthetic and --data-root cannot be given together")
@@ -115,7 +115,7 @@ def prepare_scoring(request: Request, progress: bool = True) -> Scoring:
 def template(path: Path, request: Request, progress: bool = True) -> Path:
     """Write a CSV file with a row for every score that a protocol needs.
 
-    Raises InputError when the file exists, and as ``prepare_scoring`` does.
+    Raises InputError if the file exists, and as ``prepare_scoring`` does.
     """
     return write_template(path, prepare_scoring(request, progress).expected)
 
@@ -129,23 +129,23 @@ def score_file(
     save_maps: bool = False,
     progress: Progress | None = None,
 ) -> Run:
-    """Evaluate a submission as the harness evaluates a strategy, and file it as an external run.
+    """Evaluate a submission like a strategy, and store it as an external run.
 
     Args:
         request: Protocol, data, seed and results folder; its ``strategy`` is the name of the method.
         scores: CSV file as ``read_submission`` reads it.
         maps: Folder of anomaly maps as ``MapFolder`` reads it; None: image metrics only.
-        masks: Folder with masks, for a data set without.
-        link: Address of a paper or of code, http or https.
-        save_maps: Keep the maps in the run directory (float16) for figures.
-        progress: Where messages go.
+        masks: Folder with masks, for a data set without masks.
+        link: URL of a paper or of code, http or https.
+        save_maps: Store the maps in the run directory (float16) for figures.
+        progress: Called with messages.
 
     Returns:
-        The run, complete.
+        The complete run.
 
     Raises:
-        InputError: Anything in the submission is invalid, or the results folder has other scores of this
-            name and seed. Nothing has been written.
+        InputError: The submission is invalid, or the results folder has other scores of this name and seed;
+            nothing was written.
     """
     progress = progress or Progress(-1)
     _check_arguments(request.strategy, scores, maps, masks, link, save_maps)
@@ -198,7 +198,7 @@ def _check_arguments(
         if folder is not None and not folder.is_dir():
             raise InputError(f"{option} {folder}: there is no such folder")
     if link is not None and not is_link(link):
-        raise InputError(f"--link {link[:60]!r}: give an address that starts with https:// or http://")
+        raise InputError(f"--link {link[:60]!r}: give a URL that starts with https:// or http://")
 
 
 def _evaluate(
@@ -277,9 +277,9 @@ def _record(
 
 
 def _file(made: Path, path: Path) -> None:
-    """Move a run directory to its place in one step; leave alone what is there already, if it is the same.
+    """Move a run directory to its final path atomically; an identical one is left unchanged.
 
-    Raises InputError when another submission has the place.
+    Raises InputError if a different submission has the path.
     """
     if not os.path.lexists(path):
         made.chmod(0o755)  # a temporary folder is private

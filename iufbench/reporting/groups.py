@@ -1,4 +1,4 @@
-"""Which runs may be averaged: those that differ in nothing but the seed."""
+"""Groups of runs that may be averaged: those that differ only in the seed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ FINETUNE = "finetune"
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Runs of one recipe on the same data and protocol, one a seed, in the order of their seeds.
+    """Runs of one recipe on the same data and protocol, one per seed, in the order of their seeds.
 
-    ``world`` sets it apart from groups that it must share no table with. ``references`` are the groups of the
-    strategies ``frozen``, ``cumulative`` and ``finetune`` under the same conditions, where they ran.
+    ``world`` distinguishes groups that must not share a table. ``references`` are the groups of the
+    strategies ``frozen``, ``cumulative`` and ``finetune`` under the same conditions, if they were run.
     """
 
     runs: tuple[Run, ...]
@@ -40,13 +40,13 @@ class Group:
 
     @property
     def dataset(self) -> str:
-        """What groups share that may stand in one table; part of the names of files."""
+        """The key shared by groups that may share a table; part of file names."""
         parts = [label.removeprefix("data ").replace(" ", "") for label in self.world]
         return "_".join([self.record.dataset.name, *parts])
 
     @property
     def dataset_title(self) -> str:
-        """The title of the data set, with what sets these results apart from others on it."""
+        """The title of the data set, with the properties that distinguish these results from others on it."""
         label = self.record.dataset.label
         return f"{label} ({', '.join(self.world)})" if self.world else label
 
@@ -69,7 +69,7 @@ class Group:
 
     @property
     def rank(self) -> tuple[int, str, str]:
-        """The place of the strategy in every table and figure: by family, then by title."""
+        """The sort key of the strategy in tables and figures: family, then title."""
         return list(FAMILIES).index(self.family), self.title.lower(), self.strategy
 
     @property
@@ -82,7 +82,7 @@ class Group:
 
     @property
     def scoring(self) -> str:
-        """How anomaly maps became image scores, and what smoothed them: ``image score max, map sigma 4``."""
+        """How anomaly maps were smoothed and reduced to image scores: ``image score max, map sigma 4``."""
         if self.record.external:
             return "image scores as submitted"
         blocks = [b for b in self.record.recipe.values() if isinstance(b, dict) and "smoothing" in b]
@@ -104,8 +104,8 @@ class Group:
     def values(self, level: str, metric: str, summary: str) -> np.ndarray:
         """One continual summary per seed, float64 [n] in the metric's own unit.
 
-        NaN where a value that the summary needs is missing: a mean over the others is another quantity.
-        Empty when the runs do not have the metric at all.
+        NaN if a required value is missing: a mean over the others would be a different quantity.
+        Empty if the runs lack the metric.
         """
         if metric not in self.runs[0].names(level):
             return np.array([])
@@ -124,7 +124,7 @@ class Group:
 
 
 def setting(run: Run) -> tuple[Any, ...]:
-    """What must agree for results to stand in one row: strategy, preset, sizes, backbone."""
+    """The settings that must agree for results in one row: strategy, preset, sizes, backbone."""
     record, backbone = run.record, run.record.backbone
     return (
         record.strategy.name,
@@ -139,7 +139,7 @@ def setting(run: Run) -> tuple[Any, ...]:
 
 
 def family_of(strategy: StrategyRecord) -> str:
-    """The family that ``run.json`` gives, else that of the installed card of that name, else ``other``."""
+    """The family in ``run.json``, else that of the installed card of that name, else ``other``."""
     told = strategy.family or _family_of_card(strategy.name)
     return told if told in FAMILIES else "other"
 
@@ -171,7 +171,7 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
 
 
 def conditions(run: Run) -> tuple[Any, ...]:
-    """What two strategies must have in common to be compared: data, protocol, preset, sizes, backbone."""
+    """The conditions under which two strategies are comparable: data, protocol, preset, sizes, backbone."""
     record, backbone = run.record, run.record.backbone
     return (
         record.dataset.name,
@@ -189,9 +189,9 @@ def conditions(run: Run) -> tuple[Any, ...]:
 
 
 def _attach_references(groups: Sequence[Group]) -> None:
-    """Give every group the reference groups under its conditions, where there is no doubt which they are.
+    """Attach to every group the reference groups under its conditions, if they are unique.
 
-    Of several recipes of a reference, only one with the group's own base schedule counts.
+    Of several recipes of a reference, only one with the group's own base schedule is used.
     """
     for name in (*REFERENCES, FINETUNE):
         found: dict[tuple[Any, ...], list[Group]] = {}

@@ -1,4 +1,4 @@
-"""HTML from the templates of report and board: whatever a run or a user named is escaped by jinja2."""
+"""Renders the HTML templates of report and board; jinja2 escapes all text of runs and users."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _environment() -> Environment:
 
 
 def fill(name: str, **values: Any) -> Markup:
-    """The template ``<name>.html.jinja`` with these values.
+    """Render the template ``<name>.html.jinja``.
 
     Args:
         name: Stem of a file in ``iufbench/reporting/report/templates`` or ``.../board/templates``.
-        values: What the template shows. Text is escaped, ``Markup`` (the result of another call) is not.
+        values: The template's variables. Text is escaped, ``Markup`` (the result of another call) is not.
 
     Returns:
-        HTML that other templates take as it is.
+        HTML that can be inserted into other templates.
     """
     return Markup(_environment().get_template(f"{name}.html.jinja").render(**values))

@@ -1,4 +1,4 @@
-"""Strategies on one protocol, ranked over objects and seeds, with intervals instead of verdicts."""
+"""Ranks strategies on one protocol over objects and seeds, with intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOTHING = Estimate(NAN, NAN, NAN)
 class Standing:
     """A strategy in the ranking by ACC-final of one level and metric.
 
-    ``values``: R[T-1, o] float64 [seeds, objects], None where one is missing or undefined. ``rank`` is None
+    ``values``: R[T-1, o] float64 [seeds, objects], None if one is missing or undefined. ``rank`` is None
     without values and for joint training, which solves an easier task; its 95 % interval ``ranks`` also with
     a single seed. ``better``: probability of improvement over each of ``RIVALS`` under the same conditions.
     """
@@ -66,9 +66,9 @@ def order_of(group: Group) -> tuple[tuple[str, ...], ...]:
 
 
 def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> list[Standing]:
-    """The groups of one of ``streams`` that have the metric, the best ACC-final first, those without last.
+    """Rank the groups of one of ``streams`` that have the metric by ACC-final; those without one are last.
 
-    Means that print alike in percent share a rank.
+    Equal printed means share a rank.
     """
     groups = [g for g in groups if any(metric in run.names(level) for run in g.runs)]
     objects = groups[0].runs[0].objects if groups else ()
@@ -96,9 +96,9 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
 
 
 def rival(group: Group, name: str, groups: Iterable[Group]) -> Group | None:
-    """The group of a reference strategy among ``groups`` with which a group can be compared.
+    """The group of a reference strategy among ``groups`` that is comparable with a group.
 
-    An external run does not say what else it used: it is compared where there is one candidate only.
+    The settings of an external run are unknown: it is compared if there is a single candidate.
     """
     if not group.record.external:
         found = group.references.get(name)
@@ -108,7 +108,7 @@ def rival(group: Group, name: str, groups: Iterable[Group]) -> Group | None:
 
 
 def _values(group: Group, objects: Sequence[str], level: str, metric: str) -> np.ndarray | None:
-    """R[T-1, o] [seeds, objects]; None when a run lacks the metric or a value, or has other objects."""
+    """R[T-1, o] [seeds, objects]; None if a run lacks the metric or a value, or has different objects."""
     rows = []
     for run in group.runs:
         if metric not in run.names(level) or set(run.objects) != set(objects):

@@ -1,4 +1,4 @@
-"""``iufbench board build``: a folder of pages that needs no server, from many run directories."""
+"""``iufbench board build``: a static site from many run directories."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FURTHER = {
     "train_seconds": (
         "Training (s)",
         "wall time of training in seconds over all experiences, mean over seeds; it depends on the device, "
-        "which the page of a run names",
+        "which is stated on the page of a run",
     ),
     "bytes_kept": (
         "Kept (MB)",
@@ -58,12 +58,12 @@ def write_board(
 ) -> Path:
     """Write the board of all complete runs below ``results`` into the folder ``out``; returns its index page.
 
-    The folder appears at once when all of it is written, in the place of an older board. Private paths are
-    removed from everything that is published. Damaged and incomplete runs are handled as by ``write_tables``.
+    The folder appears when it is complete and replaces an older board. Private paths are removed from all
+    published content. Corrupted and incomplete runs are handled as by ``write_tables``.
 
     Raises:
-        InputError: There is no run, or ``out`` is something else than a board.
-        RunError: With ``strict``, when a run is corrupted or inconsistent.
+        InputError: There is no run, or ``out`` exists and is not a board.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     results, out = Path(results), Path(out)
     _check_place(out, results)
@@ -85,11 +85,9 @@ def write_board(
 
 def _check_place(out: Path, results: Path) -> None:
     if out.resolve().is_relative_to((results / "runs").resolve()):
-        raise InputError(
-            f"--out {out} is inside {results / 'runs'}, where runs are looked for: choose another"
-        )
+        raise InputError(f"--out {out} is inside {results / 'runs'}, where runs are stored: choose another")
     if os.path.lexists(out) and not (out.is_dir() and ((out / MARK).is_file() or not any(out.iterdir()))):
-        raise InputError(f"--out {out} exists and is no board: remove it, or choose another folder")
+        raise InputError(f"--out {out} exists and is not a board: remove it, or choose another folder")
 
 
 def _replace(made: Path, out: Path) -> None:
@@ -110,7 +108,7 @@ def page_of(run: Run) -> str:
 
 
 def _write(collection: Collection, out: Path, results: str) -> None:
-    """All pages and files. ``results``: the folder of the results, which no page may name."""
+    """Write all pages and files. ``results``: the results folder, which must not appear in any page."""
     runs = [public_run(run) for run in collection.runs]
     groups, published = group_runs(runs), published_numbers()
     found = rankings(groups, published)
@@ -152,12 +150,12 @@ def _write(collection: Collection, out: Path, results: str) -> None:
 
 
 def _short(digests: Mapping[str, str]) -> str:
-    """The beginning of a hash that stands for a run."""
+    """A short hash that identifies a run."""
     return (digests.get(SCORES) or next(iter(digests.values())))[:8]
 
 
 def _filters(found: Sequence[Ranking]) -> dict[str, tuple[str, list[str]]]:
-    """Name -> label and choices of every filter."""
+    """Name -> label and options of every filter."""
     places = [place for ranking in found for place in ranking.places]
     choices = {
         "metric": ("metric", [r.metric for r in found]),
@@ -172,9 +170,9 @@ def _filters(found: Sequence[Ranking]) -> dict[str, tuple[str, list[str]]]:
 
 def _definitions() -> dict[str, list[tuple[str, str, str, bool]]]:
     kinds = {
-        "Of one object after one experience": values.DEFINITIONS,
-        "Of a run": summaries.DEFINITIONS,
-        "Of several runs": AGGREGATES,
+        "For one object after one experience": values.DEFINITIONS,
+        "For a run": summaries.DEFINITIONS,
+        "For several runs": AGGREGATES,
     }
     found = {
         title: [
@@ -188,14 +186,14 @@ def _definitions() -> dict[str, list[tuple[str, str, str, bool]]]:
 
 
 def _write_run(run: Run, notes: Sequence[str], out: Path) -> dict[str, str]:
-    """The page of a run and its files, as a run directory; returns the SHA-256 of the files of results."""
+    """Write the page of a run and its files, as a run directory; returns the SHA-256 of the result files."""
     digests = {}
     for name in RECORDS:
         source = run.path / name
         if not os.path.lexists(source):
             continue
         if name == SCORES and has_places(run.scores()["image"].unique()):
-            notes = [*notes, f"{SCORES} is not published: it names images by paths of a machine"]
+            notes = [*notes, f"{SCORES} is not published: its image names are paths on a machine"]
             continue
         with open_file(source, LIMITS[name]) as file:
             data = file.read()

@@ -1,4 +1,4 @@
-"""What of a run may be published: everything except where files lay on somebody's machine."""
+"""The publishable part of a run: everything except file locations on a machine."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _URL_OR_PATH = re.compile(rf"(?P<url>https?://\S+)|(?P<path>{_PATH})")
 
 
 def without_paths(text: str, known: Sequence[str] = ()) -> str:
-    """A text in which only the last part of every path is left.
+    """Reduce every path in a text to its last part.
 
-    ``known`` are paths of which this is certain, whatever they look like.
+    ``known``: strings that are known to be paths.
 
     >>> without_paths("masks from /home/me/my parts/masks; see https://example.org/a/b")
     'masks from …/masks; see https://example.org/a/b'
@@ -43,10 +43,10 @@ def _last(path: str) -> str:
 
 
 def public_run(run: Run) -> Run:
-    """The run with a record that names no place on a machine; its numbers stay as they are.
+    """A copy of the run whose record has no file locations; its numbers are unchanged.
 
-    The folders of the request and of the data are removed, and so are environment variables and keys that
-    this version does not know; of paths in other texts the last part stays.
+    The folders of the request and of the data, environment variables and unknown keys are removed; paths in
+    other texts are reduced to their last part.
     """
     record = run.record
     known = known_places(record)
@@ -70,7 +70,7 @@ def public_run(run: Run) -> Run:
 
 
 def known_places(record: RunRecord) -> list[str]:
-    """Every path that a record names as such, as it stands there and resolved."""
+    """Every path field of a record, as written and resolved."""
     lists = record.request.get("lists") or ()
     found = [record.dataset.root, *(record.request.get(k) for k in PLACES if k != "lists")]
     found += lists if isinstance(lists, (list, tuple)) else [lists]
@@ -80,12 +80,12 @@ def known_places(record: RunRecord) -> list[str]:
 
 
 def _is_path(text: str) -> bool:
-    """Whether a text has several parts: a single name is no secret, and may be a word of another text."""
+    """Whether a text has several parts: a single name is not private, and may be a word of another text."""
     return "/" in text.strip("/.") or "\\" in text or text.startswith(("/", "~"))
 
 
 def _command(command: str | None, known: Sequence[str]) -> str | None:
-    """A command line, word by word: a quoted path may hold anything."""
+    """A command line, word by word: a quoted path may have any characters."""
     if command is None:
         return None
     try:
@@ -96,7 +96,7 @@ def _command(command: str | None, known: Sequence[str]) -> str | None:
 
 
 def _word(word: str) -> str:
-    """A word of a command line; what is left of a path with strange letters goes, too."""
+    """A word of a command line; remainders of paths with unusual characters are removed, too."""
     key, mark, value = word.rpartition("=")
     start = key + mark
     return word if "://" in word or "/" not in value or value.startswith("…/") else start + _last(value)

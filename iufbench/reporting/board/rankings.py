@@ -1,4 +1,4 @@
-"""The rankings of a board: one a protocol and metric, and one over all protocols."""
+"""The rankings of a board: one per protocol and metric, and one over all protocols."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Value:
-    """A cell: its text, and what it is sorted by (None: nothing was measured)."""
+    """A cell: its text and sort key (None: not measured)."""
 
     text: str = ""
     key: float | None = None
@@ -80,7 +80,7 @@ class Ranking:
 
 
 def rankings(groups: Sequence[Group], published: Published) -> list[Ranking]:
-    """All rankings, in the order of the groups; metrics that no run has are left out."""
+    """All rankings, in the order of the groups, without metrics that no run has."""
     found = []
     for number, members in enumerate(streams(groups)):
         for level, metric in RANKED:
@@ -199,8 +199,8 @@ class Borda:
 def over_protocols(found: Sequence[Ranking]) -> list[Borda]:
     """Borda rankings, for real and for synthetic data with two protocols or more of two strategies each.
 
-    A strategy may have a recipe a protocol, as published schedules do: its settings must agree. Where one
-    protocol has two recipes of the same settings, recipes are told apart.
+    A strategy may have one recipe per protocol, as in published schedules: its settings must agree. If a
+    protocol has two recipes with the same settings, recipes are listed separately.
     """
     metric = f"{RANKED[0][0]} {METRIC_TITLES[RANKED[0][1]]}"
     made = []
