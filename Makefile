@@ -19,7 +19,7 @@ help:  ## this list
 demo: .venv/installed  ## install, run IUF on synthetic VisA, print the forgetting matrix
 	$(BIN)/iufbench run --protocol visa_8_1x4 --strategy iuf --synthetic --eval-unseen
 
-demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune, frozen and iuf; prints what they reach (1 h)
+demo-check: .venv/installed-for-tests  ## three seeds of joint, finetune, frozen and iuf, compared with the goals (1 h)
 	$(BIN)/python tests/perf/demo_check.py
 
 matrix: .venv/installed  ## every strategy on two small synthetic protocols, one table
@@ -41,7 +41,7 @@ lint: .venv/installed-for-tests  ## ruff
 types: .venv/installed-for-tests  ## mypy on the harness
 	$(BIN)/mypy
 
-check: lint types test  ## everything that must be green
+check: lint types test  ## lint, types and tests
 
 docs: .venv/installed-for-tests  ## the documentation site, into build/site
 	$(BIN)/mkdocs build --quiet --strict
@@ -50,7 +50,7 @@ dist: .venv/installed-for-tests  ## wheel and source distribution, built and che
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 
-bench: .venv/installed  ## how fast each stage of a run is on this machine
+bench: .venv/installed  ## speed of each stage of a run on this machine
 	$(BIN)/iufbench bench
 
 bench-gpu: .venv/installed  ## on a machine with a GPU: agreement with the CPU, speed, limits, projections
@@ -62,10 +62,10 @@ tables: .venv/installed  ## tables of all finished runs
 figures: .venv/installed  ## figures of all finished runs
 	$(BIN)/iufbench figures
 
-verdicts: .venv/installed  ## docs/verdicts.md: what the published curves say about learning
+verdicts: .venv/installed  ## docs/verdicts.md: what the published curves imply about learning
 	$(BIN)/python -m iufbench.reporting.verdicts > docs/verdicts.md
 
-report: .venv/installed  ## one HTML file with all of them
+report: .venv/installed  ## one HTML file with all results
 	$(BIN)/iufbench report
 
 clean:  ## remove the environment and caches, keep results
