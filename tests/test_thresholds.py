@@ -20,7 +20,7 @@ from tiny import tiny_plan, tiny_run
 from iufbench.cli.main import main
 from iufbench.data.calibration import set_aside
 from iufbench.data.samples import DataSet, Sample
-from iufbench.engine.describe import explain_metric
+from iufbench.engine.describe import describe_results, explain_metric
 from iufbench.engine.predict import predict
 from iufbench.reporting.collect import recompute
 from iufbench.reporting.drift import by_object, drifts, guaranteed, pooled
@@ -30,6 +30,7 @@ from iufbench.reporting.literature import published
 from iufbench.reporting.store import load_run
 from iufbench.reporting.tables.render import render
 from iufbench.reporting.tables.thresholds import threshold_tables
+from iufbench.support.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 RULE = "quantile 0.7"  # of five images: one is above
@@ -195,6 +196,32 @@ def test_the_figure_follows_every_object_from_when_it_was_learnt(tmp_path):
     (promise,) = set(lines["guaranteed at 95 % confidence"].get_ydata())  # 4th object: 76th of 80 images
     assert 1 - binom.cdf(4, 80, promise / 100) == pytest.approx(0.95)
     assert "made without --threshold, not drawn: IUF" in figure.legends[0].get_title().get_text()
+
+
+def test_good_images_alone_give_a_threshold_and_decisions(data, tmp_path):
+    """A folder <object>/good: AUROC is undefined and said to be, nothing else is missing."""
+    good = sorted((data / "candle/Data/Images/Normal").iterdir())
+    for image in good:
+        (tmp_path / "parts/candle/good").mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, tmp_path / "parts/candle/good")
+    request = {"protocol": "parts_1_0", "preset": "quick"}
+    with pytest.raises(InputError, match=r"no object has both .* add --threshold 'quantile 0.95'"):
+        tiny_plan("patchcore", tmp_path / "parts", tmp_path, **request)
+    run = tiny_run("patchcore", tmp_path / "parts", tmp_path / "r", threshold=RULE, **request)
+    line = "candle: no defective test images: image AUROC is undefined; image ACC and FM stay empty"
+    assert run.record.warnings == [line]
+    text = describe_results(run)
+    assert text.count(line) == 1 and "0      undefined  undefined" in text
+    rates = run.metrics.set_index("metric")["value"]
+    assert 0 <= rates["false_alarm_frozen"] <= 1 and np.isnan(rates[["auroc", "recall_frozen"]]).all()
+    bad = next((data / "candle/Data/Images/Anomaly").iterdir())
+    (found,) = predict(run, [bad], object="candle")
+    level = run.record.thresholds.objects["candle"].frozen_image
+    assert found.threshold == level and found.decision == ("defective" if found.score > level else "good")
+    (whole, objects) = threshold_tables(group_runs([run]), published(), {})
+    assert [c.text for c in whole.rows[0].cells[3:]] == ["–", "–", "–", *["undefined"] * 3]
+    assert "undefined" in [c.text for c in objects.rows[0].cells]
+    assert recompute(run)[1] == [] and CliRunner().invoke(main, ["figures", "--results", str(tmp_path / "r")])
 
 
 def test_a_run_with_thresholds_is_verified(made):

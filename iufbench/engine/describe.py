@@ -22,7 +22,7 @@ from iufbench.data.undefined import undefined_lines
 from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
 from iufbench.metrics import drift, summaries, values
 from iufbench.metrics.aggregate import AGGREGATES
-from iufbench.reporting.drift import explanation
+from iufbench.reporting.drift import explanation, threshold_rows
 from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
@@ -192,6 +192,11 @@ def describe_plan(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _shown(value: float) -> str:
+    """A measured value: undefined is not the same as not measured."""
+    return _cell(float(value)) or "undefined"
+
+
 FROZEN_ROW = "frozen: the model after experience 0 on every object, learnt or not"
 
 
@@ -210,8 +215,9 @@ def describe_results(run: Run) -> str:
         matrix = run.matrix(level)
         rows = []
         for t, row in enumerate(matrix.values):
-            seen = [v if matrix.seen[t, i] else math.nan for i, v in enumerate(row)]
-            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": row[matrix.seen[t]].mean()})
+            seen = [_shown(v) if matrix.seen[t, i] else "" for i, v in enumerate(row)]
+            mean = _shown(row[matrix.seen[t]].mean())
+            rows.append({"after": t, **dict(zip(matrix.objects, seen)), "mean": mean})
         if knows_unseen(run, level):
             base = matrix.values[0]
             rows.append({"after": "frozen", **dict(zip(matrix.objects, base)), "mean": base.mean()})
@@ -223,7 +229,12 @@ def describe_results(run: Run) -> str:
             f"\n{level} AUROC of every object seen so far, after each experience",
             columns(rows),
             *([FROZEN_ROW] if knows_unseen(run, level) else []),
-            numbers,
+            *([numbers] if numbers else []),
+        ]
+    if run.record.thresholds is not None:
+        blocks += [
+            f"\nthresholds ({run.record.thresholds.rule}), frozen when learnt",
+            columns(threshold_rows(run)),
         ]
     lines = [f"warning: {text}" for text in remarks(run)]
     return "\n".join([*blocks, *([""] if lines else []), *lines])

@@ -72,6 +72,33 @@ def by_object(run: Run) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+def threshold_rows(run: Run) -> list[dict[str, str]]:
+    """The frozen threshold of every object with what it did and what is guaranteed, as a table of texts.
+
+    Empty for a run without thresholds.
+    """
+    record = run.record.thresholds
+    if record is None:
+        return []
+    rows = []
+    for row in by_object(run).to_dict("records"):
+        own = record.objects.get(row["object"])
+        level = None if own is None else own.frozen_image
+        rows.append(
+            {
+                "object": row["object"],
+                "images": str(row["images"]),
+                "threshold": "undefined" if level is None else f"{level:.4g}",
+                "guaranteed at most": "none" if math.isnan(row["guaranteed"]) else _rate(row["guaranteed"]),
+                "false alarms": _rate(row["false_alarm_frozen_learnt"]),
+                "final false alarms": _rate(row["false_alarm_frozen_final"]),
+                "recall": _rate(row["recall_frozen_learnt"]),
+                "final recall": _rate(row["recall_frozen_final"]),
+            }
+        )
+    return rows
+
+
 def pooled(run: Run) -> tuple[float, float]:
     """Image AUROC pooled over all objects after the last experience, and the mean over objects minus it.
 
