@@ -41,9 +41,9 @@ def check(path: Path) -> None:
     """Check a submission: a run directory, or a .zip or .tar with one.
 
     Recomputes image metrics from scores.csv.gz and summaries from metrics.csv, compares the hashes in
-    run.json, and compares images, labels and protocol with the cards. Says which number differs and what
-    cannot be checked: pixel metrics need the anomaly maps. Exit code 1 if anything differs, 2 if the input
-    is no run.
+    run.json, and compares images, labels and protocol with the cards. Reports numbers that differ or cannot
+    be checked: pixel metrics need the anomaly maps. Exit code 1 if anything differs, 2 if the input is not
+    a run.
 
     \b
     iufbench board check results/runs/visa/visa_8_1x4/iuf/1a2b3c4d/seed0

@@ -1,4 +1,4 @@
-"""``iufbench board check``: a run directory from somebody else, its numbers recomputed from its scores."""
+"""``iufbench board check``: recomputes the numbers of a submitted run directory from its scores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MOST_MEMBERS, MOST_BYTES = 100_000, 2**36  # of an archive, unpacked
 
 @dataclass(frozen=True)
 class Submission:
-    """What ``board_check`` found, a line each: ``checked``, ``unchecked`` and ``differences``."""
+    """The result of ``board_check``, in lines: ``checked``, ``unchecked`` and ``differences``."""
 
     run: str
     checked: tuple[str, ...]
@@ -44,22 +44,22 @@ class Submission:
 
 
 def board_check(path: PathOrText) -> Submission:
-    """Recompute what can be recomputed of a run directory, without data, code or checkpoints.
+    """Recompute the numbers of a run directory without data, code or checkpoints.
 
     Hashes of the files are compared with ``run.json``, image metrics are recomputed from ``scores.csv.gz``
     and summaries from ``metrics.csv`` (to 1e-9), and images, labels and protocol are compared with the cards.
     Pixel metrics cannot be recomputed without anomaly maps.
 
     Args:
-        path: A run directory, or a .zip or .tar (also compressed) with one. Only the files of results are
+        path: A run directory, or a .zip or .tar (also compressed) with one. Only the result files are
             read, within the limits of any run directory.
 
     Returns:
         What was checked, what was not, and what differs.
 
     Raises:
-        InputError: There is no such file, it holds no run or several, the run is not complete, or a file is
-            damaged.
+        InputError: The file does not exist or has no run or several, the run is not complete, or a file is
+            corrupted.
     """
     with _folder(Path(path)) as folder:
         try:
@@ -110,7 +110,7 @@ def _checked(run: Run) -> Submission:
 
 
 def _rounding(found: Difference) -> bool:
-    """Whether two values differ as those of two machines may."""
+    """Whether two values differ by no more than those of two machines."""
     return abs(found.stored - found.again) <= TOLERANCE
 
 
@@ -135,7 +135,7 @@ def _compare_cards(
     unchecked: list[str],
     differences: list[str],
 ) -> None:
-    """Protocol and numbers of test images beside the cards that come with iufbench."""
+    """Compare protocol and numbers of test images with the cards that come with iufbench."""
     record = run.record
     name = record.dataset.name.removesuffix("-synthetic")
     try:
@@ -164,12 +164,12 @@ def _compare_cards(
                 )
         checked.append(f"{SCORES}: numbers of good and defective images compared with the card of {name}")
     if "+" in record.protocol.id or record.protocol.stream is not None:
-        unchecked.append(f"protocol: '{record.protocol.id}' has an order or a stream of its own")
+        unchecked.append(f"protocol: '{record.protocol.id}' has a different order or a stream")
         return
     try:
         steps = [list(step) for step in resolve_protocol(record.protocol.id, card.objects).experiences]
     except InputError:
-        unchecked.append(f"protocol: there is none '{record.protocol.id}' on all objects of {name}")
+        unchecked.append(f"protocol: '{record.protocol.id}' does not exist on all objects of {name}")
         return
     told = run.experiences
     joint = len(told) == 1 and set(told[0]) == {obj for step in steps for obj in step}
@@ -237,7 +237,7 @@ def _from_tar(path: Path, file: IO[bytes], folder: Path) -> None:
 
 
 def _wanted(path: Path, sizes: dict[str, int]) -> list[str]:
-    """The files of results beside the one ``run.json``."""
+    """The result files beside the only ``run.json``."""
     if len(sizes) > MOST_MEMBERS:
         raise InputError(f"{path}: more than {MOST_MEMBERS:,} files")
     places = {PurePosixPath(name).parent for name in sizes if PurePosixPath(name).name == INFO}
