@@ -99,7 +99,7 @@ def test_five_new_objects_that_gain_are_enough(tmp_path):
     assert found.verdict == "better than frozen"
 
 
-def test_too_few_objects_are_said_to_be_too_few(tmp_path):
+def test_too_few_objects_are_reported_as_too_few(tmp_path):
     make_run(tmp_path, "elpv_1_1", "frozen", image=[[0.9, np.nan], [0.9, 0.5]], masks=False)
     make_run(tmp_path, "elpv_1_1", "learner", image=[[0.9, np.nan], [0.9, 0.8]], masks=False)
     found = against_frozen(by_strategy(tmp_path)["learner"], "image")

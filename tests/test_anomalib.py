@@ -97,7 +97,7 @@ def test_a_joint_run_is_recorded_like_any_other(anomalib, data, tmp_path):
         ("anomalib:EfficientAd", (), "EfficientAd cannot be trained.*train_batch_size .* should be 1"),
     ],
 )
-def test_mistakes_are_named(anomalib, strategy, settings, message, data, tmp_path):
+def test_errors_are_named(anomalib, strategy, settings, message, data, tmp_path):
     with pytest.raises(InputError, match=message):
         trained(strategy, settings, data, tmp_path, experiences=1)
 

@@ -219,7 +219,7 @@ def test_two_processes_do_not_write_into_one_run(data, tmp_path):
     assert (found.path / "run.json").read_bytes() != before
 
 
-def test_too_little_memory_is_said_in_one_line(data, tmp_path, monkeypatch):
+def test_too_little_memory_is_reported_in_one_line(data, tmp_path, monkeypatch):
     def greedy(*arguments):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nand much more to read")
 
@@ -236,7 +236,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("last", ["record_experience", "write_record", "save_checkpoint"])
-def test_a_kill_after_any_step_leaves_a_run_that_can_go_on(data, tmp_path, monkeypatch, last):
+def test_a_kill_after_any_step_leaves_a_run_that_can_be_resumed(data, tmp_path, monkeypatch, last):
     def until_killed(*arguments):
         step(*arguments)
         counts.append(1)
@@ -259,7 +259,7 @@ def test_a_kill_after_any_step_leaves_a_run_that_can_go_on(data, tmp_path, monke
 
 
 @pytest.mark.parametrize("command", [["show", "run"], ["evaluate"], ["explain", "fm"]])
-def test_what_is_no_run_directory_is_said(tmp_path, command):
+def test_what_is_not_a_run_directory_is_reported(tmp_path, command):
     refused(invoke(*command, tmp_path / "nowhere"), tmp_path / "nowhere", "list runs")
 
 
@@ -286,7 +286,7 @@ def test_a_contact_sheet_is_a_png(tmp_path):
 
 
 @pytest.mark.parametrize(("command", "resumes"), [("run", True), ("list", False)])
-def test_only_a_run_promises_to_go_on(monkeypatch, command, resumes):
+def test_only_a_run_promises_to_resume(monkeypatch, command, resumes):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
@@ -317,7 +317,7 @@ def test_json_of_an_unfinished_run_is_json(data, tmp_path, monkeypatch):
     assert row["status"] == "failed" and row["image ACC"] is None
 
 
-def test_damaged_runs_are_named_with_the_way_out(data, tmp_path):
+def test_corrupted_runs_are_named_with_a_remedy(data, tmp_path):
     assert run(data, tmp_path / "r").exit_code == 0
     (found,), _ = find_runs(tmp_path / "r")
     (found.path / "checkpoints/experience0.pt").write_bytes(b"x")

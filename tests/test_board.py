@@ -114,7 +114,7 @@ def test_what_must_not_be_compared_has_rankings_of_its_own(rankings):
         assert {"synthetic" in run for run in ids} == {ranking["synthetic"]}
 
 
-def test_another_order_of_objects_under_the_same_name_is_told_apart(tmp_path):
+def test_another_order_of_objects_under_the_same_name_is_distinguished(tmp_path):
     path = make_run(tmp_path, "elpv_1_1", "iuf", masks=False)
     other = make_run(tmp_path, "elpv_1_1", "replay", masks=False)
     text = (other / "run.json").read_text().replace('"mono"', '"@"').replace('"poly"', '"mono"')

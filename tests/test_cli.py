@@ -182,7 +182,7 @@ def test_other_data_under_a_finished_run_are_noticed(broken, tmp_path):
     assert done.exit_code == 2 and "other data" in done.stderr
 
 
-def test_a_results_folder_that_cannot_be_written_is_said_before_training(data, tmp_path):
+def test_a_results_folder_that_cannot_be_written_is_reported_before_training(data, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     done = invoke(*arguments(data, blocked / "results"))

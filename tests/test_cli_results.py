@@ -91,7 +91,7 @@ def test_no_runs_says_how_to_make_one_and_writes_nothing(tmp_path, arguments):
 
 
 @pytest.mark.parametrize("command", [("export",), ("compare", "iuf", "finetune")])
-def test_export_and_compare_refuse_damaged_runs_when_strict(results, damaged, command):
+def test_export_and_compare_refuse_corrupted_runs_when_strict(results, damaged, command):
     done = invoke(*command, "--results", results)
     assert done.exit_code == 0 and f"skipped {damaged}" in done.stderr
     strict = invoke(*command, "--results", results, "--strict")
@@ -99,7 +99,7 @@ def test_export_and_compare_refuse_damaged_runs_when_strict(results, damaged, co
 
 
 @pytest.mark.parametrize("command", WRITING)
-def test_a_damaged_run_is_skipped_by_name_and_strict_refuses(results, damaged, command):
+def test_a_corrupted_run_is_skipped_by_name_and_strict_refuses(results, damaged, command):
     done = invoke(command, "--results", results)
     assert done.exit_code == 0, done.output
     (warning,) = done.stderr.splitlines()
@@ -119,7 +119,7 @@ def test_an_inconsistent_run_is_named_and_strict_refuses(results, command):
     assert "0.999" in assert_one_line_error(invoke(command, "--results", results, "--strict"), 1)
 
 
-def test_only_damaged_runs_are_no_runs(tmp_path):
+def test_only_corrupted_runs_are_no_runs(tmp_path):
     (make_run(tmp_path, "elpv_1_1", masks=False) / "metrics.csv").unlink()
     assert "1 corrupted" in assert_one_line_error(invoke("tables", "--results", tmp_path), 2)
 
@@ -187,7 +187,7 @@ def test_explain_says_what_runs_do_not_record_and_how_to_get_it(name, function, 
     assert invoke("explain", name, run).stdout.endswith("not recorded\n")
 
 
-def test_several_mistakes_stand_on_lines_of_their_own():
+def test_several_errors_are_on_separate_lines():
     done = invoke("sweep", "--protocol", "nonsense", "--strategy", "iuff\x1b[31m", "--dry-run")
     assert done.exit_code == 2
     first, *others = done.stderr.splitlines()

@@ -62,7 +62,7 @@ def test_paths_of_runs(results):
     assert row(compare(results, str(path.parent), "a"), "image", "ACC")["difference"].raw
 
 
-def test_two_recipes_of_one_strategy_are_told_apart(results):
+def test_two_recipes_of_one_strategy_are_distinguished(results):
     make_run(results, "visa_8_4", "a", 0, recipe_hash="ffff0000", image=two_steps(0.5, 0.5, 0.5))
     with pytest.raises(InputError, match="fits several"):
         compare(results, "a", "b")

@@ -131,7 +131,7 @@ def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 5, 5), (0, 7, 7)])
-def test_masks_are_kept_in_one_bit_a_pixel(shape):
+def test_masks_are_kept_in_one_bit_per_pixel(shape):
     masks = np.random.default_rng(0).random(shape) < 0.3
     packed = PackedMasks.of(masks)
     assert packed.bits.nbytes == shape[0] * -(-shape[1] * shape[2] // 8)

@@ -145,7 +145,7 @@ def good(tmp_path_factory):
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damage_is_skipped_with_its_reason_and_the_others_count(damage, good, tmp_path):
+def test_corruption_is_skipped_with_its_reason_and_the_others_count(damage, good, tmp_path):
     shutil.copytree(good / "runs", tmp_path / "runs")
     path = make_run(tmp_path, "visa_8_1x4", scores=True)
     spoil, reason = DAMAGE[damage]
@@ -196,7 +196,7 @@ def test_reading_what_is_within_the_limits_takes_little_memory(good, tmp_path):
     assert after - before < 100
 
 
-def test_every_command_that_reads_results_goes_past_damage(good, tmp_path):
+def test_every_command_that_reads_results_goes_past_corruption(good, tmp_path):
     shutil.copytree(good / "runs", tmp_path / "runs")
     path = make_run(tmp_path, "visa_8_1x4")
     DAMAGE["a pipe"][0](path)

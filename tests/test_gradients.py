@@ -128,7 +128,7 @@ def test_a_projected_step_changes_no_output_for_old_inputs():
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adamw", 1e-3), ("sgd", 1.0)])
-def test_gpm_steps_avoid_old_inputs_whatever_the_optimiser(optimizer, rate, data, tmp_path):
+def test_gpm_steps_avoid_old_inputs_with_any_optimiser(optimizer, rate, data, tmp_path):
     settings = (f"increment.optimizer={optimizer}", f"increment.lr={rate}", "gpm.energy=0.9")
     _, parts = assembled("gpm", data, tmp_path, settings=settings)
     learner, (first, second) = parts.strategy, parts.streams.train

@@ -173,7 +173,7 @@ def test_an_object_without_masks_has_image_metrics(plain, tmp_path):
     assert metrics.equals(kept)
 
 
-def test_what_cannot_have_a_value_is_said_before_training_and_wherever_numbers_are_shown(tmp_path):
+def test_what_cannot_have_a_value_is_reported_before_training_and_wherever_numbers_are_shown(tmp_path):
     root, results = make(tmp_path / "parts", "bolt", "nut", "pin"), tmp_path / "r"
     shutil.rmtree(root / "nut/test/good")
     for part in ("test/dent", "ground_truth"):
@@ -313,7 +313,7 @@ def test_order_reads_the_named_objects_and_nothing_else(plain, tmp_path):
     assert run(root, tmp_path / "r", "--dry-run", "--order", "nut,bolt").exit_code == 0
 
 
-def test_a_new_object_that_comes_first_is_told(plain, tmp_path):
+def test_a_new_object_that_comes_first_is_reported(plain, tmp_path):
     root = make(Path(shutil.copytree(plain / "parts", tmp_path / "parts")), "anchor")
     results = Path(shutil.copytree(plain / "results", tmp_path / "results"))
     refused = run(root, results)
@@ -390,13 +390,13 @@ def test_names_that_some_systems_take_for_one_are_refused(names):
     assert choose_objects(names, names[:1], Path("parts")) == names[:1]
 
 
-def test_an_order_that_cannot_name_an_object_is_told_the_rule(plain, tmp_path):
+def test_an_order_that_cannot_name_an_object_is_rejected_with_the_rule(plain, tmp_path):
     root = make(Path(shutil.copytree(plain / "parts", tmp_path / "parts")), "a,b")
     done = run(root, tmp_path / "r", "--dry-run", "--order", "nut,a,b")
     assert done.exit_code == 2 and "'a,b' cannot name an object: rename it; the rule: no ','" in done.stderr
 
 
-def test_names_that_are_kept_apart(tmp_path):
+def test_names_that_are_distinguished(tmp_path):
     names = sorted(("01", "02", "1e5", "True", "a.b", "a.c", "größe x", "零件"))
     done = run(make(tmp_path / "parts", *names), tmp_path / "r", protocol="parts_4_4")
     assert done.exit_code == 0 and all(name in done.stdout for name in names)
@@ -419,7 +419,7 @@ def test_data_set_names_that_are_refused_with_the_rule(plain, tmp_path, name):
     assert done.exit_code == 2 and ("the name of a data set is" in done.stderr or "the rule:" in done.stderr)
 
 
-def test_orders_of_names_with_dashes_are_kept_apart(tmp_path):
+def test_orders_of_names_with_dashes_are_distinguished(tmp_path):
     root = make(tmp_path / "parts", "a-b", "c", "a", "b-c")
     found = open_dataset("parts", None, root).objects
     ids = {resolve_protocol("parts_1_1", found, order).id for order in (("a-b", "c"), ("a", "b-c"))}
@@ -448,7 +448,7 @@ def test_the_package_imports_where_there_is_no_unix():
     assert done.returncode == 0 and done.stdout == "None\n", done.stderr
 
 
-def test_weights_of_another_network_are_told(tmp_path):
+def test_weights_of_another_network_are_reported(tmp_path):
     torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
         InputError, match=r"holds 80 tensors that resnet18 lacks .* look like weights of resnet34"

@@ -124,7 +124,7 @@ def test_a_name_that_two_packages_give_is_an_error(site):
 
 
 @pytest.mark.parametrize("value", ["acme", "acme.nowhere", "acme_is_not_installed"])
-def test_a_damaged_package_harms_only_its_own_strategy(site, value):
+def test_a_corrupted_package_harms_only_its_own_strategy(site, value):
     install(site, "acme", f"net = {value}", {"net": ACME})
     assert registry.find_card("strategy", "uniad").stem == "uniad"
     with pytest.raises(InputError, match=f"package 'acme': there is no net.yaml in '{value}'"):
@@ -158,7 +158,9 @@ def test_unknown_names_are_compared_with_installed_ones_too(site):
         ("", "{m}_elsewhere:Mine", ["No module named '{m}_elsewhere'"]),
     ],
 )
-def test_what_is_wrong_with_a_plug_in_is_said_in_one_line(code, learner, messages, data, tmp_path, request):
+def test_what_is_wrong_with_a_plug_in_is_reported_in_one_line(
+    code, learner, messages, data, tmp_path, request
+):
     module = f"mine{request.node.callspec.indices['code']}"  # Python remembers modules by name
     (tmp_path / f"{module}.py").write_text(code)
     card = tmp_path / "mine.yaml"

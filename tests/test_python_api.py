@@ -174,7 +174,7 @@ def test_wrong_input_is_an_input_error_and_writes_nothing(here, options, reason)
     assert not (here / "results").exists()
 
 
-def test_a_damaged_directory_is_a_run_error(results):
+def test_a_corrupted_directory_is_a_run_error(results):
     run = ib.find_runs(results)[0]
     (run.path / "run.json").write_text("{")
     with pytest.raises(ib.RunError, match="not JSON"):

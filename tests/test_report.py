@@ -169,7 +169,7 @@ def test_ranked_values_are_those_of_the_tables(many):
             assert found["Kept (MB)"][1] == [repr(by_title["kept for later", "bytes (MB)"].value)]
 
 
-def test_recipes_of_one_strategy_are_told_apart_and_equal_values_share_a_rank(tmp_path):
+def test_recipes_of_one_strategy_are_distinguished_and_equal_values_share_a_rank(tmp_path):
     for recipe in ("0a1b2c3d", "ffffffff"):
         make_run(tmp_path, "visa_8_1x4", "iuf", recipe_hash=recipe)
     make_run(tmp_path, "visa_8_1x4", "si", keep=0.5)

@@ -75,7 +75,7 @@ def command(data, results, *more):
 # Where it goes on ------------------------------------------------------------------------------------
 
 
-def test_it_says_where_it_goes_on(stopped, whole, capsys):
+def test_it_says_where_it_resumes(stopped, whole, capsys):
     said, run = go_on(stopped, capsys)
     assert "resuming inside experience 2/2, after epoch 1 (--restart starts again)" in said
     assert_same_run(whole, run)
@@ -128,7 +128,7 @@ def raising(error):
 # What is loaded --------------------------------------------------------------------------------------
 
 
-def test_only_what_the_manifest_vouches_for_is_unpickled(stopped, monkeypatch):
+def test_only_files_in_the_manifest_are_unpickled(stopped, monkeypatch):
     path = stopped.path / "checkpoints/experience0.pt"
     torch.save({"network": {}, "memory": {}, "clock": {}}, path)
     load, seen = torch.load, []
@@ -143,7 +143,7 @@ def test_only_what_the_manifest_vouches_for_is_unpickled(stopped, monkeypatch):
     assert load_run(runner.execute(stopped, Progress(-1), restart=True)).complete
 
 
-def test_a_damaged_file_from_inside_is_said_and_done_without(stopped, whole, capsys):
+def test_a_corrupted_file_from_inside_is_reported_and_ignored(stopped, whole, capsys):
     (path,) = (stopped.path / "checkpoints").glob("within*")
     path.write_bytes(path.read_bytes()[:-1])
     said, run = go_on(stopped, capsys)
@@ -157,7 +157,7 @@ def test_what_a_killed_process_left_is_cleaned(stopped, whole):
     assert_same_run(whole, load_run(runner.execute(stopped, Progress(-1))))
 
 
-def test_starting_anew_forgets_what_was_inside(stopped, whole, capsys):
+def test_a_restart_discards_the_state_inside_an_experience(stopped, whole, capsys):
     run = load_run(runner.execute(stopped, Progress(), restart=True))
     assert "resuming" not in capsys.readouterr().err and "resumed" not in run.info
     assert_same_run(whole, run)
@@ -239,7 +239,7 @@ def test_what_is_interrupted_in_the_middle_of_a_write_is_resumed(data, tmp_path,
 
 
 @pytest.mark.parametrize("write", [3, 5, 8, 11, 14])
-def test_a_full_disk_ends_a_run_cleanly_and_it_goes_on(data, tmp_path, whole, monkeypatch, write):
+def test_a_full_disk_ends_a_run_cleanly_and_it_resumes(data, tmp_path, whole, monkeypatch, write):
     """From its ``write``-th file on, no file can be written."""
     replace, count = os.replace, []
 

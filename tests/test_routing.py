@@ -167,7 +167,7 @@ def test_positions_stay_within_their_budget(patches, data, tmp_path):
         ("contcore", "coreset.budget_bytes=500", "give at least 768"),
     ],
 )
-def test_what_cannot_be_remembered_is_said(strategy, setting, message, data, tmp_path):
+def test_what_cannot_be_remembered_is_reported(strategy, setting, message, data, tmp_path):
     with pytest.raises(InputError, match=message):
         train(strategy, data, tmp_path, setting)
 
@@ -199,7 +199,7 @@ def test_a_run_records_the_memory_of_every_image(strategy, data, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["gcr_oracle", "patchcore"])
-def test_who_does_not_route_says_nothing(strategy, data, tmp_path):
+def test_a_strategy_that_does_not_route_reports_nothing(strategy, data, tmp_path):
     assert "routed" not in tiny_run(strategy, data, tmp_path).scores()
 
 
@@ -225,7 +225,7 @@ def routed_run(results, strategy: str, wrong: int, uses: bool = True):
     return load_run(path)
 
 
-def test_right_and_wrong_routing_are_told_apart(tmp_path):
+def test_right_and_wrong_routing_are_distinguished(tmp_path):
     run = routed_run(tmp_path, "gcr", wrong=4)
     row = routing(run).iloc[-1]
     scores = run.scores()

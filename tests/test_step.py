@@ -294,7 +294,7 @@ def test_waiting_for_the_device_is_noticed_before_the_capture():
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_random_numbers_go_on_and_a_resumed_training_draws_the_same(precision, data, tmp_path):
+def test_random_numbers_continue_and_a_resumed_training_draws_the_same(precision, data, tmp_path):
     """With dropout and jitter: two halves with a restored state end where a single training ends."""
     settings = ("base.batch_size=5", "base.epochs=6", "network.dropout=0.1")
     ends = []

@@ -183,7 +183,7 @@ def _edit(path, old, new, count=1):
         ),
     ],
 )
-def test_a_damaged_run_is_skipped_with_its_name_and_reason(tmp_path, damage, reason):
+def test_a_corrupted_run_is_skipped_with_its_name_and_reason(tmp_path, damage, reason):
     make_run(tmp_path, "visa_8_4")
     path = make_run(tmp_path, "visa_8_1x4")
     damage(path)

@@ -154,7 +154,7 @@ def test_tampering_with_image_metrics_is_undone_from_the_scores(tmp_path):
     assert values(before) == values(after)
 
 
-def test_a_changed_file_of_results_is_reported_whatever_was_changed(results):
+def test_a_changed_file_of_results_is_reported_for_any_change(results):
     """Pixel values cannot be computed again from scores: the hash of the file tells that it was changed."""
     path = results / "runs/visa/visa_8_4/iuf/0a1b2c3d/seed0"
     info = json.loads((path / "run.json").read_text())
@@ -241,7 +241,7 @@ def test_a_latex_table_is_one_booktabs_table(results):
         assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {columns - 1}
 
 
-def test_what_is_undefined_is_said_with_its_reason(tmp_path):
+def test_what_is_undefined_is_reported_with_its_reason(tmp_path):
     """An object whose test images are all defective has no AUROC: no mean over what is left."""
     path = make_run(tmp_path, "elpv_1_1", masks=False, scores=True)
     scores = gzip.decompress((path / "scores.csv.gz").read_bytes()).decode()
@@ -291,7 +291,7 @@ def test_a_running_run_is_not_in_any_table_but_named(results):
     assert "/ewc/" not in (results / "tables/results_visa_image.md").read_text()
 
 
-def test_a_damaged_run_is_skipped_with_its_name_and_reason(results):
+def test_a_corrupted_run_is_skipped_with_its_name_and_reason(results):
     path = make_run(results, "visa_8_4", "ewc", 0)
     (path / "metrics.csv").unlink()
     warnings = []

@@ -95,7 +95,7 @@ def test_a_touched_pixel_metric_and_checkpoint_are_found(copied, made):
     assert done.exit_code == 1 and "experience0.pt is corrupted (its SHA-256 is not" in done.stderr
 
 
-def test_what_cannot_be_verified_is_said(copied, tmp_path):
+def test_what_cannot_be_verified_is_reported(copied, tmp_path):
     (copied / "checkpoints/experience1.pt").unlink()
     done = invoke("verify", copied, "-q")
     assert done.exit_code == 1 and "experience1.pt is missing" in done.stderr
@@ -154,7 +154,7 @@ def test_a_run_is_repeated_bit_by_bit_in_a_folder_of_its_own(copied):
     assert done.exit_code == 2 and "contains the run itself" in done.stderr
 
 
-def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monkeypatch):
+def test_the_code_of_a_run_needs_trust(copied, data, tmp_path, monkeypatch):
     """A run directory can name any card and any learner: none is imported without permission."""
     monkeypatch.setattr("sys.path", list(sys.path))
     ran, picture = tmp_path / "ran", next(data.rglob("*.JPG"))
@@ -192,7 +192,7 @@ def test_the_code_of_whoever_made_a_run_needs_trust(copied, data, tmp_path, monk
     assert done.exit_code == 1 and "learner was" in done.stderr  # it was not made with this card
 
 
-def test_a_run_that_lies_alone_is_repeated_beside_it(made, tmp_path):
+def test_a_run_outside_a_results_folder_is_repeated_next_to_it(made, tmp_path):
     shutil.copytree(made.path, tmp_path / "alone")
     assert usual_place(replace(made, path=tmp_path / "alone")) == tmp_path / "alone-rerun"
 

@@ -121,7 +121,7 @@ def pipe(place):
         (edit_manifest(files=3), "it is corrupted"),
     ],
 )
-def test_a_damaged_entry_is_said_and_rebuilt(tmp_path, harm, reason):
+def test_a_corrupted_entry_is_reported_and_rebuilt(tmp_path, harm, reason):
     made(tmp_path)
     place = SPEC.place(tmp_path)
     assert problem_of(place) == ""
@@ -179,7 +179,7 @@ def test_what_others_can_write_is_compared_with_the_data(tmp_path, share):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-def test_an_unfinished_entry_of_somebody_else_is_left_alone(tmp_path):
+def test_an_unfinished_entry_of_another_user_is_left_alone(tmp_path):
     made(tmp_path)
     place = SPEC.place(tmp_path)
     (place / NAMES[2]).unlink()
@@ -392,7 +392,7 @@ def test_of_two_processes_one_builds_and_the_other_waits(tmp_path, builder):
     only_entry_in(tmp_path)
 
 
-def test_when_a_builder_is_killed_whoever_waits_goes_on(tmp_path, builder):
+def test_when_a_builder_is_killed_the_waiting_process_continues(tmp_path, builder):
     first = builder()
     assert first.stdout.readline() == "building 0\n"
     second = builder()

@@ -52,7 +52,7 @@ def test_info_names_every_entry_with_its_size(folder, data):
     assert found["bytes"] == sum(e["bytes"] for e in found["entries"]) == on_disk
 
 
-def test_verify_finds_damage(folder):
+def test_verify_finds_corruption(folder):
     done = invoke("--verify")
     assert done.exit_code == 0 and done.stdout == "no corrupted entries\n"
     (path,) = folder.glob("images/*/*.npy")
@@ -107,7 +107,7 @@ def test_without_a_home_the_cache_is_a_private_folder(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["open to others", "link", "file"])
-def test_a_folder_that_others_laid_out_is_refused(monkeypatch, tmp_path, kind):
+def test_a_folder_with_a_different_layout_is_refused(monkeypatch, tmp_path, kind):
     folder = without_home(monkeypatch, tmp_path)
     if kind == "open to others":
         folder.mkdir()

@@ -111,7 +111,7 @@ def test_images_that_changed_are_decoded_again(dataset, folder):
     assert equal(found, loaded(dataset, inputs()))
 
 
-def test_damaged_entries_are_said_and_rebuilt(dataset, folder):
+def test_corrupted_entries_are_reported_and_rebuilt(dataset, folder):
     inputs().use_cache(folder, dataset, Notes())
     for path in folder.glob("*/*/*.npy"):
         os.truncate(path, path.stat().st_size // 2)
@@ -144,7 +144,7 @@ def failing_disk(folder, monkeypatch):
         (failing_disk, "No space left on device", 1),
     ],
 )
-def test_without_a_usable_cache_it_goes_on_in_memory(dataset, folder, monkeypatch, trouble, reason, said):
+def test_without_a_usable_cache_it_continues_in_memory(dataset, folder, monkeypatch, trouble, reason, said):
     trouble(folder, monkeypatch)
     given, notes = inputs(), Notes()
     given.use_cache(folder, dataset, notes)

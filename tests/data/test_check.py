@@ -74,7 +74,7 @@ def spoil(root: Path) -> None:
         image.save(root / "nut/test/good/001.png")
 
 
-def test_damage_of_every_kind_is_found(dataset: DataSet):
+def test_corruption_of_every_kind_is_found(dataset: DataSet):
     spoil(dataset.root)
     findings = check_dataset(dataset, both(), workers=1, progress=False)
     expected = [

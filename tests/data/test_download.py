@@ -61,7 +61,7 @@ def test_a_data_set_arrives_complete_and_is_readable(card, site, tmp_path):
 
 
 @pytest.mark.parametrize("reset", [False, True])
-def test_a_broken_download_goes_on_where_it_was(card, site, tmp_path, reset):
+def test_a_broken_download_is_resumed(card, site, tmp_path, reset):
     site.behave(*[whole(100_000, reset)] * 3, whole())
     _, pauses = get(card, tmp_path / "tiny")
     assert pauses == [1, 2, 4]
@@ -69,7 +69,7 @@ def test_a_broken_download_goes_on_where_it_was(card, site, tmp_path, reset):
     assert tree(tmp_path / "tiny") == tiny_files()
 
 
-def test_attempts_are_bounded_and_the_next_call_goes_on(card, site, tmp_path):
+def test_attempts_are_bounded_and_the_next_call_resumes(card, site, tmp_path):
     site.behave(whole(10_000))
     folder = tmp_path / "tiny"
     pauses = fails(card, folder, RunError, "ended early.*6 attempts.*repeat the command")
@@ -188,7 +188,7 @@ def test_redirects_are_followed_but_not_for_ever(card, site, tmp_path):
     assert fails(card, tmp_path / "other", RunError, "302") == []
 
 
-def test_nobody_listening_is_tried_a_few_times(card, tmp_path):
+def test_a_refused_connection_is_retried_a_few_times(card, tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/tiny.tar"
@@ -204,7 +204,7 @@ def test_nobody_listening_is_tried_a_few_times(card, tmp_path):
 @pytest.mark.parametrize(
     "url", ["ftp://127.0.0.1/a.tar", "file:///etc/passwd", "a.tar", "http://127.0.0.1:x/"]
 )
-def test_addresses_that_cannot_be_are_the_users_mistake(card, tmp_path, url):
+def test_addresses_that_are_invalid_are_user_errors(card, tmp_path, url):
     fails(card, tmp_path / "tiny", InputError, "address", archive_of(card, url))
 
 

@@ -99,7 +99,7 @@ def test_at_a_terminal_the_licence_is_a_question(site, tmp_path, answer, code):
     assert (tmp_path / "visa").exists() == (answer == "y") and len(site.ranges) == (answer == "y")
 
 
-def test_ctrl_c_keeps_what_was_received_and_says_how_to_go_on(site, tmp_path):
+def test_ctrl_c_keeps_what_was_received_and_says_how_to_resume(site, tmp_path):
     site.content = visa_archive()
     released = threading.Event()
 

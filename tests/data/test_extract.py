@@ -74,7 +74,7 @@ def test_a_zip_is_unpacked(tmp_path):
     ],
     ids=["above", "absolute", "twice", "link", "corrupted"],  # the bytes hold the time of their making
 )
-def test_a_hostile_or_damaged_zip_is_refused(tmp_path, content, message):
+def test_a_hostile_or_corrupted_zip_is_refused(tmp_path, content, message):
     (tmp_path / "archive").write_bytes(content)
     with pytest.raises(InputError, match=message):
         unpack(tmp_path / "archive", tmp_path / "out", QUIET)
@@ -161,7 +161,7 @@ def test_an_archive_that_would_fill_the_disk_is_stopped_before(tmp_path, monkeyp
      tar_of(tiny_files(), mode="w:gz")[:100_000], TINY[:1000] + bytes(24), tar_of({})],
     ids=["empty", "text", "cut tar", "cut xz", "cut gz", "cut entry", "no files"],
 )  # fmt: skip
-def test_damaged_archives_are_named_even_if_their_checksum_was_asked_for(card, site, tmp_path, content):
+def test_corrupted_archives_are_named_even_if_their_checksum_was_asked_for(card, site, tmp_path, content):
     site.content = content
     archive = archive_of(card, site.url, sha256(content))
     fails(card, tmp_path / "tiny", InputError, "tiny.tar (is corrupted or not a tar|has no folder)", archive)

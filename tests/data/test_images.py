@@ -97,7 +97,7 @@ def test_image_cut_anywhere_is_named_or_whole(tmp_path: Path, kind: str):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "BMP", "GIF"])
-def test_damaged_bytes_raise_nothing_but_input_errors(tmp_path: Path, kind: str):
+def test_corrupted_bytes_raise_nothing_but_input_errors(tmp_path: Path, kind: str):
     rng = np.random.default_rng(1)
     stream = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(stream, kind)

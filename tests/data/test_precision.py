@@ -44,6 +44,6 @@ def test_features_are_stored_rounded_and_batches_are_float32(samples, name):
     assert torch.equal(batch, exact.to(precision).float())
 
 
-def test_features_that_overflow_name_the_image_and_the_way_out(samples):
+def test_features_that_overflow_name_the_image_and_the_remedy(samples):
     with pytest.raises(RunError, match=r"a\.png.*backbone\.precision=float32"):
         FrozenInputs(Times(1e6), 32, precision=torch.float16).load(samples, [0])

@@ -234,7 +234,7 @@ MVTEC_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MVTEC_MISTAKES)
-def test_mvtec_mistakes_are_named(tmp_path: Path, mistake: str):
+def test_mvtec_errors_are_named(tmp_path: Path, mistake: str):
     spoil, expected = MVTEC_MISTAKES[mistake]
     spoil(mvtec_folder(tmp_path))
     message = error_of(lambda: read_mvtec(tmp_path)).replace(os.sep, "/")
@@ -329,7 +329,7 @@ VISA_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", VISA_MISTAKES)
-def test_visa_mistakes_are_named_with_their_line(tmp_path: Path, mistake: str):
+def test_visa_errors_are_named_with_their_line(tmp_path: Path, mistake: str):
     row, expected = VISA_MISTAKES[mistake]
     message = error_of(lambda: read_visa(visa_folder(tmp_path, [*VISA_ROWS, row])))
     assert expected in message and str(Path("split_csv") / "1cls.csv") in message
@@ -404,7 +404,7 @@ JSON_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", JSON_MISTAKES)
-def test_json_mistakes_are_named_with_their_line(tmp_path: Path, mistake: str):
+def test_json_errors_are_named_with_their_line(tmp_path: Path, mistake: str):
     line, expected = JSON_MISTAKES[mistake]
     root, train, test = json_folder(tmp_path)
     text = line if isinstance(line, str) else json.dumps(line)
@@ -480,7 +480,7 @@ ELPV_MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", ELPV_MISTAKES)
-def test_elpv_mistakes_are_named(tmp_path: Path, mistake: str):
+def test_elpv_errors_are_named(tmp_path: Path, mistake: str):
     line, expected = ELPV_MISTAKES[mistake]
     table = elpv_folder(tmp_path) / "labels.csv"
     table.write_text(table.read_text() + line + "\n")

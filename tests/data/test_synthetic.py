@@ -179,7 +179,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path):
         ({"workers": 0}, "workers"),
     ],
 )
-def test_bad_input_names_the_mistake_and_writes_nothing(tmp_path: Path, wrong: dict, message: str):
+def test_bad_input_names_the_error_and_writes_nothing(tmp_path: Path, wrong: dict, message: str):
     with pytest.raises(InputError, match=message):
         make(tmp_path / "d", **wrong)
     assert list(tmp_path.iterdir()) == []

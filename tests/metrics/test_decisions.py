@@ -46,7 +46,7 @@ def test_a_rule_has_one_form(text):
 @pytest.mark.parametrize(
     "text", ["", "95", "0", "1.0", "quantile", "mean", "mean-3sd", "mean+0sd", "nan", "1e-1"]
 )
-def test_what_is_no_rule_is_refused(text):
+def test_what_is_not_a_rule_is_refused(text):
     with pytest.raises(InputError, match="threshold"):
         read_rule(text)
 

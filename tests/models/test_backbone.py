@@ -292,7 +292,7 @@ def test_weights_out_of_reach_are_a_quick_clear_error(monkeypatch, offline):
         (BackboneSpec("resnet10t", "random", padding="released"), "padding"),
     ],
 )
-def test_mistakes_are_named(spec, words):
+def test_errors_are_named(spec, words):
     with pytest.raises(InputError, match=words) as error:
         FrozenBackbone(spec)
     assert "\n" not in str(error.value)

@@ -92,7 +92,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("rows", DEGENERATE.values(), ids=DEGENERATE.keys())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_finite_gradients_whatever_the_rank(rows, dtype):
+def test_finite_gradients_for_any_rank(rows, dtype):
     rows = rows.to(dtype, copy=True).requires_grad_()
     for loss in (
         tail_singular_values(gram_matrices([rows, rows]), 2),

@@ -164,7 +164,7 @@ def test_a_cosine_schedule_ends_where_the_card_says():
     assert factor(0) == 1.0 and factor(50) == pytest.approx(0.55) and factor(100) == pytest.approx(0.1)
 
 
-def test_sizes_that_do_not_fit_are_said():
+def test_sizes_that_do_not_fit_are_reported():
     with pytest.raises(InputError, match="must be a multiple of"):
         Dinomaly((8,), hidden=8, heads=3)
     with pytest.raises(InputError, match="less than the 3 groups"):

@@ -111,12 +111,12 @@ def test_rows_hold_map_and_vector():
         (BackboneSpec(TINY, "random", (0, 1), groups=((0,),)), "must name all of layers"),
     ],
 )
-def test_what_a_backbone_does_not_have_is_said(spec, message):
+def test_what_a_backbone_does_not_have_is_reported(spec, message):
     with pytest.raises(InputError, match=message):
         FrozenBackbone(spec)
 
 
-def test_a_size_that_the_patch_does_not_divide_is_said():
+def test_a_size_that_the_patch_does_not_divide_is_reported():
     backbone = vit("vit_small_patch14_dinov2", (0,))
     with pytest.raises(InputError, match="225x225: both sides must be multiples of 14, the patch"):
         backbone.shape(225)

@@ -91,7 +91,7 @@ def test_flags_go_over_the_file(tmp_path):
     assert first.settings == ("base.epochs=3", "base.epochs=4")  # the later one wins
 
 
-def test_every_mistake_is_told_at_once_and_nothing_is_started(tmp_path):
+def test_all_errors_are_reported_together_and_nothing_is_started(tmp_path):
     done = invoke(
         "--protocol", "visa_8_5000", "--protocol", "viso", "--strategy", "iuff", "--strategy", "ewc",
         "--seeds", "4-1", "--orders", "up", "--synthetic", "--results", tmp_path / "r",
@@ -140,7 +140,7 @@ def tiny_grid(data, tmp_path, **more):
     return file
 
 
-def test_mistakes_that_only_planning_finds_are_told_at_once_too(data, tmp_path):
+def test_errors_that_only_planning_finds_are_reported_together_too(data, tmp_path):
     file = tiny_grid(data, tmp_path, protocols=["visa_1_1", "visa_5_9"], strategies=["finetune", "uniad"])
     done = invoke(file, "--results", tmp_path / "r")  # uniad has no oasa; visa has no 14 objects
     assert done.exit_code == 2 and not (tmp_path / "r").exists()

@@ -40,7 +40,7 @@ def test_without_ray_the_message_says_what_to_install(monkeypatch, tmp_path):
         connect("auto")
 
 
-def test_an_address_where_nobody_answers():
+def test_an_address_without_an_answer():
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'iufbench[ray]'")
     from cluster import free_port
 

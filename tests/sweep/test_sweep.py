@@ -151,7 +151,7 @@ def test_a_shared_base_changes_no_number(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_is_killed_goes_on_and_ends_with_the_same_bits(data, tmp_path):
+def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(data, tmp_path):
     file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], strategies=["ewc"])
     slowly = ["--set", "increment.epochs=80"]
     assert invoke("sweep", file, "--results", tmp_path / "whole", *slowly).exit_code == 0
