@@ -102,8 +102,24 @@ def build_learner(
     precision: str = "fp32",
     compiled: bool = False,
 ) -> Learner:
-    """``train[t]`` are the numbers of images of the objects that experience t introduces, ``test`` those per
-    object (half of them defective). Raises InputError as ``iufbench run`` does."""
+    """Build a strategy and its streams of random features.
+
+    Args:
+        name: Name of the strategy.
+        preset: ``paper`` or ``quick``.
+        train: Numbers of training images of the objects that each experience introduces.
+        test: Test images per object, half of them defective.
+        device: As for ``iufbench run``.
+        settings: Card keys to override, such as ``base.epochs=2``.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        compiled: Use ``torch.compile``.
+
+    Returns:
+        The untrained learner.
+
+    Raises:
+        InputError: As for ``iufbench run``.
+    """
     card = load_strategy(name)
     recipe = resolve(card, "visa", "", preset, settings)
     learner = load_class(recipe.learner, card.path)

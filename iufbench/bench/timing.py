@@ -36,9 +36,16 @@ def take_turns(
     synchronise: Callable[[], None] | None = None,
     warm_up: int = 1,
 ) -> dict[str, Timing]:
-    """Call each function in turn for ``repeats`` rounds, after ``warm_up`` rounds that are not counted.
+    """Call each function in turn for several rounds.
 
-    ``synchronise`` waits for an asynchronous device; it is called before each reading of the clock.
+    Args:
+        calls: Functions by name.
+        repeats: Number of rounds.
+        synchronise: Waits for an asynchronous device; called before each reading of the clock.
+        warm_up: Uncounted rounds before.
+
+    Returns:
+        The times of each function.
     """
     timings = {name: Timing([], []) for name in calls}
     for turn in range(warm_up + repeats):

@@ -47,12 +47,22 @@ def known_objects(
     card_file: Path | None = None,
     good: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """The objects of a data set: from its card, or for a custom data set those that ``open_dataset`` finds.
+    """List the objects of a data set: from its card, or for a custom data set as found by ``open_dataset``.
 
-    With ``order`` only the objects in it are read: others need not be readable.
+    Args:
+        name: Name of the data set.
+        root: Its folder; None for ``default_root``.
+        lists: As for ``open_dataset``.
+        order: Read only these objects; others need not be readable.
+        card_file: The user's own card.
+        good: Further names of folders with normal images.
 
-    Raises InputError if the data set is unknown and no folder is given, or if a known name is in the wrong
-    case: results on MVTec AD must not be recorded as those of a custom data set "MVTec".
+    Returns:
+        The names of the objects, in the data set's order.
+
+    Raises:
+        InputError: The data set is unknown and no folder is given, or a known name is in the wrong case:
+            results on MVTec AD must not be recorded as those of a custom data set "MVTec".
     """
     card = dataset_card(name, card_file)
     if card is not None:

@@ -75,10 +75,20 @@ def backbone_spec(card: Backbone, weights: str | None = None) -> BackboneSpec:
 def frozen_inputs(
     plan: Plan, device: torch.device, dataset: DataSet, backbone: FrozenBackbone | None = None
 ) -> FrozenInputs:
-    """The inputs of the plan's learner for images of ``dataset`` (as returned by ``surveyed``).
+    """Build the inputs of the plan's learner for the images of a data set.
 
-    ``backbone``: that of the plan if it is already loaded. Raises InputError as ``load_backbone`` does, and
-    for a guide (the image as the learner sees it) that is larger than the image.
+    Args:
+        plan: The plan.
+        device: Where the backbone runs.
+        dataset: The images, as returned by ``surveyed``.
+        backbone: The plan's backbone, if it is already loaded.
+
+    Returns:
+        The inputs.
+
+    Raises:
+        InputError: As for ``load_backbone``, or the guide (the small image of the learner) is larger than the
+            image.
     """
     recipe = plan.recipe
     guide = plan.learner.guide_size(plan.options, recipe.image_size)

@@ -18,9 +18,20 @@ def evaluate_objects(
     progress: Progress,
     label: str,
 ) -> EvaluationResult:
-    """Evaluate ``objects`` (by number) after ``experience``; the first ``seen`` have been trained on.
+    """Evaluate objects after an experience.
 
-    In a run with thresholds, the calibration images of those are scored first.
+    In a run with thresholds, the calibration images of trained objects are scored first.
+
+    Args:
+        parts: The parts of the run.
+        experience: Index of the last trained experience, from 0.
+        seen: Number of objects trained so far.
+        objects: Indices of the objects to evaluate.
+        progress: Shows a bar.
+        label: Its label.
+
+    Returns:
+        All rows of the evaluation.
     """
     parts.evaluation.start(experience, seen, parts.strategy.clock.train_iterations)
     with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):

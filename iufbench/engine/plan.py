@@ -189,9 +189,21 @@ def resolve_recipe(
     preset: str,
     before_code: BeforeCode = lambda text: None,
 ) -> tuple[Recipe, Any, Any]:
-    """The card resolved for a data set, protocol and preset: recipe, strategy class, its options.
+    """Resolve a card for a data set, protocol and preset.
 
-    ``before_code`` as for ``prepare``. Raises InputError for an invalid card, setting or weights file.
+    Args:
+        request: The request, with overrides of the card.
+        card: The strategy card.
+        dataset: Name of the data set.
+        protocol: The protocol.
+        preset: Name of the preset.
+        before_code: As for ``prepare``.
+
+    Returns:
+        Recipe, strategy class and its options.
+
+    Raises:
+        InputError: The card, a setting or the weights file is invalid.
     """
     recipe = resolve(card, dataset, _card_id(protocol), preset, request.settings, _overrides(request))
     foreign = foreign_code(recipe.learner, card.path)

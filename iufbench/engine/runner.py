@@ -290,9 +290,16 @@ def train_experience(
     inside: dict[str, Any] | None = None,
     done: int = 0,
 ) -> Iterator[None]:
-    """Train experience ``number`` (from 0) with a progress bar over its ``epochs``; yields after each.
+    """Train an experience with a progress bar over its epochs; yields after each epoch.
 
-    ``inside``: the state after ``done`` epochs from which training is resumed.
+    Args:
+        parts: The parts of the run.
+        number: Index of the experience, from 0.
+        epochs: Its epochs.
+        progress: Shows the bar.
+        label: Label of the bar.
+        inside: The state after ``done`` epochs from which training is resumed; None for a new training.
+        done: Completed epochs.
     """
     strategy, experience = parts.strategy, parts.streams.train[number]
     with TrainingBar(progress, label, len(experience.resident) * (epochs - done), done) as bar:

@@ -135,8 +135,10 @@ def plasticity(R: npt.ArrayLike, introduced: Introduced, zero_shot: npt.ArrayLik
     z[o] is the value of a model frozen after the base experience, which has never seen the object.
 
     Args:
-        zero_shot: [O] z[o]; None: the model's own values after the base experience, R[0, o], which are there
-            when unseen objects were evaluated (``--eval-unseen``).
+        R: [T, O].
+        introduced: i(o) [O].
+        zero_shot: [O] z[o]; None: the model's own values after the base experience, R[0, o], which exist if
+            unseen objects were evaluated (``--eval-unseen``).
     """
     R, introduced = _checked(R, introduced)
     z = R[0] if zero_shot is None else _per_object(zero_shot, introduced, "zero-shot values")
@@ -149,13 +151,15 @@ def retention(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 
 def intransigence(R: npt.ArrayLike, introduced: Introduced, reference: npt.ArrayLike) -> float:
-    """mean over all objects of a*[o] - R[i(o), o]: what learning one after the other costs a new object.
+    """mean over all objects of a*[o] - R[i(o), o]: the cost of sequential learning for a new object.
 
-    As Chaudhry 2018 define it, a*[o] is the value on o of a learner trained on all images of the experiences
-    up to i(o), as cumulative training is after experience i(o). Negative where the increments learn an object
-    better than that.
+    As in Chaudhry 2018, a*[o] is the value on o of a learner trained on all images of the experiences up to
+    i(o), such as cumulative training after experience i(o). Negative if the increments learn an object
+    better.
 
     Args:
+        R: [T, O].
+        introduced: i(o) [O].
         reference: [O] a*[o], in the order of R's columns.
     """
     R, introduced = _checked(R, introduced)

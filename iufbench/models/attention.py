@@ -57,9 +57,18 @@ class Attention(nn.Module):
 def attend(
     q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """softmax(q k^T / sqrt(E / heads)) v of tokens [B, L, E]; heads are contiguous channel groups.
+    """softmax(q k^T / sqrt(E / heads)) v, with heads as contiguous channel groups.
 
-    ``mask``: bool [L, L], True = may attend, or a float bias that broadcasts to [B, heads, L, L].
+    Args:
+        q: Queries [B, L, E].
+        k: Keys [B, L, E].
+        v: Values [B, L, E].
+        heads: Number of heads; divides E.
+        mask: bool [L, L], True = may attend, or a float bias that broadcasts to [B, heads, L, L].
+        dropout: Dropout of the attention weights.
+
+    Returns:
+        [B, L, E].
     """
     q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)

@@ -24,10 +24,11 @@ def semantic_compression(gram: Tensor, ratio: float, reference: int = 256) -> Te
 
     Args:
         gram: float64 [L, E, E], the Gram matrix of every layer's rows.
-        ratio: the reference stays 256 whatever E is.
+        ratio: Upper limit, relative to ``1 / reference``.
+        reference: 256 in the released code, independent of E.
 
     Returns:
-        The mean over layers, a scalar in [0, 1]; 0, without gradient, when no value is that small, which is
+        The mean over layers, a scalar in [0, 1]; 0, without gradient, if no value is that small, which is
         usual for full-rank features at the released ratio of 0.1.
     """
     values = normalised_singular_values(gram)

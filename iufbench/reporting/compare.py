@@ -164,9 +164,22 @@ def compare(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Table:
-    """Compare two groups of runs, named as in :func:`find_group`; returns a table to render.
+    """Compare two groups of runs.
 
-    Raises RunError with ``strict`` if any run of the folder is corrupted or inconsistent.
+    Args:
+        results_dir: Results folder.
+        first: Name of a group, as for :func:`find_group`.
+        second: The other one.
+        metric: A metric of ``metrics.csv``.
+        strict: Raise RunError if any run of the folder is corrupted or inconsistent.
+        warn: Called with each warning.
+
+    Returns:
+        A table to render.
+
+    Raises:
+        InputError: A name is unknown or ambiguous, or the groups are not comparable.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():

@@ -31,13 +31,24 @@ def evaluate_run(
     data_root: Path | None = None,
     trust_code: bool = False,
 ) -> list[Difference]:
-    """Evaluate every experience of a run again from its checkpoint; returns all differences in results.
+    """Evaluate every experience of a run again from its checkpoint.
 
-    With ``save_maps`` the anomaly maps are stored below ``maps/`` as float16 (98 KiB per image and
-    experience at 224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and
-    ``images`` [N]. ``objects`` restricts the evaluation; ``trust_code`` as in ``plan_again``. Raises
-    InputError for unknown objects, RunError if a checkpoint is missing, or the data, card or weights are not
-    those of the run.
+    Args:
+        path: Directory of a finished run.
+        progress: Shows a bar.
+        save_maps: Store the anomaly maps below ``maps/`` as float16 (98 KiB per image and experience at
+            224x224, before compression), one ``.npz`` per object with ``maps`` [N, S, S] and ``images`` [N].
+        objects: Evaluate only these.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Current location of the data, if they were moved.
+        trust_code: As for ``plan_again``.
+
+    Returns:
+        All differences in results.
+
+    Raises:
+        InputError: An object is unknown.
+        RunError: A checkpoint is missing, or data, card or weights are not those of the run.
     """
     run = load_run(path)
     wanted = _wanted(run, objects)

@@ -41,11 +41,24 @@ def rerun(
     data_root: Path | None = None,
     trust_code: bool = False,
 ) -> Repetition:
-    """Repeat a run with its own device and threads into ``results`` (``usual_place`` if None).
+    """Repeat a run with its own number of threads and compare the results.
 
-    An interrupted repetition is resumed; a finished one is started again. ``trust_code`` as in
-    ``plan_again``. Raises RunError if data, card or the original run have changed, InputError if ``results``
-    would be the original itself.
+    An interrupted repetition is resumed; a finished one is started again.
+
+    Args:
+        path: Directory of a finished run.
+        progress: Shows bars.
+        results: Results folder of the repetition; None for ``usual_place``.
+        device: None: the run's own.
+        data_root: Current location of the data, if they were moved.
+        trust_code: As for ``plan_again``.
+
+    Returns:
+        The repetition with all differences.
+
+    Raises:
+        InputError: ``results`` contains the original run.
+        RunError: Data, card or the original run have changed.
     """
     run = load_run(path)
     if not run.complete:

@@ -28,12 +28,25 @@ def verify_run(
     data_root: Path | None = None,
     trust_code: bool = False,
 ) -> Verdict:
-    """Recompute the summaries from ``metrics.csv``, the image metrics from ``scores.csv.gz`` and, unless
-    ``scores_only``, all metrics and scores from the checkpoints, which needs the data (``trust_code`` as in
-    ``plan_again``).
+    """Recompute the results in a run directory and compare them bit by bit.
 
-    Raises InputError if the path is not a run directory, RunError for an unfinished or corrupted run, and if
-    its data, card, weights or checkpoints are missing.
+    Summaries are recomputed from ``metrics.csv``, image metrics from ``scores.csv.gz``, and all metrics and
+    scores from the checkpoints, which needs the data.
+
+    Args:
+        path: Directory of a finished run.
+        progress: Shows a bar.
+        scores_only: Omit the checkpoints.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        data_root: Current location of the data, if they were moved.
+        trust_code: As for ``plan_again``.
+
+    Returns:
+        What was recomputed, and all differences.
+
+    Raises:
+        InputError: The path is not a run directory.
+        RunError: The run is unfinished or corrupted, or its data, card, weights or checkpoints are missing.
     """
     run = load_run(path)
     if not run.complete:

@@ -47,14 +47,19 @@ def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compa
 
     Args:
         folder: The cache folder.
+        spec: Identity and shape of the entry.
         produce: Given row numbers, yields these rows in order, in pieces [n, *shape] of any n.
+        progress: Called with messages; shows a bar while the entry is built.
         compare: Compare an entry with its checksums and with ``SAMPLE`` rows computed from the data before it
             is used. Entries of another user, or that other users can write to, are always compared.
+
+    Returns:
+        The complete entry.
 
     Raises:
         CacheUnusable: The folder cannot be written, the disk is full or fails, the entry is unfinished and
             belongs to another user, or it does not match the data. Only complete files are kept.
-        Exception: Whatever ``produce`` raises.
+        Exception: Any exception of ``produce``.
     """
     place = spec.place(folder)
     try:

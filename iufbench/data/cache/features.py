@@ -35,11 +35,20 @@ def encode(
     pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Yield the pixels (uint8 [S, S, 3]) and the row of features of every image, in order, on the CPU.
+    """Encode images in order, as many in parallel as torch has threads, one thread each.
 
-    Rows are laid out as in ``FeatureShape``; ``pixels`` loads an image by its path. As many images as torch
-    has threads are encoded in parallel, one thread each. Raises RunError naming an image whose features
-    overflow ``precision``, and whatever ``pixels`` raises.
+    Args:
+        backbone: The frozen backbone.
+        paths: The images.
+        pixels: Loads an image by its path, uint8 [S, S, 3].
+        precision: Precision of the features.
+
+    Yields:
+        Pixels and feature row (laid out as in ``FeatureShape``, on the CPU) of each image.
+
+    Raises:
+        RunError: Features overflow ``precision``; the message names the image.
+        Exception: Any exception of ``pixels``.
     """
 
     @torch.no_grad()
@@ -114,10 +123,24 @@ def cached_features(
     progress: Progress,
     compare: bool = False,
 ) -> Rows:
-    """The features of every image of ``files``, computed with ``encode`` if they are not cached.
+    """Return the features of images, computed with ``encode`` if they are not cached.
 
-    ``pixels`` is only called then; it returns a function that reads an image. Raises as ``encode`` and
-    ``obtain`` do.
+    Args:
+        folder: The cache folder.
+        files: The images.
+        size: Side of the decoded images in pixels.
+        backbone: The frozen backbone.
+        precision: Precision of the features.
+        pixels: Called only if features must be computed; returns a function that reads an image.
+        progress: Shows a bar.
+        compare: As for ``obtain``.
+
+    Returns:
+        One row per image.
+
+    Raises:
+        CacheUnusable: As for ``obtain``.
+        RunError: As for ``encode``.
     """
 
     def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:

@@ -78,9 +78,21 @@ def image_spec(files: Files, size: int) -> Spec:
 
 
 def cached_images(folder: Path, files: Files, size: int, progress: Progress, compare: bool = False) -> Rows:
-    """Every image of ``files`` as uint8 [size, size, 3] RGB, decoded on all cores if not cached.
+    """Return images as uint8 [size, size, 3] RGB, decoded on all cores if they are not cached.
 
-    Raises InputError naming an image that cannot be decoded, CacheUnusable as ``obtain`` does.
+    Args:
+        folder: The cache folder.
+        files: The images.
+        size: Side in pixels.
+        progress: Shows a bar.
+        compare: As for ``obtain``.
+
+    Returns:
+        One row per image.
+
+    Raises:
+        InputError: An image cannot be decoded; the message names it.
+        CacheUnusable: As for ``obtain``.
     """
 
     def produce(rows: Sequence[int]) -> Iterator[np.ndarray]:

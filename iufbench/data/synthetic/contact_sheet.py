@@ -24,10 +24,16 @@ _NORMALS = 3
 def preview(
     path: Path | str, dataset: str = "visa", objects: Sequence[str] | None = None, seed: int = 0
 ) -> None:
-    """Write a contact sheet (PNG) of a synthetic data set's objects to ``path``.
+    """Write a contact sheet (PNG) of a synthetic data set's objects.
 
     Each object has a row: normal examples, then for each defect type a defective image and the same image
     with its mask outlined.
+
+    Args:
+        path: Output file.
+        dataset: ``visa`` or ``mvtec``.
+        objects: Names of objects; None for all.
+        seed: Seed of the images.
 
     Raises:
         InputError: A name is unknown.

@@ -50,9 +50,8 @@ def make(
 ) -> int:
     """Write a synthetic data set in the layout of the original.
 
-    Per object: ``n_train`` normal training images, ``n_good`` normal and ``n_defective`` defective test
-    images, 256x256. All bytes depend only on data set, objects, counts and seed, and every image only on its
-    own key: larger sets contain smaller ones. The folder appears when it is complete; an interrupted call
+    Images are 256x256. All bytes depend only on data set, objects, counts and seed, and every image only on
+    its own key: larger sets contain smaller ones. The folder appears when it is complete; an interrupted call
     leaves nothing behind.
 
     Args:
@@ -64,6 +63,7 @@ def make(
         n_defective: Defective test images per object.
         seed: Seed of all images.
         workers: Processes; None: one per core. The result does not depend on it.
+        progress: Show a bar.
 
     Returns:
         The number of images written, not counting masks.

@@ -56,10 +56,19 @@ def write_board(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Path:
-    """Write the board of all complete runs below ``results`` into the folder ``out``; returns its index page.
+    """Write the board of all complete runs: ``iufbench board build``.
 
     The folder appears when it is complete and replaces an older board. Private paths are removed from all
     published content. Corrupted and incomplete runs are handled as by ``write_tables``.
+
+    Args:
+        results: Results folder.
+        out: Output folder.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with each warning.
+
+    Returns:
+        The index page.
 
     Raises:
         InputError: There is no run, or ``out`` exists and is not a board.

@@ -63,19 +63,28 @@ def write_figures(
     matrices: bool = False,
     highlight: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Write all figures of the complete runs below ``results_dir``.
+    """Write all figures of the complete runs.
 
     ``figure1_mvtec`` and ``figure2_visa`` correspond to the paper's figures, if there are runs on real data.
     For every data set and protocol there are ``curves_``, ``forgetting_`` and, with several strategies or
-    recipes, ``costs_`` and ``learning_`` figures; ``alarms_`` of runs with thresholds; with ``matrices`` a
-    ``matrix_`` of the first seed of every group; and ``qualitative_`` figures of objects with saved anomaly
-    maps. Corrupted and incomplete runs are handled as by ``write_tables``.
+    recipes, ``costs_`` and ``learning_`` figures; ``alarms_`` of runs with thresholds; and ``qualitative_``
+    figures of objects with saved anomaly maps. Corrupted and incomplete runs are handled as by
+    ``write_tables``.
+
+    Args:
+        results_dir: Results folder.
+        out_dir: Output folder.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with each warning.
+        matrices: Add a ``matrix_`` of the first seed of every group.
+        highlight: Strategies that curves show in colour.
 
     Returns:
         The files written.
 
     Raises:
-        InputError: A highlighted strategy was not run.
+        InputError: There is no complete run, or a highlighted strategy was not run.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():
@@ -142,8 +151,20 @@ def write_qualitative(
 ) -> list[Path]:
     """Write ``qualitative_<data set>_<protocol>_<object>`` from saved anomaly maps.
 
-    ``objects`` and ``strategies`` restrict them. Returns the files written. Raises InputError if a name is
-    unknown or no maps are saved; the message gives the command that saves them.
+    Args:
+        results_dir: Results folder.
+        out_dir: Output folder.
+        objects: Only these.
+        strategies: Only these.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with each warning.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: A name is unknown, or no maps are saved; the message gives the command that saves them.
+        RunError: With ``strict``, a run is corrupted or inconsistent.
     """
     collection = collect(results_dir, strict)
     for line in collection.warnings():

@@ -43,9 +43,13 @@ def write_report(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> Path:
-    """Write the report of all complete runs below ``results_dir`` into ``out_file``.
+    """Write the report of all complete runs.
 
-    Corrupted, inconsistent and incomplete runs are listed in the report and passed to ``warn``.
+    Args:
+        results_dir: Results folder.
+        out_file: Output file.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with each warning; all are also listed in the report.
 
     Returns:
         The output file.

@@ -59,9 +59,17 @@ def write_tables(
     strict: bool = False,
     warn: Callable[[str], None] = warn_on_stderr,
 ) -> list[Path]:
-    """Write the tables of all complete runs below ``results_dir``; returns the files written.
+    """Write the tables of all complete runs.
 
-    Corrupted, inconsistent and incomplete runs are passed to ``warn``, one line each.
+    Args:
+        results_dir: Results folder.
+        out_dir: Output folder.
+        formats: Any of ``md``, ``tex``, ``csv``, ``html``.
+        strict: Raise RunError if a run is corrupted or inconsistent.
+        warn: Called with one line per corrupted, inconsistent or incomplete run.
+
+    Returns:
+        The files written.
 
     Raises:
         InputError: There is no complete run.
