@@ -113,11 +113,11 @@ def test_types_reach_mypy(tmp_path):
 @pytest.mark.parametrize(
     ("command", "function", "only_there", "only_here"),
     [
-        (cli_run.run, ib.run, {"dry_run", "verify"}, set()),
+        (cli_run.run, ib.run, {"dry_run", "probe", "verify"}, set()),
         (
             main.commands["sweep"].commands["run"],
             ib.sweep,
-            {"dry_run", "list_runs"},
+            {"dry_run", "probe", "list_runs"},
             {"options"},
         ),
     ],

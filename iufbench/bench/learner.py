@@ -125,7 +125,7 @@ def build_learner(
     learner = load_class(recipe.learner, card.path)
     options = options_of(recipe, learner, str(card.path))
     recipe = dataclasses.replace(recipe, options=dataclasses.asdict(options))
-    dataset, groups = _dataset(train, test)
+    dataset, groups = random_data(train, test)
     plan = Plan(
         request=Request("random", name, precision=precision, compile=compiled, device=device),
         protocol=Protocol("random", "random", groups),
@@ -138,22 +138,37 @@ def build_learner(
         learner=learner,
         options=options,
     )
-    backbone = recipe.backbone
-    frozen = FrozenBackbone(backbone_spec(backbone, weights="random"))
+    return on_random_features(plan, device, test)
+
+
+def on_random_features(plan: Plan, device: str, test: int) -> Learner:
+    """Build the strategy of a plan whose protocol and data come from ``random_data``.
+
+    Args:
+        plan: The plan.
+        device: Device of the strategy.
+        test: Test images per object, as given to ``random_data``.
+
+    Raises:
+        InputError: As ``iufbench run`` does.
+    """
+    recipe, learner = plan.recipe, plan.learner
+    frozen = FrozenBackbone(backbone_spec(recipe.backbone, weights="random"))
     inputs = RandomInputs(
         frozen.shape(recipe.image_size),
-        learner.guide_size(options, recipe.image_size),
-        getattr(torch, backbone.precision),
+        learner.guide_size(plan.options, recipe.image_size),
+        getattr(torch, recipe.backbone.precision),
     )
     built = streams.build_streams(
-        dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
+        plan.dataset, plan.protocol, inputs, object_id_at_test=learner.uses.object_id_at_test
     )
     evaluation = ObjectEvaluation([_object_test(o, test) for o in plan.protocol.objects], recipe.score)
     strategy = build_strategy(plan, frozen, torch.device(device), evaluation.maps)
     return Learner(plan, strategy, built, evaluation)
 
 
-def _dataset(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[tuple[str, ...], ...]]:
+def random_data(train: Sequence[Sequence[int]], test: int) -> tuple[DataSet, tuple[tuple[str, ...], ...]]:
+    """A data set without files, and the objects of each experience; arguments as for ``build_learner``."""
     samples: list[Sample] = []
     groups: list[tuple[str, ...]] = []
     number = 0

@@ -13,7 +13,7 @@ from PIL import Image
 
 from iufbench.bench import STAGES
 from iufbench.bench.learner import build_learner, random_masks
-from iufbench.bench.timing import Spread, take_turns
+from iufbench.bench.timing import Spread, synchronising, take_turns
 from iufbench.cards.registry import load_class
 from iufbench.cards.strategies import load_strategy, resolve
 from iufbench.data.images import load_image
@@ -70,13 +70,12 @@ class _Work:
 def measure(conditions: Conditions) -> Iterator[Row]:
     """Yield each row once it is measured. Raises InputError for unknown stages, strategies and devices."""
     device = choose_device(conditions.device)
-    cuda = device.type == "cuda"
     for stage in conditions.stages:
         if stage not in STAGES:
             raise InputError(f"unknown stage '{stage}' (allowed: {', '.join(STAGES)})")
     for name in conditions.strategies:
         _check_trained(name, conditions)
-    synchronise = torch.cuda.synchronize if cuda else None
+    synchronise = synchronising(device)
     makers = {"decode": _decode, "backbone": _backbone, "step": _steps, "evaluate": _evaluate}
     makers["metrics"] = _metrics
     for stage in STAGES:

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Timing:
 
     cpu: list[float]
     wall: list[float]
+
+
+def synchronising(device: Any) -> Callable[[], None] | None:
+    """The function that waits for ``device`` (a torch.device or its name); None for the CPU."""
+    if not str(device).startswith("cuda"):
+        return None
+    import torch
+
+    return torch.cuda.synchronize
 
 
 def take_turns(

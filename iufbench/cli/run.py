@@ -20,6 +20,7 @@ from iufbench.cli.options import (
 )
 from iufbench.cli.trust import conclude
 from iufbench.engine.stopping import terminated_as_interrupted
+from iufbench.support.errors import InputError
 
 
 @click.command()
@@ -107,6 +108,11 @@ from iufbench.engine.stopping import terminated_as_interrupted
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be run, and stop.")
 @click.option(
+    "--probe",
+    is_flag=True,
+    help="With --dry-run, time a few iterations on this machine and estimate the hours.",
+)
+@click.option(
     "--cache/--no-cache",
     default=True,
     show_default=True,
@@ -134,6 +140,7 @@ def run(
     resume: bool,
     checkpoint_epochs: int | None,
     dry_run: bool,
+    probe: bool,
     verify: bool,
     loggers: tuple[str, ...],
     **options: Any,
@@ -154,12 +161,18 @@ def run(
     from iufbench.engine import api
     from iufbench.engine.plan import prepare
 
+    if probe and not dry_run:
+        raise InputError("--probe belongs to --dry-run")
     with terminated_as_interrupted():
         if dry_run:
             from iufbench.engine.describe import describe_plan
 
             plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
             echo(describe_plan(plan))
+            if probe:
+                from iufbench.bench import probe as probing
+
+                echo("\n" + probing.describe(plan, probing.probe(plan)))
             return
         from iufbench.support.progress import Progress
 

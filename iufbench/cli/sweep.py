@@ -9,7 +9,7 @@ import click
 
 from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, json_option, results_option
-from iufbench.support.errors import RunError
+from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import json_text
 
 ENGINES = click.Choice(["local", "ray", "slurm"])
@@ -62,6 +62,11 @@ def sweep() -> None:
 @click.option("--calibration", type=float, metavar="SHARE", help="With --threshold [default: 0.1].")
 @click.option("--name", help="Name of the sweep, a folder in RESULTS/sweeps [default: the grid's file name].")
 @click.option("--dry-run", is_flag=True, help="Print the number of runs, hours and bytes, and stop.")
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="With --dry-run, time a few iterations of each recipe on this machine and estimate the hours.",
+)
 @click.option("--list", "list_runs", is_flag=True, help="Print the command of every run, and stop.")
 @click.option("--retry-failed", is_flag=True, help="Repeat runs that failed before.")
 @click.option(
@@ -96,6 +101,7 @@ def run_sweep(
     grid: str | None,
     name: str | None,
     dry_run: bool,
+    probe: bool,
     list_runs: bool,
     retry_failed: bool,
     share_base: bool,
@@ -129,6 +135,8 @@ def run_sweep(
     from iufbench.sweeps.screen import Screen
     from iufbench.sweeps.summary import summary_table
 
+    if probe and not dry_run:
+        raise InputError("--probe belongs to --dry-run")
     plan, places = api.plan_sweep(
         grid,
         options,
@@ -145,6 +153,11 @@ def run_sweep(
         echo("\n".join(command(run.request) for run in plan.runs))
     elif dry_run:
         echo(drive.dry_run(plan, places.jobs))
+        if probe:
+            from iufbench.support.progress import Progress
+            from iufbench.sweeps.probing import probe_report
+
+            echo("\n" + probe_report(plan.todo(), places.jobs, Progress(screen.verbosity)))
     elif engine == "slurm":
         echo("\n".join(drive.write_slurm(plan, screen)))
     else:
