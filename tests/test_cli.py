@@ -39,6 +39,7 @@ def test_a_run_leaves_a_directory_and_the_second_call_does_nothing(data, tmp_pat
     first = invoke(*arguments(data, results))
     assert first.exit_code == 0, first.output
     assert "SYNTHETIC" in first.stdout and "image AUROC" in first.stdout and "fm" in first.stdout
+    assert "images/s\n" in first.stderr and "kernels ran" not in first.stderr
     assert "experience 1/2: training" in first.stderr and "matrix_image.png" in first.stderr
     (info_file,) = results.rglob("run.json")
     info = json.loads(info_file.read_text())

@@ -88,6 +88,12 @@ def test_a_strategy_that_cannot_be_captured(card, data, tmp_path):
     card((9, 0))
     with pytest.raises(InputError, match="--step graph: separate cannot: which network learns"):
         tiny_plan("separate", data, tmp_path, device="cuda", step="graph")
+    for setting, reason in (
+        ("network.jitter_probability=0.5", "drawn on the CPU"),
+        ("increment.optimizer=stable_adamw", "the optimiser stable_adamw"),
+    ):
+        with pytest.raises(InputError, match=f"--step graph: uniad cannot: .*{reason}.*use --step auto"):
+            tiny_plan("uniad", data, tmp_path, (setting,), device="cuda", step="graph")
 
 
 def test_a_plan_leaves_no_precision_open(card, data, tmp_path):

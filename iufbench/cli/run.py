@@ -212,6 +212,11 @@ def _show_results(run: Any, progress: Any) -> None:
     from iufbench.engine.describe import describe_results
 
     echo(describe_results(run))
+    costs = run.record.costs
+    if costs.train_images_per_s is not None:
+        share = costs.kernel_share
+        kernels = "" if share is None else f"; kernels ran {share:.0%} of the time"
+        progress.say(f"training: {costs.train_images_per_s:.0f} images/s{kernels}")
     progress.say(f"run directory: {run.path}")
     for figure in run.figures:
         progress.say(f"figure: {figure}")

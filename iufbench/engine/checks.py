@@ -88,7 +88,7 @@ def check_arithmetic(request: Request, learner: Any) -> None:
             raise InputError(f"{option}: {request.strategy} trains no network; leave the option out")
 
 
-def check_step(request: Request, learner: Any) -> None:
+def check_step(request: Request, learner: Any, recipe: Recipe) -> None:
     """Raise InputError if the iteration cannot be captured, as far as is known without data."""
     if request.step not in STEPS:
         raise InputError(f"--step {request.step}: unknown (allowed: {', '.join(STEPS)})")
@@ -98,5 +98,8 @@ def check_step(request: Request, learner: Any) -> None:
 
     if choose_device(request.device).type != "cuda":
         raise InputError("--step graph: CUDA graphs need a CUDA device; leave the option out on the CPU")
-    if learner.not_captured is not None:
-        raise InputError(f"--step graph: {request.strategy} cannot: {learner.not_captured}; use --step auto")
+    from iufbench.learning.step import why_recipe_eager
+
+    reason = learner.not_captured or why_recipe_eager(recipe)
+    if reason is not None:
+        raise InputError(f"--step graph: {request.strategy} cannot: {reason}; use --step auto")

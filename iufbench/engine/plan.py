@@ -149,9 +149,9 @@ def prepare(
 
     # The recipe is checked before data are generated or read, so that typing errors are reported at once.
     first_guess = request.preset or ("quick" if request.synthetic else "paper")
-    _, first_learner, _ = recipe_for(first_guess)
+    first_recipe, first_learner, _ = recipe_for(first_guess)
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
-    check_step(request, first_learner)
+    check_step(request, first_learner, first_recipe)
     dataset = requested_data(request, protocol, progress) if found is None else found[1]
     if request.calibration is None:
         check_data(

@@ -16,6 +16,8 @@ from iufbench.data.undefined import undefined_lines
 from iufbench.engine.assembly import Parts, assemble, count_parameters
 from iufbench.engine.checkpoint import Saver, check_records, record_evaluated, save_checkpoint
 from iufbench.engine.evaluate import evaluate_objects
+from iufbench.engine.gpu_memory import check_gpu_memory
+from iufbench.engine.kernels import kernel_share
 from iufbench.engine.logs import logging_to
 from iufbench.engine.plan import MAP_SIZE, Plan, image_counts
 from iufbench.engine.recording import dataset_record, protocol_record
@@ -163,8 +165,12 @@ def execute(
     other = other_recipe(plan)
     if other is not None:
         progress.say(other)
+    tight = check_gpu_memory(plan, device)
     try:
         parts = assemble(plan, device, progress)
+        if tight is not None:
+            progress.say(f"note: {tight}")
+            parts.strategy.model.save_memory()
         for note in parts.dataset.notes:
             progress.say(f"note: {note}")
         info = _info(plan, parts, device, started)
@@ -261,14 +267,17 @@ def _train(work: Work, number: int, label: str) -> None:
     aside = EpochStates(plan.path, plan.request.diagnose_every, start.epochs)
     label = f"{label}: training {_short(plan.experiences[number])}"
     training = train_experience(work.parts, number, epochs, work.progress, label, start.inside, start.epochs)
-    for _ in work.parts.evaluation.watched(training, strategy, experience, number):
-        aside.after_epoch(strategy)
-        save()
+    iterations = epochs * -(-images // plan.recipe.training(number).batch_size)
+    with kernel_share(strategy, iterations if info.costs.kernel_share is None else 0) as kernels:
+        for _ in work.parts.evaluation.watched(training, strategy, experience, number):
+            aside.after_epoch(strategy)
+            save()
     if strategy.step_note is not None:
         work.progress.say(f"note: {strategy.step_note}")
     seconds = start.seconds + time.perf_counter() - clock
     info.seconds.train += seconds
     costs = info.costs
+    costs.kernel_share = kernels.share if costs.kernel_share is None else costs.kernel_share
     costs.train_seconds.append(round(seconds, 3))
     costs.trained_images.append(images * strategy.train_epochs)
     costs.bytes_kept.append(int(strategy.bytes_kept))

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from iufbench.cards.strategies import Recipe
 from iufbench.support.errors import RunError
 from iufbench.support.nested import flat
 from iufbench.support.seeding import set_random_states
@@ -62,13 +63,21 @@ def eager(strategy: Any) -> None:
     _update(strategy)
 
 
-def why_eager(strategy: Any) -> str | None:
-    """Why a strategy's iteration cannot be captured, as far as is known in advance; None if it can."""
-    network = strategy.recipe.network
-    if strategy.not_captured is not None:
-        return strategy.not_captured
+def why_recipe_eager(recipe: Recipe) -> str | None:
+    """Why no strategy with this recipe can be captured, None if it may."""
+    network = recipe.network
     if network.jitter_scale > 0 and 0 < network.jitter_probability < 1:
         return "whether features are jittered is drawn on the CPU (network.jitter_probability)"
+    if "stable_adamw" in (recipe.base.optimizer, recipe.increment.optimizer):
+        return "the optimiser stable_adamw cannot be captured (adamw and sgd can)"
+    return None
+
+
+def why_eager(strategy: Any) -> str | None:
+    """Why a strategy's iteration cannot be captured, as far as is known in advance; None if it can."""
+    reason = strategy.not_captured or why_recipe_eager(strategy.recipe)
+    if reason is not None:
+        return reason
     if not all("fused" in group for group in strategy.optimizer.param_groups):
         return "its optimiser cannot be captured (AdamW and SGD can)"
     if any(group.get("dampening") for group in strategy.optimizer.param_groups):

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from iufbench.support.errors import InputError
 
@@ -61,7 +62,13 @@ class ObjectClassifier(nn.Module):
 
     Attention stays within image rows and there is no position embedding, at the resolution of the image.
     Cost and memory grow with the number of pixels: at 224x224 it accounts for 96 % of IUF's computation.
+
+    Attributes:
+        checkpointed: In training, keep only the input of each block and recompute the rest in the backward
+            pass, with the same gradients.
     """
+
+    checkpointed = False
 
     def __init__(
         self, objects: int, channels: int = 256, depth: int = 4, heads: int = 4, mlp: int = 128
@@ -97,7 +104,9 @@ class ObjectClassifier(nn.Module):
         x = F.relu(self.bn1(self.conv1(image))).permute(0, 2, 3, 1).contiguous()
         maps = []
         for block in self.blocks:
-            x = block(x)
+            # Blocks draw no random numbers, and reading their state would spoil a captured iteration.
+            keep = not (self.checkpointed and torch.is_grad_enabled())
+            x = block(x) if keep else checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
             maps.append(F.adaptive_avg_pool2d(x.detach().permute(0, 3, 1, 2), feature_size))
         return self.fc(x.mean(dim=(1, 2))), maps
 
@@ -152,6 +161,11 @@ class IUFNetwork(UniAD):
             self.classifier = ObjectClassifier(
                 objects, hidden, depth=encoder_layers, heads=classifier_heads, mlp=classifier_mlp
             )
+
+    def save_memory(self) -> None:
+        """Recompute the classifier's activations in the backward pass."""
+        if self.classifier is not None:
+            self.classifier.checkpointed = True
 
     def _look_at(self, guide: Tensor | None) -> tuple[Tensor | None, list[Tensor] | None]:
         if self.classifier is None:

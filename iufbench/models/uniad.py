@@ -213,6 +213,9 @@ class UniAD(nn.Module):
         self.feature_mean.copy_(mean)
         self.feature_std.copy_(std)
 
+    def save_memory(self) -> None:
+        """Recompute activations in the backward pass where they take much memory: nothing in UniAD does."""
+
     def projected_layers(self) -> dict[str, nn.Linear]:
         """Layers whose gradients IUF's update strategy projects, by module name.
 

@@ -156,7 +156,8 @@ class Costs:
 
     ``bytes_kept``: carried into the next experience besides the deployed weights; ``replayed_images``: stored
     old training images; ``trained_images``: images shown, epochs counted; ``train_seconds``: wall time of
-    training without reading images; memory in MiB.
+    training without reading images; memory in MiB; ``kernel_share``: of the time in which the GPU computed,
+    in a short window of the first long experience.
     """
 
     parameters_total: int | None = None
@@ -166,6 +167,7 @@ class Costs:
     bytes_kept: list[int] = field(default_factory=list)
     train_seconds: list[float] = field(default_factory=list)
     train_images_per_s: float | None = None
+    kernel_share: float | None = None
     peak_memory_mb: float | None = None
     peak_device_memory_mb: float | None = None
 

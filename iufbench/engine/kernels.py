@@ -1,0 +1,79 @@
+"""What share of the time a GPU computed, from one short window of a long training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from avalanche.core import SupervisedPlugin
+
+WORTH = 10_000  # iterations of an experience: opening a profiler takes one or two seconds
+EPOCHS = 2  # before the window: every shape of batches has been captured by then
+LENGTH = 20  # iterations
+
+
+class Window(Protocol):
+    """Measures the seconds in which kernels run."""
+
+    def open(self) -> None: ...
+
+    def close(self) -> float: ...
+
+
+class Profiler:
+    """torch's profiler on a CUDA device."""
+
+    def open(self) -> None:
+        torch.cuda.synchronize()
+        self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        self._profile.__enter__()
+
+    def close(self) -> float:
+        torch.cuda.synchronize()
+        self._profile.__exit__(None, None, None)
+        return sum(event.self_device_time_total for event in self._profile.key_averages()) / 1e6
+
+
+class KernelShare(SupervisedPlugin):
+    """Opens one window during training. ``share``: of its time, in [0, 1]; None before it is closed."""
+
+    def __init__(self, window: Window) -> None:
+        super().__init__()
+        self.share: float | None = None
+        self._window, self._begun, self._done = window, 0.0, 0
+
+    def before_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        if not self._begun and strategy.clock.train_exp_epochs >= EPOCHS:
+            self._window.open()
+            self._begun = time.perf_counter()
+
+    def after_training_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        if not self._begun or self.share is not None:
+            return
+        self._done += 1
+        if self._done == LENGTH:
+            self.share = min(1.0, self._window.close() / (time.perf_counter() - self._begun))
+
+
+@contextmanager
+def kernel_share(strategy: Any, iterations: int, window: Window | None = None) -> Iterator[KernelShare]:
+    """Measure while ``strategy`` trains an experience, if it is long enough and the device is a GPU.
+
+    Args:
+        strategy: The strategy.
+        iterations: Of the experience; fewer than ``WORTH`` are not measured.
+        window: Instead of the profiler, on any device.
+    """
+    cuda = strategy.device.type == "cuda"
+    plugin = KernelShare(window or Profiler())
+    measured = iterations >= WORTH and (cuda or window is not None)
+    if measured:
+        strategy.plugins.append(plugin)
+    try:
+        yield plugin
+    finally:
+        if measured:
+            strategy.plugins.remove(plugin)
