@@ -350,10 +350,11 @@ def test_write_figures(tmp_path):
         "curves_visa_visa_8_4.png",
         "forgetting_visa_visa_8_4_pixel.pdf",
         "costs_visa_visa_8_4_image.png",
+        "profiles_visa_visa_8_4_image.png",
         "matrix_visa_visa_8_4_uniad_0a1b2c3d_seed0_pixel.png",
         "curves_elpv-synthetic_elpv_1_1.png",
     } <= names
-    assert not any("figure1" in n or "costs_elpv" in n for n in names)
+    assert not any("figure1" in n or "costs_elpv" in n or "profiles_elpv" in n for n in names)
     assert len(warnings) == 1 and "visa_11_1" in warnings[0]
     with pytest.raises(RunError, match="visa_11_1"):
         write_figures(tmp_path, tmp_path / "figures", strict=True)

@@ -44,6 +44,12 @@ class Standing:
         """ACC-final: the mean over objects and seeds; NaN without values."""
         return NAN if self.values is None else float(self.values.mean())
 
+    @property
+    def interval(self) -> str:
+        """The interval of the rank: ``2 to 4``, or one number; empty without one."""
+        low, high = self.ranks or ("", "")
+        return str(low) if low == high else f"{low} to {high}"
+
 
 def streams(groups: Iterable[Group]) -> list[list[Group]]:
     """Groups that may share a ranking: the same data, version of scores, protocol and experiences.

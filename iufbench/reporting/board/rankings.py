@@ -57,12 +57,6 @@ class Place:
     def origin(self) -> str:
         return "external" if self.group.record.external else "trained here"
 
-    @property
-    def ranks(self) -> str:
-        """The interval of the rank: ``2 to 4``, or one number."""
-        found = self.standing.ranks
-        return "" if found is None else f"{found[0]}" if found[0] == found[1] else f"{found[0]} to {found[1]}"
-
 
 @dataclass(frozen=True)
 class Ranking:

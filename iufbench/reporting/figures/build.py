@@ -15,6 +15,7 @@ from iufbench.reporting.figures.curves import curve_figure, paper_figure, stream
 from iufbench.reporting.figures.drawing import save, styles
 from iufbench.reporting.figures.matrix import matrix_figure
 from iufbench.reporting.figures.plane import plane_figure
+from iufbench.reporting.figures.profiles import profile_figure
 from iufbench.reporting.figures.qualitative import qualitative_figures
 from iufbench.reporting.figures.routing import routing_figure
 from iufbench.reporting.groups import Group, group_runs
@@ -122,6 +123,7 @@ def write_figures(
                 paths += save(budget_figure(members, numbers, level, look), out / f"budgets_{stem}_{level}")
             if len(members) > 1:
                 paths += save(cost_figure(members, numbers, level, look), out / f"costs_{stem}_{level}")
+                paths += save(profile_figure(members, numbers, level, look), out / f"profiles_{stem}_{level}")
             if timed_on(members):
                 paths += save(latency_figure(members, numbers, level, look), out / f"latency_{stem}_{level}")
         for group in members:

@@ -17,6 +17,7 @@ from iufbench.reporting.examples import make_example
 from iufbench.reporting.figures.alarms import alarm_figure, can_drift
 from iufbench.reporting.figures.curves import stream_figure
 from iufbench.reporting.figures.drawing import drawn, styles
+from iufbench.reporting.figures.profiles import profile_figure
 from iufbench.reporting.figures.qualitative import caption, qualitative_figure, qualitative_figures
 from iufbench.reporting.groups import Group, group_runs
 from iufbench.reporting.html import fill
@@ -144,6 +145,13 @@ def _curves(groups: Sequence[Group], published: Published) -> list[tuple[str, st
         names = ", ".join(dict.fromkeys(g.title for g in members))
         alternative = f"AUROC against the number of objects for {names}; the values are in the tables above"
         found.append((title, alternative, _inline(stream_figure(members, published, levels, look))))
+        if len(members) > 1:
+            alternative = (
+                f"Share of objects and seeds above an {levels[0]} AUROC after the last experience for "
+                f"{names}; interquartile means with their intervals are in the tables above"
+            )
+            figure = profile_figure(members, published, levels[0], look)
+            found.append((f"{title}: performance profiles", alternative, _inline(figure)))
         if can_drift(members):
             alternative = f"False alarms at frozen thresholds for {names}; the values are in the tables above"
             picture = _inline(alarm_figure(members, published, look))

@@ -11,6 +11,7 @@ from iufbench.reporting.groups import group_runs
 from iufbench.reporting.literature import Published
 from iufbench.reporting.literature import published as published_numbers
 from iufbench.reporting.store import Run
+from iufbench.reporting.tables.aggregates import aggregate_tables
 from iufbench.reporting.tables.details import detail_tables
 from iufbench.reporting.tables.plane import plane_tables
 from iufbench.reporting.tables.render import FORMATS, render
@@ -49,6 +50,7 @@ def build_tables(
         *threshold_tables(groups, published, notes),
         *routing_tables(groups, notes),
         *spread_tables(groups, published, notes),
+        *aggregate_tables(groups, published, notes),
     ]
 
 
