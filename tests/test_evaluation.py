@@ -12,7 +12,7 @@ from tiny import assembled
 from iufbench.data.masks import PackedMasks
 from iufbench.engine.runner import evaluate_objects
 from iufbench.evaluation import anomaly as evaluation
-from iufbench.evaluation import values
+from iufbench.evaluation import on_device, values
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
 from iufbench.support.progress import Progress
 
@@ -38,9 +38,9 @@ def made_maps(dtype=torch.float32):
     return torch.from_numpy(values).to(dtype)
 
 
-def judged(batches):
+def judged(batches, score="pooled_max"):
     """The rows for maps that a strategy returns in parts."""
-    found = ObjectEvaluation([truth()])
+    found = ObjectEvaluation([truth()], score)
     found.start(0, 1)
     found.maps.before_eval_exp(None)
     for batch in batches:
@@ -57,6 +57,35 @@ def test_neither_batches_nor_devices_change_a_bit(dtype, size, device):
     expected = judged([maps])
     assert all(0.5 < row.value < 1 for row in expected.metrics if row.metric == "auroc")
     assert judged(maps.to(device).split(size)) == expected
+
+
+@pytest.mark.parametrize("size", BATCHES)
+@pytest.mark.parametrize("score", ["pooled_max", "max", "top1pct"])
+def test_what_is_computed_where_the_maps_are_has_the_same_bits(size, score, monkeypatch):
+    """The code for a GPU, on tensors of the CPU: scores, counts, and what follows from them."""
+    maps = made_maps() + torch.rand(COUNT, SIZE, SIZE, generator=torch.Generator().manual_seed(2)).round(
+        decimals=3
+    )
+    expected = judged([maps], score)
+    counted = []
+    original = on_device.pixel_curve
+    monkeypatch.setattr(on_device, "stays", lambda maps: isinstance(maps, torch.Tensor))
+    monkeypatch.setattr(on_device, "pixel_curve", lambda *a, **k: counted.append(1) or original(*a, **k))
+    assert judged(maps.split(size), score) == expected and counted
+    monkeypatch.setattr(on_device, "fits", lambda pixels, device: False)
+    assert judged(maps.split(size), score) == expected and len(counted) == 1
+
+
+def test_maps_in_memory_that_a_strategy_uses_again(monkeypatch):
+    monkeypatch.setattr(on_device, "stays", lambda maps: isinstance(maps, torch.Tensor))
+    maps, buffer = made_maps(), torch.empty(7, SIZE, SIZE)
+    assert judged(buffer.copy_(part) for part in maps.split(7)) == judged([maps])
+
+
+def test_counts_of_normals_without_a_defect(monkeypatch):
+    masks, maps = np.zeros((2, SIZE, SIZE), bool), made_maps()[:2]
+    curve = on_device.pixel_curve(masks, maps.numpy(), maps)
+    assert curve.n_normals == maps.numel() and np.isnan(curve.auroc())
 
 
 class Elsewhere:

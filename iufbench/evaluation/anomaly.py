@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
+from torch import Tensor
 
+from iufbench.evaluation import on_device
 from iufbench.evaluation.rows import MetricRow
 from iufbench.evaluation.truth import EvaluationResult, ObjectTest
 from iufbench.evaluation.values import IMAGE, PIXEL, metric_rows, score_rows
@@ -91,7 +95,7 @@ class AnomalyMetrics(Counting):
         self.image, self.pixel = _known("image", image, IMAGE), _known("pixel", pixel, (*PIXEL, "aupimo"))
         self.rows = EvaluationResult()
         self.last: tuple[ObjectTest, np.ndarray, np.ndarray] | None = None
-        self._maps: list[np.ndarray] = []
+        self._maps: list[Any] = []
         self._routed: list[np.ndarray] = []
 
     def reset(self) -> None:
@@ -108,7 +112,9 @@ class AnomalyMetrics(Counting):
         self.last, self._maps, self._routed = None, [], []
 
     def after_eval_iteration(self, strategy: Any) -> None:
-        self._maps.append(_array(strategy.anomaly_maps()))
+        maps = strategy.anomaly_maps()
+        # Copied: a strategy may reuse the memory for its next batch.
+        self._maps.append(maps.float().clone() if on_device.stays(maps) else as_array(maps))
         routed = getattr(strategy, "routed", None)
         if routed is not None:
             self._routed.append(np.asarray(routed.cpu() if hasattr(routed, "cpu") else routed))
@@ -120,12 +126,20 @@ class AnomalyMetrics(Counting):
                 "anomaly metrics need the ground truth of the test images: evaluate benchmark.test_stream of "
                 "iufbench.make_benchmark"
             )
-        maps = self._maps[0] if len(self._maps) == 1 else np.concatenate(self._maps)
-        scores = image_score(maps, rule=strategy.recipe.score)
+        rule, curve = strategy.recipe.score, None
+        whole = joined(self._maps)
+        maps = as_array(whole)
+        if isinstance(whole, Tensor) and on_device.fits(whole.numel(), whole.device):
+            scores, curve = (
+                on_device.image_scores(whole, rule),
+                partial(on_device.pixel_curve, maps=maps, device_maps=whole),
+            )
+        else:
+            scores = image_score(maps, rule=rule)
         self.last, self._maps = (truth, maps, scores), []
         self.rows.scores += score_rows(truth, scores, self._routed)
         seen = truth.introduced < self.trained(strategy)
-        found = metric_rows(truth, scores, maps, seen, self.image, self.pixel)
+        found = metric_rows(truth, scores, maps, seen, self.image, self.pixel, curve)
         self.rows.metrics += found
         return [metric_value(self, strategy, f"{r.level}_{r.metric}", r.value, r.object) for r in found]
 
@@ -209,7 +223,15 @@ def _known(level: str, names: Sequence[str], known: Sequence[str]) -> tuple[str,
     return tuple(names)
 
 
-def _array(maps: Any) -> np.ndarray:
+def joined(parts: Sequence[Any]) -> Any:
+    """Maps of several batches, all arrays or all tensors, as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts)) if isinstance(parts[0], Tensor) else np.concatenate(parts)
+
+
+def as_array(maps: Any) -> np.ndarray:
+    """Maps as float32 numbers on the CPU; arrays are returned as they are."""
     return maps if isinstance(maps, np.ndarray) else maps.float().cpu().numpy()
 
 

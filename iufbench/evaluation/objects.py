@@ -17,7 +17,15 @@ from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStre
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 
-from iufbench.evaluation.anomaly import IMAGE, PIXEL, AnomalyMetrics, ForgettingMatrix
+from iufbench.evaluation import on_device
+from iufbench.evaluation.anomaly import (
+    IMAGE,
+    PIXEL,
+    AnomalyMetrics,
+    ForgettingMatrix,
+    as_array,
+    joined,
+)
 from iufbench.evaluation.at_thresholds import ThresholdMetrics
 from iufbench.evaluation.curves import TrainingCurves
 from iufbench.evaluation.pictures import HeatMaps, MatrixPicture
@@ -40,21 +48,28 @@ class MapCollector(SupervisedPlugin):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: list[np.ndarray] = []
+        self._parts: list[Any] = []
         self._routed: list[np.ndarray] = []
 
     def before_eval_exp(self, strategy: Any, **kwargs: Any) -> None:
         self._parts, self._routed = [], []
 
     def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
-        self._parts.append(strategy.anomaly_maps().float().cpu().numpy())
+        maps = strategy.anomaly_maps().float()
+        # Copied: a strategy may reuse the memory for its next batch.
+        self._parts.append(maps.clone() if on_device.stays(maps) else maps.cpu().numpy())
         routed = getattr(strategy, "routed", None)
         if routed is not None:
             self._routed.append(routed.cpu().numpy())
 
     def take(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Return and release the maps of the last test experience, and its ``routed`` int64 [N] or None."""
-        maps = np.concatenate(self._parts)
+        maps, routed = self.take_in_place()
+        return as_array(maps), routed
+
+    def take_in_place(self) -> tuple[Any, np.ndarray | None]:
+        """As ``take``, but maps on a GPU are returned as a tensor there."""
+        maps = joined(self._parts)
         routed = np.concatenate(self._routed) if self._routed else None
         self._parts, self._routed = [], []
         return maps, routed
@@ -146,9 +161,9 @@ class ObjectEvaluation:
 
     def judge(self, number: int) -> None:
         """Evaluate the collected maps of object ``number``: add its rows and log its metrics."""
-        test, (maps, routed) = self.tests[number], self.maps.take()
+        test, (maps, routed) = self.tests[number], self.maps.take_in_place()
         if self.on_maps is not None:
-            self.on_maps(test, maps)
+            self.on_maps(test, as_array(maps))
         seen = self._seen
         seen.experience = _experience("test", number)
         seen.experience.truth = test

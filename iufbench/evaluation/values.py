@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.evaluation.truth import ObjectTest
+from iufbench.metrics.curve import Curve
 from iufbench.metrics.image import image_metrics, kind_auroc, sample_auroc
 from iufbench.metrics.pixel import pixel_metrics
 
@@ -22,6 +23,7 @@ def metric_rows(
     seen: bool,
     image: Sequence[str] = IMAGE,
     pixel: Sequence[str] = PIXEL,
+    curve: Callable[[np.ndarray], Curve] | None = None,
 ) -> list[MetricRow]:
     """Compute all metrics of one object.
 
@@ -32,6 +34,7 @@ def metric_rows(
         seen: Whether the object has been trained on.
         image: Image-level metrics, of ``metrics.image.image_metrics``.
         pixel: Pixel-level metrics, of ``metrics.pixel.pixel_metrics``; none without masks or maps.
+        curve: Maps masks to ``metrics.pixel.pixel_curve`` of them and the maps, if it is computed elsewhere.
 
     Returns:
         A row per metric, without those in ``truth.without``.
@@ -49,7 +52,10 @@ def metric_rows(
     if truth.masks is not None and maps is not None and pixel:
         limits = [int(n[6:]) / 100 for n in pixel if n.startswith("aupro_")]
         masks, aupimo = truth.masks.unpacked(), "aupimo" in pixel
-        found = pixel_metrics(masks, maps, aupro_limits=limits, names=names, object=name, aupimo=aupimo)
+        ready = None if curve is None else curve(masks)
+        found = pixel_metrics(
+            masks, maps, aupro_limits=limits, names=names, object=name, aupimo=aupimo, curve=ready
+        )
         values["pixel"] = {metric: found[metric] for metric in pixel}
     return [
         MetricRow(name, level, metric, float(value), seen)

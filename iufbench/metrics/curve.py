@@ -52,6 +52,18 @@ class Curve:
             self._above += values.size - np.searchsorted(values, self.thresholds, side="right")
             self._at_or_above += values.size - np.searchsorted(values, self.thresholds, side="left")
 
+    def add_counts(self, above: np.ndarray, at_or_above: np.ndarray, normals: int) -> None:
+        """Add normals that were counted elsewhere.
+
+        Args:
+            above: Normals above each of ``thresholds``, integers [U].
+            at_or_above: Normals at or above each of them, integers [U].
+            normals: Their number.
+        """
+        self.n_normals += normals
+        self._above += above
+        self._at_or_above += at_or_above
+
     def auroc(self) -> float:
         """Fraction of correctly ordered (positive, normal) pairs, ties counting half. No flip below 0.5.
 

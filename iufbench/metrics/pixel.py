@@ -23,6 +23,7 @@ def pixel_metrics(
     names: Sequence[str] | None = None,
     object: str = "object",
     aupimo: bool = False,
+    curve: Curve | None = None,
 ) -> dict[str, float]:
     """Compute the pixel-level metrics of one object.
 
@@ -36,6 +37,7 @@ def pixel_metrics(
         names: Image names [N] for messages, or None.
         object: Name of the object, for messages.
         aupimo: Also compute ``aupimo``.
+        curve: ``pixel_curve`` of these masks and maps, if it is known.
 
     Returns:
         ``auroc``, ``ap``, ``f1_max`` and one ``aupro_NN`` per limit (0.3 -> ``aupro_30``), each in [0, 1],
@@ -47,7 +49,7 @@ def pixel_metrics(
     _check(masks, maps)
     for start, part in _chunks(maps):
         require_finite(maps[part], names, object, start)
-    curve = pixel_curve(masks, maps)
+    curve = pixel_curve(masks, maps) if curve is None else curve
     values = {"auroc": curve.auroc(), "ap": curve.ap(), "f1_max": curve.f1_max()}
     values |= {f"aupro_{round(100 * limit):02d}": curve.aupro(limit) for limit in aupro_limits}
     if aupimo:
@@ -57,6 +59,14 @@ def pixel_metrics(
 
 def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
     """Build the curve over all pixels of one object, with regions; arguments as in ``pixel_metrics``."""
+    curve = defective_curve(masks, maps)
+    for _, part in _chunks(maps):
+        curve.add_normals(maps[part][~masks[part]])
+    return curve
+
+
+def defective_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
+    """The curve of ``pixel_curve`` before any normal pixel is counted."""
     scores, regions, n_regions = [], [], 0
     for mask, image in zip(masks, maps):
         if mask.any():
@@ -64,10 +74,7 @@ def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
             scores.append(image[mask])
             regions.append(labelled[mask].astype(np.int64) + (n_regions - 1))
             n_regions += count
-    curve = Curve(np.concatenate(scores or [np.empty(0)]), np.concatenate(regions or [np.empty(0, np.int64)]))
-    for _, part in _chunks(maps):
-        curve.add_normals(maps[part][~masks[part]])
-    return curve
+    return Curve(np.concatenate(scores or [np.empty(0)]), np.concatenate(regions or [np.empty(0, np.int64)]))
 
 
 def aupimo_per_image(
