@@ -71,6 +71,22 @@ def test_products_are_rounded_to_tf32_only_when_asked_for():
     assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.parametrize("before", ["fp32", "tf32"])
+def test_features_never_depend_on_what_another_run_set(before):
+    def flags():
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    device.set_products(before)
+    try:
+        with device.full_products(torch.device("cuda")):
+            assert flags() == (False, False)
+        assert flags() == ((before == "tf32"),) * 2
+        with device.full_products(torch.device("cpu")):
+            assert flags() == ((before == "tf32"),) * 2
+    finally:
+        device.set_products("fp32")
+
+
 @pytest.mark.parametrize(
     ("strategy", "step", "message"),
     [

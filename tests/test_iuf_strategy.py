@@ -6,6 +6,8 @@ import pytest
 import torch
 from tiny import assembled
 
+from iufbench.models.compression import RecentRows, tail_singular_values
+
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -183,3 +185,34 @@ def test_the_classifier_can_have_a_clip_budget_of_its_own(data, tmp_path):
     # Together at most the budget; apart, each has all of it (gradients are larger than 0.01 here).
     torch.testing.assert_close(norms["true"].norm(dim=1), torch.full((len(norms["true"]),), 0.01))
     torch.testing.assert_close(norms["false"], torch.full_like(norms["false"], 0.01))
+
+
+def test_the_compression_gradient_of_a_real_run_is_that_of_svdvals(data, tmp_path):
+    """The windows that trainings meet, with their actual spread of singular values, in float64."""
+    _, parts = assembled("iuf", data, tmp_path, settings=("base.epochs=6", "scl.first=3"))
+    learner, seen = parts.strategy, []
+    original = learner.losses_apart
+
+    def recorded(tensors):
+        seen.append([rows.detach().double() for rows in tensors])
+        return original(tensors)
+
+    learner.losses_apart = recorded
+    for experience in parts.streams.train:
+        learner.train(experience, eval_streams=[])
+    assert len(seen) >= 20
+    checked = 0
+    for number in range(1, len(seen), 4):
+        recent, before = RecentRows(10_000), seen[:number]
+        for rows in before:
+            recent.with_new(rows)
+        new = [rows.clone().requires_grad_() for rows in seen[number]]
+        loss = tail_singular_values(recent.with_new(new), 3)
+        whole = [torch.cat([*(rows[k] for rows in before), new[k]]) for k in range(len(new))]
+        values = [torch.linalg.svdvals(rows) for rows in whole]
+        expected = torch.stack([(v / v.sum())[3:].sum() for v in values]).mean()
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=0)
+        for ours, theirs in zip(torch.autograd.grad(loss, new), torch.autograd.grad(expected, new)):
+            assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
+            checked += 1
+    assert checked >= 5

@@ -17,6 +17,7 @@ from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same_arg
 from torch import Tensor, nn
 
+from iufbench.support.device import full_products
 from iufbench.support.errors import InputError
 
 from .efficientnet_names import from_torchvision, to_timm_names, uses_package_names
@@ -166,7 +167,7 @@ class FrozenBackbone:
         self._side(x.shape[2], x.shape[3])
         mean = torch.tensor(self.mean, device=self.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=self.device).view(3, 1, 1)
-        with torch.autocast(self.device.type, enabled=False):
+        with torch.autocast(self.device.type, enabled=False), full_products(self.device):
             x = ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
             try:
                 found = self._model(x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -94,6 +96,24 @@ def choose_precision(name: str, device_name: str) -> str:
 def _card(device: torch.device) -> tuple[str, bool]:
     """The GPU's name, and whether it supports bfloat16 (and TF32) in hardware."""
     return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+@contextmanager
+def full_products(device: torch.device) -> Iterator[None]:
+    """Within the block, float32 products on a GPU are float32, whatever was set before; restored afterwards.
+
+    The flags are the process's: to be used by one thread. Nothing changes for the CPU.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    backends: Any = torch.backends
+    flags = backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32
+    try:
+        set_products("fp32")
+        yield
+    finally:
+        backends.cuda.matmul.allow_tf32, backends.cudnn.allow_tf32 = flags
 
 
 def set_products(precision: str) -> None:

@@ -17,12 +17,13 @@ from notes import Notes
 from iufbench.data import resident
 from iufbench.data.cache import array_store, entry
 from iufbench.data.cache import images as image_cache
-from iufbench.data.cache.features import encode
+from iufbench.data.cache.features import encode, in_batches
 from iufbench.data.cache.images import Files, cached_images
 from iufbench.data.datasets import open_dataset
 from iufbench.data.images import load_image
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
-from iufbench.support.errors import InputError
+from iufbench.models.features import Features
+from iufbench.support.errors import InputError, RunError
 from iufbench.support.processes import in_processes
 from iufbench.support.progress import Progress
 
@@ -220,6 +221,31 @@ def test_features_depend_on_the_image_alone(data, padding, restored_threads):
         again = found(order, threads)
         assert list(again) == order and all(torch.equal(again[p], alone[p]) for p in order)
         assert torch.get_num_threads() == threads
+
+
+def test_a_gpu_gets_batches_of_one_size(data):
+    """The last one is filled up; rows are those of the images alone but for rounding, in their order."""
+    backbone = FrozenBackbone(BackboneSpec("tf_efficientnet_lite0", weights="package"))
+    paths, sizes, encode_all = sorted(data.rglob("*.JPG"))[:7], [], backbone.encode
+
+    def noted(images):
+        sizes.append(len(images))
+        return encode_all(images)
+
+    backbone.encode = noted
+    found = list(in_batches(backbone, paths, lambda p: load_image(p, 64), torch.float32, size=3))
+    assert sizes == [3, 3, 3] and len(found) == 7
+    for path, (pixels, row) in zip(paths, found):
+        assert np.array_equal(pixels, load_image(path, 64))
+        alone = backbone.shape(64).pack(encode_all(torch.from_numpy(pixels[None].copy())))[0]
+        torch.testing.assert_close(row, alone, rtol=1e-4, atol=1e-4)
+    again = list(in_batches(backbone, paths[:4], lambda p: load_image(p, 64), torch.float32, size=3))
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(again, found))
+    assert list(in_batches(backbone, [], None, torch.float32)) == []
+    huge, second = Means(), (torch.arange(3) == 1)[:, None, None, None]
+    huge.encode = lambda images: Features(second * 1e9 * torch.ones(3, 3, 4, 4), None)
+    with pytest.raises(RunError, match=f"features of {paths[1]} do not fit torch.float16"):
+        list(in_batches(huge, paths, lambda p: load_image(p, 64), torch.float16, size=3))
 
 
 def test_a_vector_beside_the_map_is_cached_with_it(dataset, folder):

@@ -4,13 +4,17 @@ Each image is encoded alone and on one thread. Its features therefore do not dep
 number of threads or cores, or on whether they come from the cache. (The summation order of convolutions
 depends on batch size and number of threads, and differences that survive rounding to float16 would change
 scores.) Several images are encoded in parallel, with one thread each.
+
+On a GPU, images are decoded by threads ahead of it and encoded in batches that always have ``GPU_BATCH``
+images, the last one filled up with zeros: the same kernels for all images, cached or encoded live.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,11 @@ from iufbench.data.cache.array_store import obtain
 from iufbench.data.cache.entry import CHUNK, Spec
 from iufbench.data.cache.images import Files, Rows, image_spec
 from iufbench.support.errors import RunError
+from iufbench.support.processes import cores
 from iufbench.support.progress import Progress
 from iufbench.support.provenance import processor
 
+GPU_BATCH = 32
 AHEAD = 4  # images in work per thread: enough to keep it busy, too few to fill the memory
 
 
@@ -35,7 +41,7 @@ def encode(
     pixels: Callable[[Any], np.ndarray],
     precision: torch.dtype,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
-    """Encode images in order, as many in parallel as torch has threads, one thread each.
+    """Encode images in order: on a GPU in batches, else as many in parallel as torch has threads, one each.
 
     Args:
         backbone: The frozen backbone.
@@ -50,15 +56,16 @@ def encode(
         RunError: Features overflow ``precision``; the message names the image.
         Exception: Any exception of ``pixels``.
     """
+    if backbone.device.type == "cuda":
+        yield from in_batches(backbone, paths, pixels, precision)
+        return
 
     @torch.no_grad()
     def one(path: Any) -> tuple[np.ndarray, Tensor]:
         image = pixels(path)
         features = backbone.encode(torch.from_numpy(np.array(image[None])).permute(0, 3, 1, 2))
         found = backbone.shape(image.shape[0]).pack(features)[0].to(precision)
-        if not torch.isfinite(found).all():
-            raise RunError(f"features of {path} do not fit {precision}: use --set backbone.precision=float32")
-        return image, found.cpu()
+        return image, _checked(found, path, precision)
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -72,6 +79,41 @@ def encode(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def in_batches(
+    backbone: Any,
+    paths: Iterable[Any],
+    pixels: Callable[[Any], np.ndarray],
+    precision: torch.dtype,
+    size: int = GPU_BATCH,
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """As ``encode``, in batches of ``size`` images, with threads that decode the next ones meanwhile."""
+    rest = iter(paths)
+    with ThreadPoolExecutor(min(size, cores())) as pool:
+
+        def begun() -> list[tuple[Any, Future[np.ndarray]]]:
+            return [(path, pool.submit(pixels, path)) for path in itertools.islice(rest, size)]
+
+        waiting = deque(batch for batch in (begun(), begun()) if batch)
+        while waiting:
+            batch = waiting.popleft()
+            images = [decoding.result() for _, decoding in batch]
+            if following := begun():
+                waiting.append(following)
+            whole = np.zeros((size, *images[0].shape), np.uint8)
+            np.stack(images, out=whole[: len(images)])
+            features = backbone.encode(torch.from_numpy(whole).permute(0, 3, 1, 2))
+            rows = backbone.shape(whole.shape[1]).pack(features)[: len(images)].to(precision).cpu()
+            for (path, _), image, row in zip(batch, images, rows):
+                yield image, _checked(row, path, precision)
+
+
+def _checked(row: Tensor, path: Any, precision: torch.dtype) -> Tensor:
+    if not torch.isfinite(row).all():
+        raise RunError(f"features of {path} do not fit {precision}: use --set backbone.precision=float32")
+    return row.cpu()
 
 
 def encode_images(backbone: Any, precision: torch.dtype, images: Tensor) -> Tensor:
@@ -108,8 +150,7 @@ def feature_spec(files: Files, size: int, backbone: Any, precision: torch.dtype)
 def machine(device: torch.device) -> str:
     """The hardware and software that determine the order of floating-point summation."""
     if device.type == "cuda":
-        convolutions = "tf32" if torch.backends.cudnn.allow_tf32 else "float32"
-        return f"{torch.cuda.get_device_name(device)}, {convolutions}"
+        return f"{torch.cuda.get_device_name(device)}, float32 in batches of {GPU_BATCH}"
     return f"{processor()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
