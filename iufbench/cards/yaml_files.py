@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +64,19 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
+@lru_cache(maxsize=256)
+def _parsed(text: str, where: str) -> Any:
+    """``parse_yaml``, once for each text: a card is read again for every card that extends it."""
+    return parse_yaml(text, where)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from a file. Raises InputError with file and line."""
     try:
         size = path.stat().st_size
         if size > CARD_BYTES:
             raise InputError(f"{path}: has {size} bytes; the limit for a card is {CARD_BYTES}")
-        content = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        content = deepcopy(_parsed(path.read_text(encoding="utf-8"), str(path)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -45,18 +45,13 @@ def fm(R: npt.ArrayLike, introduced: Introduced) -> float:
 def forgetting_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T] f_t = mean over objects with i(o) < t of (max over i(o) <= k < t of R[k, o]) - R[t, o]; f_0 NaN."""
     R, introduced = _checked(R, introduced)
-    return np.array(
-        [
-            _mean(np.array([_drop(R[: t + 1, o], i) for o, i in enumerate(introduced) if i < t]))
-            for t in range(len(R))
-        ]
-    )
+    return np.array([_mean(row[introduced < t]) for t, row in enumerate(_drops(R, introduced))])
 
 
 def forgetting_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[O] max over i(o) <= k < T-1 of R[k, o], minus R[T-1, o]; NaN for objects of the last experience."""
     R, introduced = _checked(R, introduced)
-    return np.array([_drop(R[:, o], i) for o, i in enumerate(introduced)])
+    return np.where(introduced < len(R) - 1, _drops(R, introduced)[-1], NAN)
 
 
 def bwt_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
@@ -95,7 +90,7 @@ def fm_final_tasks(R: npt.ArrayLike, introduced: Introduced) -> float:
     k < e, before the task was learnt; the two differ only where a task was better before it was learnt.
     """
     E = by_experience(R, introduced)
-    return _mean(np.array([_drop(E[:, e], e) for e in range(len(E) - 1)]))
+    return _mean(_drops(E, np.arange(len(E)))[-1, :-1])
 
 
 def fm_best(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -169,7 +164,9 @@ def intransigence(R: npt.ArrayLike, introduced: Introduced, reference: npt.Array
 def by_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T, T] E[t, e] = mean of R[t, o] over the objects introduced in e."""
     R, introduced = _checked(R, introduced)
-    return np.array([[_mean(row[introduced == e]) for e in range(len(R))] for row in R])
+    tasks = [np.ascontiguousarray(R[:, introduced == e]) for e in range(len(R))]
+    means = [np.add.reduce(of, axis=1) / of.shape[1] if of.size else np.full(len(R), NAN) for of in tasks]
+    return np.array(means).T
 
 
 def avalanche_forgetting(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -237,10 +234,11 @@ def _mean(values: np.ndarray) -> float:
     return float(np.add.reduce(values, axis=None) / values.size) if values.size else NAN
 
 
-def _drop(column: np.ndarray, start: int) -> float:
-    """Best value from ``start`` to before the last, minus the last; NaN when none or one missing."""
-    before = column[start:-1]
-    return float(before.max() - column[-1]) if before.size else NAN
+def _drops(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:
+    """[T, O] (max over i(o) <= k < t of R[k, o]) - R[t, o]; only for i(o) < t. NaN when a value is missing."""
+    learnt = introduced <= np.arange(len(R))[:, None]
+    best = np.maximum.accumulate(np.where(learnt, R, -np.inf))
+    return np.vstack([np.full_like(R[:1], NAN), best[:-1] - R[1:]])
 
 
 def _when_new(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_NONE = np.empty(0, int)
-
 
 class Curve:
     """Counts of positives and normals at every threshold where a positive is found; ties are exact.
@@ -32,14 +30,17 @@ class Curve:
         else:  # ties sorted by weight: sums do not depend on the order of the images
             order = np.lexsort((weights, scores))
             scores, weights = scores[order], weights[order]
-        first = np.concatenate(([0], np.flatnonzero(scores[1:] != scores[:-1]) + 1)) if scores.size else _NONE
+        new = np.ones(scores.size, bool)
+        np.not_equal(scores[1:], scores[:-1], out=new[1:])
+        (first,) = new.nonzero()
         self.n_positives = scores.size
         self.n_normals = 0
         self.thresholds = scores[first]
         """[U] the distinct scores of positives, ascending."""
         self.hits = scores.size - first
         """[U] positives at or above each threshold."""
-        self._equal = np.concatenate((first[1:], [scores.size]))[: first.size] - first  # positives at each
+        self._equal = self.hits.copy()  # positives at each
+        self._equal[:-1] -= self.hits[1:]
         self._above = np.zeros(first.size, np.int64)
         self._at_or_above = np.zeros(first.size, np.int64)
         self._covered = None if weights is None else weights[::-1].cumsum()[::-1][first]
@@ -49,8 +50,8 @@ class Curve:
         values.sort()
         self.n_normals += values.size
         if self.n_positives:
-            self._above += values.size - np.searchsorted(values, self.thresholds, side="right")
-            self._at_or_above += values.size - np.searchsorted(values, self.thresholds, side="left")
+            self._above += values.size - values.searchsorted(self.thresholds, side="right")
+            self._at_or_above += values.size - values.searchsorted(self.thresholds, side="left")
 
     def add_counts(self, above: np.ndarray, at_or_above: np.ndarray, normals: int) -> None:
         """Add normals that were counted elsewhere.

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 NAN = float("nan")
 RESAMPLES = 9_999
@@ -71,6 +70,8 @@ def bootstrap_interval(
     x = np.sort(np.asarray(values, dtype=np.float64))
     if x.size < 2 or np.isnan(x).any():
         return NAN, NAN
+    from scipy import stats  # half of the time in which the light commands start
+
     found = stats.bootstrap(
         (x,),
         np.mean,
@@ -125,6 +126,8 @@ def sign_flip_p(
     x = np.asarray(differences, dtype=np.float64)
     if x.size < 2 or np.isnan(x).any():
         return NAN
+    from scipy import stats
+
     found = stats.permutation_test(
         (x,),
         _mean_without_rounding_errors,

@@ -144,11 +144,12 @@ def changed_files(run: Run) -> list[str]:
 def _from_scores(run: Run) -> tuple[Run, list[str]]:
     measured = run.measured
     column = {obj: i for i, obj in enumerate(run.objects)}
+    keys = [(key, metric) for key, (level, metric) in enumerate(measured.keys) if level == "image"]
     computed = {
         (experience, column[obj], key): found[metric]
         for experience, obj, found in run.image_metrics()
-        for key, (level, metric) in enumerate(measured.keys)
-        if level == "image" and metric in found
+        for key, metric in keys
+        if metric in found
     }
     values, changed = measured.values.copy(), []
     places = zip(measured.experience.tolist(), measured.column.tolist(), measured.key.tolist())

@@ -144,15 +144,15 @@ def family_of(strategy: StrategyRecord) -> str:
     return told if told in FAMILIES else "other"
 
 
+@lru_cache(maxsize=512)
 def _family_of_card(name: str) -> str:
-    return installed_families().get(name, "other")
+    told = str(load_strategy(name).content.get("family")) if name in card_paths("strategy") else ""
+    return told if told in FAMILIES else "other"
 
 
-@lru_cache(maxsize=1)
 def installed_families() -> dict[str, str]:
     """Name -> family of every installed strategy, by name."""
-    found = {n: str(load_strategy(n).content.get("family")) for n in sorted(card_paths("strategy"))}
-    return {name: family if family in FAMILIES else "other" for name, family in found.items()}
+    return {name: _family_of_card(name) for name in sorted(card_paths("strategy"))}
 
 
 def group_runs(runs: Iterable[Run]) -> list[Group]:

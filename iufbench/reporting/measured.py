@@ -160,9 +160,10 @@ class Scores:
     def by_group(self) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
         """Yield experience, object, labels bool [n] (true is defective) and scores [n] of every group."""
         order = np.argsort(self.group, kind="stable")
-        ends = np.cumsum(np.bincount(self.group, minlength=len(self.groups)))
-        for (experience, obj), rows in zip(self.groups, np.split(order, ends[:-1])):
-            yield experience, obj, self.labels[rows] == 1, self.scores[rows]
+        labels, scores, start = self.labels[order] == 1, self.scores[order], 0
+        for (experience, obj), images in zip(self.groups, np.bincount(self.group).tolist()):
+            yield experience, obj, labels[start : start + images], scores[start : start + images]
+            start += images
 
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
         """Yield experience, object and image metrics (name -> value) of every group.

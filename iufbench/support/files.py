@@ -29,7 +29,7 @@ from iufbench.support.errors import RunError
 PathOrText = str | os.PathLike[str]
 LARGEST = 2**30  # bytes of a file that is read as a whole
 LONGEST_ROW = 2**16  # characters of one row of a table
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 256  # few enough that a part is freed before the garbage collector walks over it
 
 
 def write_bytes(path: Path | str, data: bytes | memoryview) -> Path:
