@@ -235,7 +235,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _drops(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:
-    """[T, O] (max over i(o) <= k < t of R[k, o]) - R[t, o]; only for i(o) < t. NaN when a value is missing."""
+    """[T, O] (max over i(o) <= k < t of R[k, o]) - R[t, o], for i(o) < t only; NaN if a value is missing."""
     learnt = introduced <= np.arange(len(R))[:, None]
     best = np.maximum.accumulate(np.where(learnt, R, -np.inf))
     return np.vstack([np.full_like(R[:1], NAN), best[:-1] - R[1:]])

@@ -114,13 +114,16 @@ class Published:
 
     def setup(self, method: str) -> str:
         """How a method's published values were obtained, as one phrase; empty if unknown."""
-        rows = self.setups[self.setups["method"] == method]
-        if rows.empty:
+        row = self._setups.get(method)
+        if row is None:
             return ""
-        row = rows.iloc[0]
-        more = f" ({row['source']})" if row["source"] else ""
-        name = row["title"] or method
-        return f"{name}: {row['backbone']}; {row['image_score']}; selection: {row['selection']}{more}"
+        more = f" ({row.source})" if row.source else ""
+        return f"{row.title or method}: {row.backbone}; {row.image_score}; selection: {row.selection}{more}"
+
+    @cached_property
+    def _setups(self) -> dict[str, Any]:
+        rows = self.setups.drop_duplicates("method")
+        return {row.method: row for row in rows.itertuples()}
 
     def value(
         self, method: str, protocol: str, level: str, summary: str, metric: str = "auroc"
