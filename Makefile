@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help bench bench-gpu demo demo-check matrix test test-fast test-gpu lint types check docs dist tables figures verdicts report clean
+.PHONY: help bench bench-gpu demo demo-check matrix test test-fast test-gpu fuzz lint types check docs dist tables figures verdicts report clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -33,6 +33,9 @@ test-fast: .venv/installed-for-tests  ## without the tests that train for minute
 
 test-gpu: .venv/installed-for-tests  ## the tests that need a GPU
 	$(BIN)/pytest -m gpu
+
+fuzz: .venv/installed-for-tests  ## mutated run directories, read for a minute
+	IUFBENCH_FUZZ_SECONDS=60 $(BIN)/pytest tests/test_foreign_runs.py -k mutated
 
 lint: .venv/installed-for-tests  ## ruff
 	$(BIN)/ruff check .

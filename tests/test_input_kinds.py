@@ -28,6 +28,7 @@ from iufbench.data.download.extract import unpack
 from iufbench.data.readers.reading import choose_objects, is_normal
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
+from iufbench.models.likeness import require_no_leftovers, shapes_of
 from iufbench.reporting.store import find_runs
 from iufbench.support.errors import InputError
 from iufbench.support.files import write_text
@@ -451,7 +452,7 @@ def test_the_package_imports_where_there_is_no_unix():
 def test_weights_of_another_network_are_reported(tmp_path):
     torch.save(timm.create_model("resnet34", pretrained=False).state_dict(), tmp_path / "w.pth")
     with pytest.raises(
-        InputError, match=r"holds 80 tensors that resnet18 lacks .* look like weights of resnet34"
+        InputError, match=r"has 80 tensors that resnet18 lacks .* look like weights of resnet34"
     ):
         FrozenBackbone(BackboneSpec("resnet18", weights=str(tmp_path / "w.pth")))
     with pytest.raises(InputError, match="look like weights of resnet34"):
@@ -460,6 +461,16 @@ def test_weights_of_another_network_are_reported(tmp_path):
     torch.save(timm.create_model("efficientnet_b1", pretrained=False).state_dict(), tmp_path / "e.pth")
     with pytest.raises(InputError, match="look like weights of efficientnet_b1"):
         FrozenBackbone(BackboneSpec("resnet18", weights=str(tmp_path / "e.pth")))
+
+
+def test_weights_that_fit_the_stages_in_use_only_are_told():
+    given = {key: torch.empty(shape, device="meta") for key, shape in shapes_of("resnet50").items()}
+    first = [key for key in given if key.startswith(("conv1.", "bn1.", "layer1.", "layer2."))]
+    with pytest.raises(InputError, match=r"lacks 255 tensors of resnet101 .* look like weights of resnet50"):
+        require_no_leftovers(given, first, "resnet101", "w.pth")
+    require_no_leftovers(given, first, "resnet50", "w.pth")
+    stages = {key: tensor for key, tensor in given.items() if not key.startswith(("layer4.", "fc."))}
+    require_no_leftovers(stages, first, "resnet50", "w.pth")  # a whole stage may be missing
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP here")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import find_protocol, protocol_cards, resolve_protocol
 from iufbench.support.errors import InputError
 
@@ -81,3 +82,16 @@ def test_bad_protocols_are_named(name, options, message):
     with pytest.raises(InputError) as caught:
         resolve_protocol(name, VISA, **options)
     assert message in str(caught.value)
+
+
+def test_published_orders_are_on_the_cards():
+    """Every order of a card names its own objects, and is used by its name."""
+    for name, card in dataset_cards().items():
+        for order, objects in card.named_orders.items():
+            assert len(set(objects)) == len(objects) and set(objects) <= set(card.objects), (name, order)
+    card = dataset_cards()["btad"]
+    found = resolve_protocol("btad_1_1x2", card.objects, order=["easy-hard"], orders=card.named_orders)
+    assert found.id == "btad_1_1x2+easy-hard" and found.objects == ("03", "01", "02")
+    with pytest.raises(InputError, match="--order easy-hard has 6 objects, protocol 'visa_8_4' needs 12"):
+        card = dataset_cards()["visa"]
+        resolve_protocol("visa_8_4", card.objects, order=["easy-hard"], orders=card.named_orders)

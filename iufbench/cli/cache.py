@@ -16,7 +16,7 @@ from iufbench.support.files import json_text
 @click.option("--clear", "action", flag_value="clear", help="Remove everything that is not being built.")
 @json_option
 def cache(action: str | None, as_json: bool) -> None:
-    """Inspect, verify or clear the caches of decoded images and backbone features.
+    """Inspect, verify or clear the caches of decoded images, backbone features and drifting streams.
 
     They are stored in $IUFBENCH_CACHE [default: ~/.cache/iufbench], filled by `iufbench run`, and can be
     removed at any time: the next run rebuilds them and produces the same numbers. Synthetic data sets, which

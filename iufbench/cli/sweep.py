@@ -43,7 +43,7 @@ def sweep() -> None:
 @click.option("--protocol", "protocols", multiple=True, help="Repeatable; all: every protocol with a card.")
 @click.option("--strategy", "strategies", multiple=True, help="Repeatable; all: every registered strategy.")
 @click.option("--seeds", help="0-4 or 0,3,7 [default: 0].")
-@click.option("--orders", help="alphabetical, seed:1-3, or both, comma-separated [default: alphabetical].")
+@click.option("--orders", help="alphabetical, seed:1-3, easy-hard, comma-separated [default: alphabetical].")
 @click.option("--data-root", type=FOLDER, help="Folder of the data set [default: $IUFBENCH_DATA/<dataset>].")
 @click.option("--synthetic", is_flag=True, default=None, help="Use the synthetic stand-in data sets.")
 @click.option("--data-seed", type=click.IntRange(0), help="Seed of --synthetic.")

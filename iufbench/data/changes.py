@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from iufbench.cards.streams import Stream
+from iufbench.data.cache import pictures
 from iufbench.data.images import read_image
 from iufbench.data.masks import read_mask
 from iufbench.data.readers.reading import hashed_order
 from iufbench.data.samples import DataSet, Sample
-from iufbench.support.errors import InputError, RunError
+from iufbench.support.errors import InputError
 from iufbench.support.folders import cache_folder
 
 VERSION = 1  # incremented when a drift produces different pixels
@@ -75,14 +73,13 @@ def drifted(dataset: DataSet, name: str, stream: Stream) -> DataSet:
     Level 0 has the unchanged images. Every image is transformed independently with its own generator; a
     geometric transform also applies to the mask. Images are PNG files in the cache folder, written once.
 
-    Raises InputError as ``read_image`` and ``read_mask`` do, RunError if writing fails.
+    Raises InputError as ``read_image`` and ``read_mask`` do, RunError as ``obtain_pictures`` does.
     """
     identity = json.dumps([VERSION, dataset.fingerprint(), name, stream.settings], sort_keys=True)
-    root = cache_folder() / "streams" / hashlib.sha256(identity.encode()).hexdigest()[:16]
+    root = cache_folder() / pictures.KIND / hashlib.sha256(identity.encode()).hexdigest()[:16]
     source = [s for s in dataset.samples if s.object == name]
     levels = range(len(stream.levels) + 1)
-    if not root.is_dir():
-        _write(source, dataset, root, stream)
+    pictures.obtain_pictures(root, dataset.root, _draws(source, dataset, stream))
     samples = [
         replace(
             s, object=column(name, k), image=root / _place(s, dataset, k), more_masks=(),
@@ -107,36 +104,31 @@ def _place(sample: Sample, dataset: DataSet, level: int, kind: str = "image") ->
     return f"{level}/{kind}/{name}{sample.image.suffix[1:]}.png"
 
 
-def _write(source: Sequence[Sample], dataset: DataSet, root: Path, stream: Stream) -> None:
-    """Write all levels of all images to a temporary folder that is renamed to ``root`` when complete."""
-    try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=root.parent, prefix=".making-"))
-        try:
-            for sample in source:
-                pixels = read_image(sample.image, dataset.decoding)
-                mask = (
-                    None
-                    if sample.mask is None
-                    else read_mask(sample, dataset.decoding).astype(np.uint8) * 255
-                )
-                for level in range(len(stream.levels) + 1):
-                    seed = f"{stream.id} {level} {sample.image.relative_to(dataset.root).as_posix()}"
-                    image, moved = change(pixels, mask, stream, level, seed)
-                    _save(image, temporary / _place(sample, dataset, level))
-                    if moved is not None:
-                        _save(moved, temporary / _place(sample, dataset, level, "mask"))
-            os.rename(temporary, root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if not root.is_dir():  # another run may have created it in the meantime
-            raise RunError(f"cannot write {root}: {error.strerror or error}") from error
+def _draws(source: Sequence[Sample], dataset: DataSet, stream: Stream) -> dict[str, pictures.Draw]:
+    """For every file of a drift, in the order in which each image is read once, a function that makes it."""
 
+    @lru_cache(maxsize=1)
+    def read(sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        mask = None if sample.mask is None else read_mask(sample, dataset.decoding).astype(np.uint8) * 255
+        return read_image(sample.image, dataset.decoding), mask
 
-def _save(pixels: NDArray[np.uint8], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, compress_level=1)
+    @lru_cache(maxsize=1)
+    def changed(sample: Sample, level: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        seed = f"{stream.id} {level} {sample.image.relative_to(dataset.root).as_posix()}"
+        return change(*read(sample), stream, level, seed)
+
+    def draw(sample: Sample, level: int, part: Literal[0, 1]) -> NDArray[np.uint8]:
+        found = changed(sample, level)[part]
+        assert found is not None
+        return found
+
+    draws: dict[str, pictures.Draw] = {}
+    for sample in source:
+        for level in range(len(stream.levels) + 1):
+            draws[_place(sample, dataset, level)] = partial(draw, sample, level, 0)
+            if sample.mask is not None:
+                draws[_place(sample, dataset, level, "mask")] = partial(draw, sample, level, 1)
+    return draws
 
 
 def change(

@@ -10,6 +10,7 @@ from pathlib import Path
 from iufbench.cards.datasets import DataSetCard, dataset_card
 from iufbench.cards.registry import card_paths
 from iufbench.cards.request import Request
+from iufbench.data.cache.array_store import private
 from iufbench.data.decoding import MAX_PIXELS, Decoding
 from iufbench.data.layouts import LAYOUTS
 from iufbench.data.readers.elpv import read_elpv
@@ -245,9 +246,11 @@ def _how_to_get(name: str, card: DataSetCard | None, root: Path | None) -> str:
 def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
     """The synthetic stand-in of a data set, generated in the cache folder on first use.
 
-    Raises InputError if there is none for this data set.
+    A folder that other users can write to is compared with a few images drawn again.
+
+    Raises InputError if there is none for this data set, or if such a folder has other images.
     """
-    from iufbench.data.synthetic import DATASETS, GENERATOR_VERSION, make
+    from iufbench.data.synthetic import DATASETS, GENERATOR_VERSION, differing, make
 
     if name not in DATASETS:
         raise InputError(f"there is no synthetic stand-in for '{name}' (there is for: {', '.join(DATASETS)})")
@@ -259,4 +262,9 @@ def synthetic_root(name: str, seed: int = 0, progress: bool = True) -> Path:
             # Two runs may start at once: the images are identical, whichever run generated them first.
             if not (root / SYNTHETIC_MARKER).is_file():
                 raise
+    elif not private([root.parent, root, *root.rglob("*")]) and (other := differing(root, name, seed)):
+        raise InputError(
+            f"{root} can be written to by other users, and {other} is not the image that this version draws: "
+            "set IUFBENCH_CACHE to a folder of your own"
+        )
     return root

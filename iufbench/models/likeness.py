@@ -31,8 +31,9 @@ FAMILIES = {
 def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], name: str, source: str) -> None:
     """Check that all tensors of a file belong to a network.
 
-    Other tensors may fit nevertheless: a file of ResNet-34 has every name and shape of ResNet-18. The
-    classifier and unused stages are accepted.
+    Other tensors may fit nevertheless: a file of ResNet-34 has every name and shape of ResNet-18, and the
+    first two stages of ResNet-101 are those of ResNet-50. The classifier, unused stages, and stages that the
+    file lacks altogether are accepted.
 
     Args:
         given: The tensors of the file, by timm's names.
@@ -41,16 +42,21 @@ def require_no_leftovers(given: Mapping[str, Tensor], used: Collection[str], nam
         source: Start of the message.
 
     Raises:
-        InputError: The file has further tensors.
+        InputError: The file has further tensors, or only a part of a stage.
     """
     unused = [key for key in given if key not in used and not _beside(key)]
     whole = shapes_of(name) if unused else {}
-    left = [key for key in unused if key not in whole]
-    if left:
-        shown = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+    left = [key for key in unused if whole.get(key) != tuple(given[key].shape)]
+    stages = {_stage(key) for key in given}
+    lacking = [key for key in whole if key not in given and not _beside(key) and _stage(key) in stages]
+    if left or lacking:
+        shown = ", ".join((left or lacking)[:3]) + (", ..." if len(left or lacking) > 3 else "")
+        what = f"has {len(left)} tensors that {name} lacks" if left else (
+            f"lacks {len(lacking)} tensors of {name}"
+        )  # fmt: skip
         raise InputError(
-            f"{source}: the file has {len(left)} tensors that {name} lacks ({shown})"
-            f"{resemblance(given, name)}; give weights of {name}, or another --backbone"
+            f"{source}: the file {what} ({shown}){resemblance(given, name)}; give weights of {name}, or "
+            "another --backbone"
         )
 
 
@@ -86,6 +92,11 @@ def resemblance(given: Mapping[str, Tensor], name: str) -> str:
 
 def _pattern(name: str) -> str:
     return re.sub(r"[0-9]+", "0", name)
+
+
+def _stage(key: str) -> str:
+    """The stage of a tensor: its name up to the first number (``layer3``, ``blocks.5``)."""
+    return re.match(r"\D*\d*", key)[0]  # type: ignore[index]
 
 
 def _beside(key: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from iufbench.cards.datasets import dataset_cards
 from iufbench.cards.protocols import find_protocol, protocol_cards
 from iufbench.cards.registry import card_paths, shipped_grids
 from iufbench.cards.request import Request
@@ -35,7 +36,7 @@ class Grid:
     ``protocols``: ids or aliases, or ``all`` (those that have a card). ``strategies``: names or card files,
     or ``all`` (those that are registered); ``name: [key=value, ...]`` adds settings to one strategy.
     ``seeds``: ``0-4``, ``0,3,7`` or a list. ``orders``: ``alphabetical`` (the data set's own), ``seed:1-3``,
-    or lists of objects. The others are the long options of ``iufbench run``.
+    names of published orders, or lists of objects. The others are the long options of ``iufbench run``.
     """
 
     protocols: Any = ()
@@ -245,12 +246,19 @@ def read_orders(value: Any) -> list[tuple[tuple[str, ...] | None, int | None]]:
         elif isinstance(part, str) and part.startswith("seed:"):
             numbers = _numbers(part.removeprefix("seed:"), f"orders: {part}")
             result += [(None, k) for k in numbers]
+        elif isinstance(part, str) and part in (named := _named_orders()):
+            result.append(((part,), None))
         else:
             raise InputError(
-                f"orders: {part!r} is not an order (allowed: alphabetical, seed:3, seed:1-3, or in a file a "
-                "list of objects)"
+                f"orders: {part!r} is not an order (allowed: alphabetical, seed:3, seed:1-3, "
+                f"{', '.join(named)}, or in a file a list of objects)"
             )
     return result
+
+
+def _named_orders() -> list[str]:
+    """The names of all published orders that cards of data sets have."""
+    return sorted({name for card in dataset_cards().values() for name in card.named_orders})
 
 
 def _numbers(text: str, where: str) -> list[int]:

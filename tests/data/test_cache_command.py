@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import os
 import stat
+from functools import partial
 
+import numpy as np
 import pytest
 from caching import inputs
 from click.testing import CliRunner
 from notes import Notes
+from PIL import Image
 
+from iufbench.cards.streams import find_stream
 from iufbench.cli.main import main
-from iufbench.data.datasets import open_dataset
+from iufbench.data.changes import drifted
+from iufbench.data.datasets import open_dataset, synthetic_root
+from iufbench.data.synthetic import writer
+from iufbench.support.errors import InputError, RunError
 from iufbench.support.folders import cache_folder
 from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
@@ -89,6 +96,83 @@ def test_json_goes_with_info_only(folder):
     done = invoke("--clear", "--json")
     assert done.exit_code == 2 and "--json goes with --info" in done.stderr
     assert len(list(folder.glob("*/*"))) == 3
+
+
+@pytest.fixture
+def drift(monkeypatch, tmp_path):
+    """A cache folder with a drift of one object with two images, and what makes it again."""
+    monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path / "cache"))
+    place = tmp_path / "data" / "nut"
+    for number, name in enumerate(("train/good/0.png", "test/good/1.png")):
+        (place / name).parent.mkdir(parents=True)
+        Image.fromarray(np.full((8, 8, 3), 90 + number, np.uint8)).save(place / name)
+    dataset = open_dataset("parts", None, tmp_path / "data")
+    return lambda: drifted(dataset, "nut", find_stream("drift_lighting"))
+
+
+def test_streams_are_listed_verified_and_cleared(drift, tmp_path):
+    root = drift().root
+    (entry,) = json.loads(invoke("--json").stdout)["entries"]
+    assert (entry["kind"], entry["name"], entry["rows"], entry["state"]) == (
+        "streams",
+        root.name,
+        10,
+        "complete",
+    )
+    assert entry["root"] == str(tmp_path / "data") and entry["bytes"] > 0
+    assert invoke("--verify").exit_code == 0
+    picture = next(root.rglob("*.png"))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+    done = invoke("--verify")
+    assert done.exit_code == 1 and f"{picture.relative_to(root)} is damaged" in done.stdout
+    left = root.parent / ".making-killed"
+    left.mkdir()
+    (left / LOCK).touch()
+    assert invoke("--clear").exit_code == 0 and not root.parent.exists()
+
+
+def test_images_of_a_drift_that_others_can_write_to_are_compared(drift):
+    root = drift().root
+    (root / "1").chmod(0o777)
+    assert drift().root == root  # they are right
+    for picture in root.rglob("*.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+    with pytest.raises(RunError, match=r"is not the image that the data give; set IUFBENCH_CACHE"):
+        drift()
+    (root / "1").chmod(0o755)
+    drift()  # this user's own: `data cache --verify` finds what is damaged
+    root.rename(root.with_name("elsewhere"))
+    root.symlink_to("elsewhere")
+    with pytest.raises(RunError, match="is a symbolic link"):
+        drift()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away and becomes another user")
+def test_a_drift_of_another_user_is_compared(drift):
+    root = drift().root
+    for path in (root, *root.rglob("*")):
+        os.chown(path, 12345, 12345)
+    assert drift().root == root
+    for picture in root.rglob("*.png"):
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
+    with pytest.raises(RunError, match="is not the image that the data give"):
+        drift()
+
+
+def test_a_synthetic_data_set_that_others_can_write_to_is_compared(monkeypatch, tmp_path):
+    monkeypatch.setenv("IUFBENCH_CACHE", str(tmp_path))
+    small = {"n_train": 1, "n_good": 1, "n_defective": 1}
+    monkeypatch.setattr(writer, "DEFAULT_COUNTS", small)
+    monkeypatch.setattr("iufbench.data.synthetic.make", partial(writer.make, workers=1, **small))
+    root = synthetic_root("mvtec", progress=False)
+    root.chmod(0o777)
+    assert synthetic_root("mvtec") == root
+    for picture in root.rglob("*.png"):
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(picture)
+    with pytest.raises(InputError, match=r"can be written to by other users, and .*\.png is not the image"):
+        synthetic_root("mvtec")
+    root.chmod(0o755)
+    assert synthetic_root("mvtec") == root
 
 
 def without_home(monkeypatch, tmp_path):

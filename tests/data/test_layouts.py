@@ -282,6 +282,10 @@ def test_a_source_without_a_folder_is_named(tmp_path):
     manifest = trees.inclad_csv(tmp_path)
     os.rename(tmp_path / "MVTec", tmp_path / "elsewhere")
     assert "has no folder 'MVTec'" in error_of(lambda: open_dataset("inclad", None, tmp_path, (manifest,)))
+    (tmp_path / "MVTec").symlink_to(tmp_path / "btech")
+    assert "a data set cannot be mixed with itself" in error_of(
+        lambda: open_dataset("inclad", None, tmp_path, (manifest,))
+    )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ def test_seeds_and_orders():
     )
     assert read_orders("alphabetical,seed:1-2") == [(None, None), (None, 1), (None, 2)]
     assert read_orders([["b", "a"], "seed:5"]) == [(("b", "a"), None), (None, 5)]
+    assert read_orders("easy-hard,alphabetical") == [(("easy-hard",), None), (None, None)]
     for bad in ("x", "3-1", "-1", "1.5", [True]):
         with pytest.raises(InputError, match="seeds"):
             read_seeds(bad)

@@ -66,7 +66,7 @@ def obtain(folder: Path, spec: Spec, produce: Produce, progress: Progress, compa
         found = _found(place, spec, progress)
         if found is None:
             return _made(place, spec, produce, progress)
-        if compare or not _private(place):
+        if compare or not private((place, place / MANIFEST, *place.glob("*.npy"))):
             _compare(place, spec, found, produce, progress)
         return found
     except OSError as error:
@@ -85,7 +85,9 @@ def _found(place: Path, spec: Spec, progress: Progress) -> Stored | None:
 
 def _made(place: Path, spec: Spec, produce: Produce, progress: Progress) -> Stored:
     """Build the missing part of an entry, or wait for the process that builds it."""
-    _own_folder(place)
+    place.parent.parent.mkdir(parents=True, exist_ok=True)  # may be a link: it is the user's own choice
+    own_folder(place.parent, 0o777)
+    own_folder(place, 0o755, entry=True)
     with locked(place) as held:
         if held:
             return _built(place, spec, produce, progress)
@@ -223,37 +225,39 @@ def _compare(place: Path, spec: Spec, found: Stored, produce: Produce, progress:
             raise CacheUnusable(f"the cache {place} is not used: row {number} does not match the data")
 
 
-def _private(place: Path) -> bool:
-    """Whether only this user (or root) can write to an entry."""
+def private(paths: Iterable[Path]) -> bool:
+    """Whether only this user (or root) can write to files and folders, none of which is a link."""
     if not hasattr(os, "geteuid"):
         return True
-    for path in (place, place / MANIFEST, *place.glob("*.npy")):
+    for path in paths:
         status = path.lstat()
         if stat.S_ISLNK(status.st_mode) or status.st_uid not in (os.geteuid(), 0) or status.st_mode & 0o022:
             return False
     return True
 
 
-def _own_folder(place: Path) -> None:
-    """Create the folder of an entry, or accept one that only this user can write to; no links are followed.
+def own_folder(folder: Path, mode: int, entry: bool = False) -> None:
+    """Create a folder of the cache, or accept one that others cannot redirect; links are not followed.
 
-    The cache folder itself may be a link: it is the user's own choice.
+    Args:
+        folder: The folder; the one above it exists.
+        mode: Of a new one, before the umask.
+        entry: It is an entry, which only this user may write to; else one for entries, which others may add
+            to if it has the sticky bit.
 
     Raises:
-        CacheUnusable: One of the folders is a link or writable by others, who could redirect files.
+        CacheUnusable: It is a link, or other users can write to it.
     """
-    place.parent.parent.mkdir(parents=True, exist_ok=True)
-    for folder, mode in ((place.parent, 0o777), (place, 0o755)):
-        with suppress(FileExistsError):
-            folder.mkdir(mode)
-            continue
-        status = folder.lstat()
-        if not stat.S_ISDIR(status.st_mode):
-            kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a folder"
-            raise CacheUnusable(f"the cache in {folder} cannot be used: it is {kind}")
-        if folder == place and hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-            raise CacheUnusable(f"the cache {folder} is unfinished and belongs to user {status.st_uid}")
-        if status.st_mode & (0o022 if folder == place else 0o002) and not status.st_mode & stat.S_ISVTX:
-            raise CacheUnusable(
-                f"the cache in {folder} cannot be used: other users can write to it (chmod go-w, or +t)"
-            )
+    with suppress(FileExistsError):
+        folder.mkdir(mode)
+        return
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a folder"
+        raise CacheUnusable(f"the cache in {folder} cannot be used: it is {kind}")
+    if entry and hasattr(os, "geteuid") and status.st_uid != os.geteuid():
+        raise CacheUnusable(f"the cache {folder} is unfinished and belongs to user {status.st_uid}")
+    if status.st_mode & (0o022 if entry else 0o002) and not status.st_mode & stat.S_ISVTX:
+        raise CacheUnusable(
+            f"the cache in {folder} cannot be used: other users can write to it (chmod go-w, or +t)"
+        )

@@ -6,12 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from iufbench.data.cache import pictures
 from iufbench.data.cache.array_store import MANIFEST, problem_of, remove
 from iufbench.support.errors import RunError
 from iufbench.support.files import read_json
 from iufbench.support.locks import NAME as LOCK
 
-KINDS = ("images", "guides", "features")
+KINDS = ("images", "guides", "features", pictures.KIND)
 
 
 def places(folder: Path) -> list[Path]:
@@ -27,7 +28,7 @@ def entries(folder: Path) -> list[dict[str, Any]]:
 
 
 def _described(place: Path) -> dict[str, Any]:
-    size = sum(p.stat().st_size for p in place.iterdir() if p.is_file() and p.name != LOCK)
+    size = sum(p.stat().st_size for p in place.rglob("*") if p.is_file() and p.name != LOCK)
     known: dict[str, Any] = {
         "kind": place.parent.name, "name": place.name, "rows": 0, "bytes": size, "state": "unfinished",
         "made": "", "root": "",
@@ -47,7 +48,11 @@ def _described(place: Path) -> dict[str, Any]:
 def verify(folder: Path) -> list[tuple[Path, str]]:
     """All entries that are corrupted or of another version, and why. Reads all complete files."""
     begun = [p for p in places(folder) if (p / MANIFEST).is_file()]
-    return [(place, problem) for place in begun if (problem := problem_of(place))]
+    return [(place, problem) for place in begun if (problem := _problem(place))]
+
+
+def _problem(place: Path) -> str:
+    return pictures.damaged_picture(place) if place.parent.name == pictures.KIND else problem_of(place)
 
 
 def clear(folder: Path) -> tuple[int, list[Path]]:

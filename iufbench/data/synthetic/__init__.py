@@ -5,8 +5,8 @@ from __future__ import annotations
 from .contact_sheet import preview
 from .render import GENERATOR_VERSION
 from .scene import REGISTRY
-from .writer import make
+from .writer import differing, make
 
 DATASETS = tuple(REGISTRY)
 
-__all__ = ["DATASETS", "GENERATOR_VERSION", "make", "preview"]
+__all__ = ["DATASETS", "GENERATOR_VERSION", "differing", "make", "preview"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import signal
 import sys
@@ -32,6 +33,7 @@ NOTICE = (
     "scenes; no image shows, contains or derives from a real photograph, and results are not comparable to "
     "results on the real data set."
 )
+DEFAULT_COUNTS = {"n_train": 40, "n_good": 15, "n_defective": 24}
 _JPEG_QUALITY = 95
 _CHUNK = 8  # images per task of a worker
 _WORTH_WORKERS = 64  # below this number of images, starting processes costs more than it saves
@@ -41,9 +43,9 @@ def make(
     root: Path | str,
     dataset: str = "visa",
     objects: Sequence[str] | None = None,
-    n_train: int = 40,
-    n_good: int = 15,
-    n_defective: int = 24,
+    n_train: int = DEFAULT_COUNTS["n_train"],
+    n_good: int = DEFAULT_COUNTS["n_good"],
+    n_defective: int = DEFAULT_COUNTS["n_defective"],
     seed: int = 0,
     workers: int | None = None,
     progress: bool = True,
@@ -88,6 +90,25 @@ def make(
                 (folder / name / "license.txt").write_text(NOTICE + "\n", encoding="utf-8")
         (folder / MARKER).write_text(_marker(dataset, names, jobs, seed), encoding="utf-8")
     return len(jobs)
+
+
+def differing(root: Path, dataset: str, seed: int, number: int = 8) -> str:
+    """The first of a few random images of a data set of the default size that is not what ``make`` writes.
+
+    Returns its name, "" if all agree.
+    """
+    jobs = list(plan(dataset, _check_objects(dataset, None), **DEFAULT_COUNTS, seed=seed))
+    with tempfile.TemporaryDirectory() as folder:
+        for job in random.SystemRandom().sample(jobs, number):
+            names = [name for name in (job.image, job.mask) if name]
+            for name in names:
+                (Path(folder) / name).parent.mkdir(parents=True, exist_ok=True)
+            _write(Path(folder), job)
+            for name in names:
+                path = root / name
+                if not path.is_file() or path.read_bytes() != (Path(folder) / name).read_bytes():
+                    return name
+    return ""
 
 
 def _check_objects(dataset: str, objects: Sequence[str] | None) -> list[str]:
