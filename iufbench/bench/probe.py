@@ -1,9 +1,9 @@
-"""How long a run takes on this machine, from a few iterations of its own recipe on random features.
+"""Estimates the duration of a run on this machine from a few iterations of its recipe on random features.
 
 The probe trains a few mini-batches of the real size in the base and in the first increment, evaluates one
 object and decodes a few of the data set's images. Costs are extrapolated in proportion to images: those of
-iterations, of the computations at the end of an experience, of evaluation and of reading. What captures or
-compiles an iteration counts once per experience, as in a run. A memory bank that grows with the number of
+iterations, of the computations at the end of an experience, of evaluation and of reading. Capturing and
+compiling an iteration count once per experience, as in a run. A memory bank that grows with the number of
 images costs more in a run than in the probe.
 """
 
@@ -28,7 +28,7 @@ from iufbench.engine.plan import Plan, image_counts
 from iufbench.models.backbone import FrozenBackbone
 from iufbench.support.device import choose_device
 
-WARM_UP = 4  # iterations before the timed ones: a captured iteration is recorded in the second
+WARM_UP = 4  # untimed iterations before: a captured iteration is recorded in the second
 MEASURED = 10  # iterations, fewer if they take longer than
 LIMIT = 4.0  # seconds
 BATCHES = 4  # of an epoch of the probe
@@ -89,7 +89,7 @@ def probe(plan: Plan) -> Speeds:
         plan: The plan; its images are read, nothing is written.
 
     Raises:
-        InputError: As ``iufbench run`` does.
+        InputError: As for ``iufbench run``.
     """
     set_threads(plan)
     device = choose_device(plan.request.device)
@@ -133,7 +133,7 @@ def describe(plan: Plan, speeds: Speeds) -> str:
 
 
 class _Stopwatch(SupervisedPlugin):
-    """Notes when iterations begin and ends the training after a few."""
+    """Records when iterations start and ends the training after a few."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""How much GPU memory a training step needs, known before images are read.
+"""Estimates the GPU memory of a training step before images are read.
 
-One forward and backward pass at the real batch size is carried out on tensors without memory (torch's fake
-tensors), and the largest number of bytes that were alive at once is counted.
+One forward and backward pass at the real batch size is executed on tensors without memory (torch's fake
+tensors), and the peak number of allocated bytes is computed.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ PLENTY = 4 * GIB  # per image of 224 pixels a side: twice what the largest netwo
 
 
 def needed_bytes(plan: Plan, batch_size: int, saving: bool = False) -> int | None:
-    """The bytes that a training step allocates at least; rehearsal and copies of the network come on top.
+    """Compute a lower bound on the bytes allocated by a training step, without rehearsal and network copies.
 
     Args:
         plan: The plan of a run that trains a network.
         batch_size: Images per step.
-        saving: With ``save_memory`` of the network, where it has one.
+        saving: Enable ``save_memory`` of the network, if it has it.
 
     Returns:
-        Bytes, or None for a network whose step cannot be carried out without numbers.
+        Bytes, or None for a network whose step cannot be executed without values.
     """
     cpu = torch.device("cpu")
     backbone = FrozenBackbone(backbone_spec(plan.recipe.backbone, weights="random"), cpu)
@@ -79,7 +79,7 @@ def _peak_of_a_step(plan: Plan, strategy: Any, batch_size: int) -> int | None:
 
 
 class _Alive(TorchDispatchMode):
-    """Counts the bytes of tensors that operations create while it is open. ``peak``: most at once."""
+    """Counts the bytes of tensors created while it is active. ``peak``: maximum allocated at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,10 +106,10 @@ def check_gpu_memory(plan: Plan, device: torch.device) -> str | None:
         device: The device of the run.
 
     Returns:
-        None if it fits; why the network has to save memory (``save_memory``) if it only fits so.
+        None if it fits; the reason for ``save_memory`` if it fits only with it.
 
     Raises:
-        InputError: It does not fit; the message says what is needed and what to lower.
+        InputError: It does not fit; the message gives the required memory and a remedy.
     """
     if device.type != "cuda" or not plan.learner.uses.gradients:
         return None

@@ -1,4 +1,4 @@
-"""What share of the time a GPU computed, from one short window of a long training."""
+"""The fraction of time in which a GPU computed, measured in a short window of a long training."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Profiler:
 
 
 class KernelShare(SupervisedPlugin):
-    """Opens one window during training. ``share``: of its time, in [0, 1]; None before it is closed."""
+    """Opens one window during training. ``share``: fraction of time, in [0, 1]; None until it is closed."""
 
     def __init__(self, window: Window) -> None:
         super().__init__()
@@ -64,8 +64,8 @@ def kernel_share(strategy: Any, iterations: int, window: Window | None = None) -
 
     Args:
         strategy: The strategy.
-        iterations: Of the experience; fewer than ``WORTH`` are not measured.
-        window: Instead of the profiler, on any device.
+        iterations: Iterations of the experience; fewer than ``WORTH`` are not measured.
+        window: Replaces the profiler, on any device.
     """
     cuda = strategy.device.type == "cuda"
     plugin = KernelShare(window or Profiler())

@@ -1,7 +1,7 @@
-"""Image scores and pixel counts on the device that holds the anomaly maps: the same bits as from numpy.
+"""Image scores and pixel counts on the device that holds the anomaly maps, bit-identical to numpy.
 
-Image scores add float64 numbers in the order of ``metrics.image``; pixel metrics need integers, how many
-normal pixels lie above each threshold, which one sort on the device gives. On the CPU numpy is faster.
+Image scores add float64 numbers in the order of ``metrics.image``; pixel metrics need integer
+counts of normal pixels above each threshold, from one sort on the device. On the CPU numpy is faster.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ CHUNK = 64  # images pooled at once
 
 
 def stays(maps: Any) -> bool:
-    """Whether maps are evaluated where they are."""
+    """Whether maps are evaluated on their device."""
     return isinstance(maps, Tensor) and maps.is_cuda
 
 
 def fits(pixels: int, device: torch.device) -> bool:
-    """Whether so many pixels can be sorted on a device."""
+    """Whether this many pixels can be sorted on a device."""
     return device.type != "cuda" or SORTING * pixels <= torch.cuda.mem_get_info(device)[0]
 
 

@@ -13,7 +13,7 @@ from iufbench.sweeps.runs import PlannedRun
 
 
 def probe_report(runs: Sequence[PlannedRun], jobs: int, progress: Progress) -> str:
-    """Probe each distinct recipe once and describe the hours of every run and of all.
+    """Probe each distinct recipe once and report the hours of every run and the total.
 
     Args:
         runs: The unfinished runs.
@@ -21,7 +21,7 @@ def probe_report(runs: Sequence[PlannedRun], jobs: int, progress: Progress) -> s
         progress: Shows what is measured.
 
     Raises:
-        InputError: As ``iufbench run`` does.
+        InputError: As for ``iufbench run``.
     """
     plans: dict[str, Plan] = {}
     speeds: dict[tuple[object, ...], Speeds] = {}

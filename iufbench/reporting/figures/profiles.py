@@ -1,4 +1,4 @@
-"""Performance profiles: the share of objects and seeds on which a strategy reaches at least a value."""
+"""Performance profiles: the fraction of objects and seeds on which a strategy exceeds a value."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ from iufbench.reporting.tables.results import protocol_title
 
 POINTS = 201
 MARKS = 24  # points between two markers of a line
-MOST_BANDS = 6  # lines whose bands can be told apart
+MOST_BANDS = 6  # lines with distinguishable bands
 
 
 def profile_figure(
     groups: Sequence[Group], published: Published, level: str, look: Look | None = None
 ) -> Figure:
-    """Share of objects and seeds above an AUROC after the last experience, a line a strategy.
+    """Fraction of objects and seeds above an AUROC after the last experience, one line per strategy.
 
-    Bands are pointwise 95 % intervals over seeds (stratified bootstrap), where there are two or more and not
-    too many lines.
+    Bands are pointwise 95 % intervals over seeds (stratified bootstrap), for two or more seeds and few lines.
     ``groups``: of one data set and protocol.
     """
     ranked = [s for s in standings(groups, level) if s.values is not None]

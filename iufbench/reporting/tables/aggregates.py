@@ -20,16 +20,16 @@ SHOWN = ("iqm", "rank_interval", "probability_of_improvement")
 CAPTION = (
     "AUROC after the last experience, over objects and seeds; ACC-final: mean ± sample standard deviation "
     "over seeds (number of seeds). Brackets: 95 % intervals over seeds (stratified percentile bootstrap), "
-    "rough with few seeds; a single seed has none. Joint training has no rank. Best value of a column and "
+    "coarse for few seeds; a single seed has none. Joint training has no rank. Best value of a column and "
     "level in bold."
 )
 
 
 def aggregate_tables(groups: Sequence[Group], published: Published, notes: Notes) -> list[Table]:
-    """For every data set and protocol with two strategies or more one table; rows are ranked."""
+    """One table with ranked rows per data set and protocol with at least two strategies."""
     found = [_table(members, published, notes) for members in streams(groups) if len(members) > 1]
     tables = [made for made in found if made is not None]
-    names = [made.name for made in tables]  # twice where a protocol's name stands for several orders
+    names = [made.name for made in tables]  # a protocol's name can have several orders
     return [
         replace(made, name=f"{made.name}_{k}") if names.count(made.name) > 1 else made
         for k, made in enumerate(tables)
