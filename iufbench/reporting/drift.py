@@ -130,7 +130,8 @@ def explanation(run: Run, name: str) -> list[str]:
         learnt, final = row[f"{kind}_frozen_learnt"], row[f"{kind}_frozen_final"]
         text = f"  {row['object']}: {_rate(learnt)} when learnt, {_rate(final)} finally"
         if kind == "false_alarm":
-            text += f", largest increase {_rate(row['false_alarm_worst'])}"
+            if not math.isnan(row["false_alarm_worst"]):  # not learnt last
+                text += f", largest increase {_rate(row['false_alarm_worst'])}"
             text += f"; {_promise(row['guaranteed'], row['images'])}"
         lines.append(text)
     value = drifts(run)[name]
