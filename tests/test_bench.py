@@ -6,12 +6,15 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from click.testing import CliRunner
+from recorded import Recorder
 
 from iufbench.bench.latency import stages
+from iufbench.bench.learner import build_learner
 from iufbench.bench.timing import Spread, ratio, take_turns
 from iufbench.cards.datasets import dataset_cards
 from iufbench.cli.main import main
@@ -26,7 +29,9 @@ sys.path.append(str(Path(__file__).parent / "perf"))
 import bare_loop
 import bench_against_plain
 import bench_gpu
+import gpu_step
 import plain_released as plain
+import precision
 import projection
 
 SMALL = ("network.hidden=16", "network.heads=2", "network.feedforward=16", "image_size=64")
@@ -118,16 +123,24 @@ def test_the_bare_loop_ends_with_the_harness_weights(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_gpu_program_runs_on_the_cpu(tmp_path):
+def test_the_gpu_program_runs_on_the_cpu(two_objects, tmp_path, monkeypatch):
     """Measurement, comparison and projection are tested without a GPU; here device and CPU are the same."""
     out = tmp_path / "gpu.json"
     settings = [w for s in (*SMALL, "oasa.resolution=8") for w in ("--set", s)]
     common = ["--device", "cpu", "--batch", "2", "--repeats", "1", "--peak-size", "256", "--preset", "quick"]
+    asked = []
+    monkeypatch.setattr(bench_gpu.api, "run", lambda *a, **k: asked.append(k) or two_objects("uniad"))
     assert bench_gpu.main([*common, "--strategy", "iuf", *settings, "--out", str(out)]) == 0
     found = json.loads(out.read_text())
     assert {row["precision"]: row["maps"] == 0 for row in found["agreement"]} == {"fp32": True, "bf16": False}
     assert {row["limit"] for row in found["steps"]} <= {"host", "arithmetic", "memory traffic"}
     assert all(row["flop_per_step"] > 0 and row["share_of_peak"] > 0 for row in found["steps"])
+    assert {row["step"] for row in found["steps"]} == {"eager"} and found["skipped"] == []
+    assert all(set(row["parts_ms"]) == set(gpu_step.PARTS) for row in found["steps"])
+    assert found["run"]["train_images_per_s"] > 0 and found["run"]["kernel_share"] is None
+    assert [(k["synthetic"], k["device"]) for k in asked] == [(True, "cpu")]
+    table = out.with_suffix(".md").read_text()
+    assert "| `iuf` | bf16 | eager |" in table and f"| all | {found['hours']['iuf']:.2f} |" in table
     assert len(found["projections"]) == 7
     hours = {row["protocol"]: row["hours"] for row in found["projections"]}
     # 11 base objects of 12 are more than 8 and 4 in one step of the same length: same images in all.
@@ -142,6 +155,41 @@ def test_projected_hours_are_images_over_speeds():
     seconds = 1000 * train / 50 + shown / 20 + (train + sum(test.values())) / 5
     found = dict(projection.hours("uniad", {"train": 50, "evaluate": 20, "backbone": 5}))
     assert len(found) == 7 and found["visa_11_1"] == pytest.approx(seconds / 3600)
+
+
+def test_operations_of_a_captured_step_are_those_of_an_eager_one():
+    """Replays are invisible to torch's counter."""
+    counts, parts = [], []
+    for capture in (None, Recorder()):
+        settings = [*SMALL, "base.batch_size=2", "increment.batch_size=2", "network.dropout=0.0"]
+        learner = build_learner("uniad", "quick", [[2]], settings=settings)
+        learner.strategy.capture = capture
+        step = learner.stepper(0)
+        for _ in range(4):
+            step()
+        counts.append(gpu_step.counted(learner.strategy, step))
+        parts.append(gpu_step.parts_of(learner.strategy, step, "cpu", repeats=1))
+        assert capture is None or capture.replays > 2
+    assert counts[0] == counts[1] > 0
+    assert set(parts[1]) - set(parts[0]) == {"graph up to the loss", "between", "graph after"}
+    assert all(value >= 0 for part in parts for value in part.values())
+
+
+def test_the_table_of_precisions(tmp_path, capsys, monkeypatch):
+    def run(protocol, strategy, seed, precision, **options):
+        value = {"fp32": 0.9, "bf16": 0.8}[precision] + 0.01 * seed
+        return SimpleNamespace(summary=lambda level, metric: {"acc_final": value})
+
+    given = ["--strategy", "uniad", "--device", "cpu", "--results", str(tmp_path / "r"), "--preset", "quick"]
+    nowhere = ["--synthetic-protocol", "none", "--data-root", str(tmp_path), "--protocol", "visa_1_1"]
+    assert precision.main([*given, *nowhere]) == 2
+    monkeypatch.setattr(precision.api, "run", run)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert precision.main(given) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "| synthetic | `uniad` | fp32 | 91.00 ± 1.00 | 91.00 ± 1.00 |",
+        "| synthetic | `uniad` | bf16 | 81.00 ± 1.00 | 81.00 ± 1.00 |",
+    ]
 
 
 def test_the_gpu_program_says_when_there_is_no_gpu(capsys):

@@ -134,3 +134,27 @@ def test_no_window_on_the_cpu_or_in_a_short_training(device, iterations):
     with kernel_share(strategy, iterations) as measured:
         assert strategy.plugins == [] and isinstance(measured, KernelShare)
     assert measured.share is None
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_card_allocates_what_was_estimated(data, tmp_path):
+    """Larger than tiny: there, allocations are rounded up by more than they hold."""
+    wide = ("network.hidden=256", "network.feedforward=1024", "base.batch_size=24", "base.epochs=3")
+    plan = tiny_plan("uniad", data, tmp_path, wide, device="cuda", precision="fp32", step="eager")
+    parts = runner.assemble(plan, CUDA, Progress(-1))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    parts.strategy.train(parts.streams.train[0], eval_streams=[])
+    weights = sum(p.nbytes for p in parts.strategy.model.parameters())
+    taken = torch.cuda.max_memory_allocated() - before + weights
+    images = len(parts.streams.train[0].resident)
+    assert 0.6 * taken < needed_bytes(plan, images) < 1.2 * taken
+
+
+@pytest.mark.gpu
+def test_the_profiler_sees_kernels():
+    window, square = kernels.Profiler(), torch.randn(2048, 2048, device="cuda")
+    window.open()
+    for _ in range(20):
+        square = square @ square / 2048
+    assert 0 < window.close() < 10

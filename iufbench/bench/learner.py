@@ -101,6 +101,7 @@ def build_learner(
     settings: Sequence[str] = (),
     precision: str = "fp32",
     compiled: bool = False,
+    step: str = "auto",
 ) -> Learner:
     """Build a strategy and its streams of random features.
 
@@ -127,7 +128,7 @@ def build_learner(
     recipe = dataclasses.replace(recipe, options=dataclasses.asdict(options))
     dataset, groups = random_data(train, test)
     plan = Plan(
-        request=Request("random", name, precision=precision, compile=compiled, device=device),
+        request=Request("random", name, precision=precision, compile=compiled, device=device, step=step),
         protocol=Protocol("random", "random", groups),
         dataset=dataset,
         dataset_card=None,

@@ -1,1 +1,1 @@
-"""Shared by all other packages: errors, files, fields, progress, seeds, devices, memory."""
+"""What everything else stands on: errors, files, fields, progress, seeds, devices, memory."""

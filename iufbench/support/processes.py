@@ -36,7 +36,7 @@ def in_processes(
 
     Raises:
         BrokenProcessPool: A worker died.
-        Exception: Any exception of ``function``.
+        Exception: Whatever ``function`` raises.
     """
     processes = min(cores() if workers is None else workers, len(tasks))
     if processes <= 1:

@@ -23,6 +23,7 @@ from iufbench.data.datasets import open_dataset
 from iufbench.data.images import load_image
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.models.features import Features
+from iufbench.support.device import set_products
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.processes import in_processes
 from iufbench.support.progress import Progress
@@ -246,6 +247,28 @@ def test_a_gpu_gets_batches_of_one_size(data):
     huge.encode = lambda images: Features(second * 1e9 * torch.ones(3, 3, 4, 4), None)
     with pytest.raises(RunError, match=f"features of {paths[1]} do not fit torch.float16"):
         list(in_batches(huge, paths, lambda p: load_image(p, 64), torch.float16, size=3))
+
+
+@pytest.mark.gpu
+def test_features_on_a_gpu_depend_on_the_image_alone(data):
+    """Neither on its place in a batch, nor on its company, nor on a run with TF32 before."""
+    backbone = FrozenBackbone(BackboneSpec("tf_efficientnet_lite0", weights="package"), "cuda")
+    paths = sorted(data.rglob("*.JPG"))[:40]
+
+    def found(paths):
+        return dict(
+            zip(
+                paths, (row for _, row in encode(backbone, paths, lambda p: load_image(p, 64), torch.float32))
+            )
+        )
+
+    there = found(paths)
+    set_products("tf32")
+    try:
+        back = found(paths[::-1])
+    finally:
+        set_products("fp32")
+    assert all(torch.equal(there[path], back[path]) for path in paths)
 
 
 def test_a_vector_beside_the_map_is_cached_with_it(dataset, folder):

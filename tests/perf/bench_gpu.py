@@ -1,8 +1,10 @@
 """One command for a machine with a GPU: does it agree with the CPU, how fast is it, what holds it back?
 
-Checks that anomaly maps and losses agree between CPU and device (float32, bf16), measures training and
-evaluation of every strategy asked for on random features, says which resource is the limit, and projects the
-wall time of the seven full protocols. Prints lines, writes JSON, exits 1 when the device disagrees.
+Checks that anomaly maps and losses agree between CPU and device (float32, bf16), measures training (eager and
+captured, with the milliseconds of each part) and evaluation of every strategy asked for on random features,
+says which resource is the limit, projects the wall time of the seven full protocols and of three seeds of all
+of them, and times one whole run. Prints lines, writes JSON and a table in Markdown, exits 1 when the device
+disagrees. What has not begun after --minutes is left out, and named.
 
 Usage: python tests/perf/bench_gpu.py [--device cuda] [--strategy uniad --strategy iuf ...] [--out FILE.json]
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,13 +22,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from gpu_step import counted, parts_of
 from projection import hours
-from torch.utils.flop_counter import FlopCounterMode
 
 from iufbench.bench.learner import build_learner
 from iufbench.bench.stages import Conditions, measure
-from iufbench.bench.timing import Spread, take_turns
+from iufbench.bench.timing import Spread, synchronising, take_turns
+from iufbench.engine import api
+from iufbench.learning.step import Step
 from iufbench.support.allocator import keep_freed_memory
+from iufbench.support.device import choose_precision
 from iufbench.support.errors import InputError
 from iufbench.support.files import write_json
 from iufbench.support.provenance import environment, now, peak_memory_mb
@@ -34,6 +40,8 @@ STRATEGIES = ("uniad", "iuf", "iuf_release", "ewc", "lwf", "replay")
 TOLERANCE = {"fp32": 1e-3, "bf16": 5e-2}  # of the largest value; bfloat16 keeps 8 bits
 EXACT = ("network.dropout=0.0", "network.jitter_scale=0.0")  # noise is drawn differently on each device
 BUSY, SHARE = 0.7, 0.5
+FORMS = ("eager", "auto")  # of a step; captured with auto where the strategy allows it
+SEEDS = 3  # of a study
 
 
 def settings_of(given: argparse.Namespace, batch: int, epochs: int = 1) -> list[str]:
@@ -46,10 +54,9 @@ def agreement(name: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     """Three training steps and the maps afterwards, on the CPU and on the device, from the same start."""
 
     def trained(device: str, precision: str) -> tuple[np.ndarray, float]:
-        settings = [*settings_of(given, given.batch, epochs=3), *EXACT]
-        learner = build_learner(
-            name, given.preset, [[given.batch]], 4, device, settings, precision, compiled=False
-        )
+        batch = given.agreement_batch
+        settings = [*settings_of(given, batch, epochs=3), *EXACT]
+        learner = build_learner(name, given.preset, [[batch]], 4, device, settings, precision, compiled=False)
         strategy = learner.strategy
         strategy.train(learner.streams.train[0], eval_streams=[])
         kept: list[np.ndarray] = []
@@ -98,14 +105,12 @@ def peaks(given: argparse.Namespace) -> dict[str, float]:
 
 
 def _best(call: Callable[[], object], given: argparse.Namespace) -> float:
-    return min(take_turns({"": call}, 5, _synchronise(given.device))[""].wall)
+    return min(take_turns({"": call}, 5, synchronising(given.device))[""].wall)
 
 
-def _synchronise(device: str) -> Callable[[], None] | None:
-    return torch.cuda.synchronize if device.startswith("cuda") else None
-
-
-def training(name: str, precision: str, top: dict[str, float], given: argparse.Namespace) -> dict[str, Any]:
+def training(
+    name: str, precision: str, form: str, top: dict[str, float], given: argparse.Namespace
+) -> dict[str, Any]:
     """Images a second of an increment's step, memory, and the resource that is the limit."""
     cuda = given.device.startswith("cuda")
     if cuda:
@@ -120,15 +125,16 @@ def training(name: str, precision: str, top: dict[str, float], given: argparse.N
         settings_of(given, given.batch),
         precision,
         compiled=given.compile,
+        step=form,
     )
     step = learner.stepper(1)
-    timing = take_turns({"": step}, given.repeats, _synchronise(given.device), warm_up=2)[""]
+    timing = take_turns({"": step}, given.repeats, synchronising(given.device), warm_up=4)[""]
     wall = Spread.of(timing.wall)
-    with FlopCounterMode(display=False) as counter:
-        step()
-    operations = counter.get_total_flops()
     busy = _busy(step, wall.median, given) if cuda else min(1.0, Spread.of(timing.cpu).median / wall.median)
+    operations = counted(learner.strategy, step)
     share = operations / wall.median / top[precision]
+    running = learner.strategy._step
+    captured = isinstance(running, Step) and bool(running._graphs)
     limit = "host" if busy < BUSY else ("arithmetic" if share > SHARE else "memory traffic")
     if cuda:
         memory = torch.cuda.max_memory_allocated() / 2**20
@@ -137,7 +143,9 @@ def training(name: str, precision: str, top: dict[str, float], given: argparse.N
     row = {
         "strategy": name,
         "precision": precision,
+        "step": "captured" if captured else "eager",
         "images_per_s": given.batch / wall.median,
+        "parts_ms": parts_of(learner.strategy, step, given.device),
         "step_s": vars(wall),
         "busy": busy,
         "flop_per_step": operations,
@@ -146,7 +154,7 @@ def training(name: str, precision: str, top: dict[str, float], given: argparse.N
         "peak_memory_mib": memory,
     }
     print(
-        f"step {name} {precision}: {row['images_per_s']:.1f} images/s, busy {busy:.0%}, "
+        f"step {name} {precision} {row['step']}: {row['images_per_s']:.1f} images/s, busy {busy:.0%}, "
         f"{share:.0%} of peak FLOP/s, limit: {limit}, {memory:.0f} MiB",
         flush=True,
     )
@@ -171,12 +179,62 @@ def project(name: str, speeds: dict[str, float]) -> list[dict[str, Any]]:
     return found
 
 
+def whole_run(given: argparse.Namespace) -> dict[str, Any]:
+    """One run from images to figures with the quick preset, in a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        run = api.run(
+            given.run,
+            "iuf",
+            synthetic=given.data_root is None,
+            data_root=given.data_root,
+            preset="quick",
+            device=given.device,
+            settings=given.set,
+            results=folder,
+            quiet=True,
+        )
+        seconds, record = time.perf_counter() - started, run.record
+    row = {
+        "run": run.id,
+        "seconds": seconds,
+        "stages_s": dataclasses.asdict(record.seconds),
+        "train_images_per_s": record.costs.train_images_per_s,
+        "kernel_share": record.costs.kernel_share,
+    }
+    print(f"run {run.id}: {seconds:.1f} s, training {row['train_images_per_s']:.0f} images/s", flush=True)
+    return row
+
+
+def table(device: str, found: dict[str, Any]) -> str:
+    """The results as a table in Markdown, for docs/speed.md."""
+    lines = [
+        f"Measured on {device}, batch {found['batch']}:",
+        "",
+        "| strategy | precision | step | images/s | kernels busy | share of peak | limit | MiB |",
+        "|---|---|---|---:|---:|---:|---|---:|",
+    ]
+    lines += [
+        f"| `{r['strategy']}` | {r['precision']} | {r['step']} | {r['images_per_s']:,.0f} | "
+        f"{r['busy']:.0%} | {r['share_of_peak']:.0%} | {r['limit']} | {r['peak_memory_mib']:,.0f} |"
+        for r in found["steps"]
+    ]
+    lines += ["", "| strategy | hours of the seven protocols | of three seeds |", "|---|---:|---:|"]
+    lines += [f"| `{name}` | {hours:.2f} | {SEEDS * hours:.2f} |" for name, hours in found["hours"].items()]
+    total = sum(found["hours"].values())
+    return "\n".join([*lines, f"| all | {total:.2f} | {SEEDS * total:.2f} |", ""])
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--strategy", action="append", help=f"repeatable [default: {', '.join(STRATEGIES)}]")
     parser.add_argument("--preset", default="paper")
     parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--agreement-batch", type=int, default=2, help="images a step that the CPU does too")
+    parser.add_argument("--minutes", type=float, default=8.0, help="after which nothing new begins")
+    parser.add_argument("--run", default="visa_8_1x4", help="protocol of the whole run, or none")
+    parser.add_argument("--data-root", type=Path, help="its data [default: synthetic]")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--peak-size", type=int, default=8192, help="side of the matrices for the peak")
@@ -190,8 +248,22 @@ def main(arguments: list[str] | None = None) -> int:
     names, started = given.strategy or list(STRATEGIES), time.perf_counter()
     try:
         top = peaks(given)
-        agreed = [row for name in names for row in agreement(name, given)]
-        steps = [training(name, p, top, given) for name in names for p in TOLERANCE]
+        skipped: list[str] = []
+
+        def in_time(what: str) -> bool:
+            if time.perf_counter() - started > 60 * given.minutes:
+                skipped.append(what)
+            return not skipped
+
+        forms = FORMS if given.device.startswith("cuda") else FORMS[:1]
+        agreed = [row for n in names if in_time(f"agreement {n}") for row in agreement(n, given)]
+        steps = [
+            training(n, p, f, top, given)
+            for n in names
+            for p in TOLERANCE
+            for f in forms
+            if in_time(f"step {n} {p} {f}")
+        ]
         conditions = Conditions(
             preset=given.preset,
             strategies=tuple(names),
@@ -205,36 +277,46 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     backbone = next(speed for (stage, _), speed in others.items() if stage == "backbone")
-    projections = []
-    for row in steps:
-        if row["precision"] == "fp32":
-            name = row["strategy"]
+    usual = choose_precision("auto", given.device)
+    projections, hours_of = [], {}
+    for name in names:
+        rows = [row for row in steps if row["strategy"] == name and row["precision"] == usual]
+        if rows:
             speeds = {
-                "train": row["images_per_s"],
+                "train": max(row["images_per_s"] for row in rows),
                 "evaluate": others["evaluate", name],
                 "backbone": backbone,
             }
             projections += project(name, speeds)
+            hours_of[name] = sum(row["hours"] for row in projections if row["strategy"] == name)
+    whole = whole_run(given) if given.run != "none" and in_time("whole run") else None
     device = torch.cuda.get_device_name() if given.device.startswith("cuda") else "CPU"
-    write_json(
-        given.out,
-        {
-            "device": device,
-            "environment": dataclasses.asdict(environment(given.device, torch.get_num_threads())),
-            "measured": now(),
-            "peak": top,
-            "agreement": agreed,
-            "steps": steps,
-            "images_per_s": {f"{stage} {item}": speed for (stage, item), speed in others.items()},
-            "projections": projections,
-            "projections_rest_on": (
-                "official image counts, the paper preset's epochs and this machine's images/s on random "
-                "features; reading and decoding the images once is not included"
-            ),
-            "seconds": time.perf_counter() - started,
-        },
-    )
-    print(f"written: {given.out}")
+    found = {
+        "device": device,
+        "environment": dataclasses.asdict(environment(given.device, torch.get_num_threads())),
+        "measured": now(),
+        "batch": given.batch,
+        "peak": top,
+        "agreement": agreed,
+        "steps": steps,
+        "images_per_s": {f"{stage} {item}": speed for (stage, item), speed in others.items()},
+        "projections": projections,
+        "hours": hours_of,
+        "projections_rest_on": (
+            "official image counts, the paper preset's epochs and this machine's images/s on random "
+            "features; reading and decoding the images once is not included"
+        ),
+        "run": whole,
+        "skipped": skipped,
+        "seconds": time.perf_counter() - started,
+    }
+    write_json(given.out, found)
+    text = table(device, found)
+    given.out.with_suffix(".md").write_text(text)
+    print(text)
+    for what in skipped:
+        print(f"not measured, {given.minutes:g} minutes are over: {what}")
+    print(f"written: {given.out}, {given.out.with_suffix('.md')}")
     return 0 if all(row["agrees"] for row in agreed) else 1
 
 
