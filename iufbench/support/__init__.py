@@ -1,1 +1,1 @@
-"""What everything else stands on: errors, files, fields, progress, seeds, devices, memory."""
+"""Shared by all other packages: errors, files, fields, progress, seeds, devices, memory."""

@@ -100,9 +100,9 @@ def _card(device: torch.device) -> tuple[str, bool]:
 
 @contextmanager
 def full_products(device: torch.device) -> Iterator[None]:
-    """Within the block, float32 products on a GPU are float32, whatever was set before; restored afterwards.
+    """Context manager: float32 products on a GPU use full precision; earlier settings are restored.
 
-    The flags are the process's: to be used by one thread. Nothing changes for the CPU.
+    The flags are global to the process, so only one thread may use it. No effect on the CPU.
     """
     if device.type != "cuda":
         yield

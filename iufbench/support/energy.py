@@ -10,9 +10,9 @@ RAPL = Path("/sys/class/powercap")
 
 
 def energy_counter(device: str) -> tuple[Callable[[], float] | None, str]:
-    """A counter of consumed energy in joules, and what it counts; None and the reason where there is none.
+    """A counter of consumed energy in joules and its scope, or None and the reason for its absence.
 
-    A GPU's counter is that of the whole card, a processor's that of its package: other programs count, too.
+    A GPU's counter is that of the whole card, a processor's that of its package: other programs are included.
 
     Args:
         device: ``cpu``, ``cuda`` or ``cuda:N``.

@@ -36,7 +36,7 @@ def in_processes(
 
     Raises:
         BrokenProcessPool: A worker died.
-        Exception: Whatever ``function`` raises.
+        Exception: Any exception of ``function``.
     """
     processes = min(cores() if workers is None else workers, len(tasks))
     if processes <= 1:

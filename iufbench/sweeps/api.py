@@ -42,7 +42,7 @@ def sweep(
     """Execute the unfinished runs of a grid, as ``iufbench sweep run`` does with the same options.
 
     Args:
-        grid: YAML file or name of a ready-made grid; the other arguments override its values.
+        grid: YAML file or name of a predefined grid; the other arguments override its values.
         protocols: Ids or aliases, or ``all``.
         strategies: Names or card files, or ``all``; ``{name: ["key=value"]}`` adds settings to one strategy.
         seeds: A number, ``"0-4"``, or a list.
@@ -57,7 +57,7 @@ def sweep(
         share_base: Train a base experience that several runs have in common only once.
         retry_failed: Repeat runs that failed in an earlier call.
         name: Name of the sweep; None: the name of the grid file.
-        results: Folder of the results.
+        results: Results folder.
         quiet: Show no progress.
         verbose: Also print a line when a run starts.
         **options: Options of all runs, as in :func:`iufbench.run`: ``synthetic``, ``preset``, ...

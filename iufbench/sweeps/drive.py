@@ -199,7 +199,7 @@ class Places:
     ) -> Places:
         """Choose from the options and this machine's hardware; on a cluster the default is one thread.
 
-        ``results``: finished runs there tell how much GPU memory a run needs.
+        ``results``: its finished runs determine the GPU memory of a run.
         """
         gpus = visible_gpus(grid.device) if engine == "local" else []
         if gpus and (jobs is None or run_gpus is not None):

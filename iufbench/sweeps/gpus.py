@@ -10,13 +10,13 @@ from iufbench.support.errors import InputError
 from iufbench.sweeps.estimate import readable_records
 
 MOST = 4  # runs that share a GPU by default: a captured iteration leaves little of its time unused
-USUAL_MIB = 8192.0  # of GPU memory that a run takes where no finished run tells
-CONTEXT_MIB = 700.0  # that CUDA and its libraries take in each process, beside what torch allocates
-CORES = 2  # that a run keeps busy beside its GPU: it evaluates while others train
+USUAL_MIB = 8192.0  # GPU memory of a run without a finished run to compare
+CONTEXT_MIB = 700.0  # of CUDA and its libraries in each process, besides torch's allocations
+CORES = 2  # CPU cores used by a run besides its GPU: it evaluates while others train
 
 
 def visible_gpus(device: str) -> list[str]:
-    """The GPUs that runs may be dealt out to, as CUDA_VISIBLE_DEVICES names them.
+    """The GPUs available to runs, by their names in CUDA_VISIBLE_DEVICES.
 
     Args:
         device: ``--device`` of the sweep; ``cuda:1`` is one GPU, ``cuda`` and ``auto`` are all.

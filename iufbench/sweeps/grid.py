@@ -71,7 +71,7 @@ class Grid:
 
 
 def find_grid(name: str) -> Path:
-    """Find a grid file by path, or a ready-made one by name (``paper``, ``ablation``, ...)."""
+    """Find a grid file by path, or a predefined one by name (``paper``, ``ablation``, ...)."""
     shipped = shipped_grids()
     if name.endswith((".yaml", ".yml")) and Path(name).is_file():
         return Path(name)

@@ -124,7 +124,7 @@ def test_streams_are_listed_verified_and_cleared(drift, tmp_path):
     picture = next(root.rglob("*.png"))
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
     done = invoke("--verify")
-    assert done.exit_code == 1 and f"{picture.relative_to(root)} is damaged" in done.stdout
+    assert done.exit_code == 1 and f"{picture.relative_to(root)} is corrupted" in done.stdout
     left = root.parent / ".making-killed"
     left.mkdir()
     (left / LOCK).touch()
@@ -137,10 +137,10 @@ def test_images_of_a_drift_that_others_can_write_to_are_compared(drift):
     assert drift().root == root  # they are right
     for picture in root.rglob("*.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
-    with pytest.raises(RunError, match=r"is not the image that the data give; set IUFBENCH_CACHE"):
+    with pytest.raises(RunError, match=r"differs from the data; set IUFBENCH_CACHE"):
         drift()
     (root / "1").chmod(0o755)
-    drift()  # this user's own: `data cache --verify` finds what is damaged
+    drift()  # this user's own: `data cache --verify` finds corrupted files
     root.rename(root.with_name("elsewhere"))
     root.symlink_to("elsewhere")
     with pytest.raises(RunError, match="is a symbolic link"):
@@ -155,7 +155,7 @@ def test_a_drift_of_another_user_is_compared(drift):
     assert drift().root == root
     for picture in root.rglob("*.png"):
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
-    with pytest.raises(RunError, match="is not the image that the data give"):
+    with pytest.raises(RunError, match="differs from the data"):
         drift()
 
 

@@ -1,7 +1,7 @@
 """Image files in the cache folder: the images of a drift, written once and read by every run.
 
-A folder appears under its name when it is complete. Folders of another user, or that others can write to, are
-compared with images made from the data before they are used.
+A folder gets its final name when it is complete. Folders of another user, or that others can write to, are
+compared with images computed from the data before they are used.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ Draw = Callable[[], np.ndarray]
 
 
 def obtain_pictures(place: Path, root: Path, draws: Mapping[str, Draw]) -> None:
-    """Write the images of a folder, unless they are there.
+    """Write the images of a folder, unless they exist.
 
     Args:
         place: The folder, ``<cache>/streams/<name>``.
-        root: The data set that they are made from, for the manifest.
-        draws: Path relative to ``place`` -> function that makes the image, uint8 [H, W] or [H, W, 3].
+        root: The data set that they are computed from, for the manifest.
+        draws: Path relative to ``place`` -> function that computes the image, uint8 [H, W] or [H, W, 3].
 
     Raises:
         RunError: Writing fails, a folder is a link or can be replaced by others, or others can write to it
-            and it does not hold these images.
-        InputError: As ``draws`` do.
+            and its images differ.
+        InputError: As raised by ``draws``.
     """
     try:
         place.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def obtain_pictures(place: Path, root: Path, draws: Mapping[str, Draw]) -> None:
         elif place.is_symlink() or not private([place, *place.rglob("*")]):
             _compare(place, draws)
     except CacheUnusable as error:
-        raise RunError(f"{error}; set IUFBENCH_CACHE to a folder of your own") from error
+        raise RunError(f"{error}; set IUFBENCH_CACHE to a different folder") from error
     except OSError as error:
         raise RunError(f"cannot write {place}: {error.strerror or error}") from error
 
@@ -75,20 +75,20 @@ def _write(place: Path, root: Path, draws: Mapping[str, Draw]) -> None:
             try:
                 os.rename(temporary, place)
             except OSError:
-                if not place.is_dir():  # another run may have made it in the meantime
+                if not place.is_dir():  # another run may have created it in the meantime
                     raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _compare(place: Path, draws: Mapping[str, Draw]) -> None:
-    """Raise CacheUnusable unless randomly drawn images are those of the data."""
+    """Raise CacheUnusable unless randomly selected images match the data."""
     if place.is_symlink():
         raise CacheUnusable(f"the cache {place} is a symbolic link")
     for name in random.SystemRandom().sample(sorted(draws), min(SAMPLE, len(draws))):
         path = place / name
         if path.resolve() != place.resolve() / name or not _holds(path, draws[name]()):
-            raise CacheUnusable(f"the cache {place} is not used: {name} is not the image that the data give")
+            raise CacheUnusable(f"the cache {place} is not used: {name} differs from the data")
 
 
 def _holds(path: Path, expected: np.ndarray) -> bool:
@@ -100,15 +100,15 @@ def _holds(path: Path, expected: np.ndarray) -> bool:
 
 
 def damaged_picture(place: Path) -> str:
-    """What is wrong with a folder that has a manifest, "" if nothing. Reads all files."""
+    """The fault of a folder with a manifest, "" if there is none. Reads all files."""
     try:
         listed: Any = read_json(place / MANIFEST)["files"]
         for file in listed:
             path = place / file["name"]
             if not path.is_file() or zlib.crc32(path.read_bytes()) != file["crc32"]:
-                return f"{file['name']} is {'damaged' if path.is_file() else 'missing'}"
+                return f"{file['name']} is {'corrupted' if path.is_file() else 'missing'}"
     except (RunError, KeyError, TypeError) as error:
-        return f"its {MANIFEST} is damaged ({error})"
+        return f"its {MANIFEST} is corrupted ({error})"
     except OSError as error:
         return f"it cannot be read ({error.strerror or error})"
     return ""
