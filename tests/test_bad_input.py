@@ -231,6 +231,17 @@ def test_too_little_memory_is_reported_in_one_line(data, tmp_path, monkeypatch):
     assert found.info["status"] == "failed"
 
 
+def test_a_learner_that_cannot_be_imported_for_lack_of_memory_is_no_invalid_card(data, tmp_path):
+    (tmp_path / "hungry_learner.py").write_text("raise MemoryError")
+    card = tmp_path / "hungry.yaml"
+    card.write_text("extends: finetune\nlearner: hungry_learner:X\n")
+    done = CliRunner().invoke(
+        main,
+        ["run", "--protocol", "visa_1_1", "--strategy", str(card), "--data-root", str(data), "--dry-run"],
+    )
+    assert done.exit_code == 1 and "error: not enough memory" in done.stderr, done.output
+
+
 class Killed(BaseException):
     """Simulates a kill: no cleanup code may be relied on."""
 

@@ -19,6 +19,7 @@ from typing import Any
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
 from iufbench.support.framework import import_avalanche
+from iufbench.support.memory import lacks_memory
 
 _ROOMS = {
     "strategy": ("iufbench.strategies", "."),
@@ -168,6 +169,8 @@ def load_class(target: str, where: Path) -> Any:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything
+        if lacks_memory(error):
+            raise
         raise InputError(
             f"{where}: cannot import learner module '{module_name}': "
             f"{type(error).__name__}: {error}{_place(error)}"

@@ -24,6 +24,7 @@ from iufbench.cli.sweep import sweep
 from iufbench.cli.trust import rerun, verify
 from iufbench.support.errors import InputError, RunError, shown
 from iufbench.support.files import json_text
+from iufbench.support.memory import lacks_memory
 from iufbench.support.version import __version__
 
 
@@ -50,7 +51,7 @@ class Commands(click.Group):
             echo(f"\ninterrupted{hint}", err=True)
             context.exit(130)
         except (MemoryError, ImportError, RuntimeError) as error:
-            if not _lacks_memory(error):
+            if not lacks_memory(error):
                 raise
             reason = str(error).partition("\n")[0] or type(error).__name__
             echo(f"error: not enough memory ({reason}); is there a limit, such as ulimit -v?", err=True)
@@ -63,17 +64,6 @@ class Commands(click.Group):
             place = f" ({error.filename})" if error.filename else ""
             echo(f"error: {error.strerror or error}{place}", err=True)
             context.exit(1)
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    """Whether Python, the loader of libraries, torch or the system's threads got no memory."""
-    words = (
-        "failed to map segment",
-        "cannot allocate memory",
-        "can't allocate memory",
-        "can't start new thread",
-    )
-    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from iufbench.support.errors import InputError
+from iufbench.support.memory import lacks_memory
 
 # Public checkpoints contain a best metric as a numpy number. Its type and the function that rebuilds it are
 # harmless; files from numpy 1 refer to that function by its old path.
@@ -59,6 +60,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             "with torch.save(state_dict, FILE)"
         ) from error
     except Exception as error:  # zip, pickle and safetensors raise different errors for a corrupted file
+        if lacks_memory(error):
+            raise
         raise InputError(f"weights: {path} cannot be read as a state dict ({_first_line(error)})") from error
     for key in _CONTAINERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

@@ -38,3 +38,14 @@ def resident_memory(pid: int) -> int:
         return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) * 1024
     except (OSError, StopIteration, ValueError, IndexError):
         return 0
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether Python, the loader of libraries, torch or the system's threads received no memory."""
+    words = (
+        "failed to map segment",
+        "cannot allocate memory",
+        "can't allocate memory",
+        "can't start new thread",
+    )
+    return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
