@@ -142,6 +142,33 @@ def test_a_template_has_every_score_that_is_needed(trained, data, tmp_path):
     assert again.exit_code == 2 and "already exists" in again.stderr
 
 
+def test_without_images_labels_come_from_the_official_list(tmp_path, visa_tree, monkeypatch):
+    """The same images and labels as from the data set itself; pixel metrics still need it."""
+    monkeypatch.delenv("IUFBENCH_DATA", raising=False)
+    of = {}
+    for root in (None, visa_tree):
+        scoring = prepare_scoring(
+            scoring_request("visa_11_1", "x", 0, tmp_path, data_root=root), progress=False
+        )
+        of[root] = {k: sorted(zip(v, scoring.expected.labels[k])) for k, v in scoring.expected.images.items()}
+    assert of[None] == of[visa_tree] and len(of[None]) == 12
+    words = ["--template", str(tmp_path / "t.csv"), "--protocol", "visa_11_1", "-q"]
+    assert CliRunner().invoke(main, ["score", *words]).exit_code == 0
+    text = (tmp_path / "t.csv").read_text().splitlines()
+    rows = [text[0], *(line + str(k % 7) for k, line in enumerate(text[1:]))]
+    (tmp_path / "mine.csv").write_text("\n".join(rows))
+    run = ib.score(tmp_path / "mine.csv", "visa_11_1", "Mine", results=tmp_path / "r", quiet=True)
+    assert run.names("pixel") == [] and run.record.dataset.root is None and not run.synthetic
+    assert "labels from the official list of images; no image or mask was read" in run.record.dataset.notes
+    assert run.record.dataset.counts["candle"] == {"train": 900, "test": 200}
+    assert ib.board_check(run.path).ok
+    (tmp_path / "maps").mkdir()
+    with pytest.raises(InputError, match="no folder given for visa"):
+        ib.score(tmp_path / "mine.csv", "visa_11_1", "M", maps=tmp_path / "maps", results=tmp_path / "s")
+    with pytest.raises(InputError, match="no folder given for mpdd"):
+        ib.score(tmp_path / "mine.csv", "mpdd_5_1", "M", results=tmp_path / "s")
+
+
 # Bad input ----------------------------------------------------------------------------------------------
 
 

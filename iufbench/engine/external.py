@@ -17,6 +17,8 @@ import numpy as np
 from iufbench.cards.datasets import DataSetCard, dataset_card, own_card
 from iufbench.cards.protocols import Protocol, find_protocol
 from iufbench.cards.request import Request, arguments
+from iufbench.data.datasets import default_root
+from iufbench.data.listed import NOTE, listed
 from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.data.survey import surveyed
@@ -94,10 +96,11 @@ class Scoring:
         return ObjectTest.of(name, samples, dataset.root, MAP_SIZE, how, kinds, without, steps)
 
 
-def prepare_scoring(request: Request, progress: bool = True) -> Scoring:
+def prepare_scoring(request: Request, progress: bool = True, pixels: bool = False) -> Scoring:
     """Open the data set and resolve the protocol of a request; its other options are ignored.
 
-    Raises InputError if the protocol is unknown, or the data are missing, invalid, or lack normal or
+    Where no folder of the data set is given, its official list of images does, unless ``pixels`` (masks) are
+    needed. Raises InputError if the protocol is unknown, or the data are missing, invalid, or lack normal or
     defective test images.
     """
     if request.synthetic and request.data_root is not None:
@@ -107,9 +110,26 @@ def prepare_scoring(request: Request, progress: bool = True) -> Scoring:
     if own is not None:
         request = replace(request, card=own.absolute())
     protocol = requested_protocol(request)
-    dataset = requested_data(request, protocol, progress)
+    card = dataset_card(name, own)
+    dataset = None if pixels or card is None else _listed(request, protocol, card)
+    if dataset is None:
+        dataset = requested_data(request, protocol, progress)
     check_data(dataset, protocol)
-    return Scoring(request, protocol, dataset, dataset_card(name, own))
+    return Scoring(request, protocol, dataset, card)
+
+
+def _listed(request: Request, protocol: Protocol, card: DataSetCard) -> DataSet | None:
+    """The official list, where there is one and the request says nothing about other data."""
+    other = (
+        request.synthetic,
+        request.data_root,
+        request.lists,
+        request.card,
+        default_root(protocol.dataset),
+    )
+    if any(value not in (None, False) for value in other) or protocol.stream is not None:
+        return None
+    return listed(protocol.dataset, card.objects)
 
 
 def template(path: Path, request: Request, progress: bool = True) -> Path:
@@ -150,7 +170,7 @@ def score_file(
     progress = progress or Progress(-1)
     _check_arguments(request.strategy, scores, maps, masks, link, save_maps)
     check_results_folder(request.results)
-    scoring = prepare_scoring(request, progress.verbosity >= 0)
+    scoring = prepare_scoring(request, progress.verbosity >= 0, maps is not None)
     if maps is not None:
         scoring = replace(scoring, dataset=surveyed(scoring.dataset))
     given = read_submission(scores, scoring.expected)
@@ -245,6 +265,8 @@ def _record(
     recipe_hash = hashlib.sha256(f"{EXTERNAL}\0{name}".encode()).hexdigest()[:8]
     strategy, dataset = f"{EXTERNAL_PREFIX}{name}", scoring.dataset
     data = dataset_record(dataset, scoring.card, protocol, counts_of(dataset, protocol, request.seed))
+    if NOTE in data.notes:
+        data.root = None
     if masks is not None:
         data.notes.append(f"masks from {masks.absolute()}")
     words = arguments(request)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from iufbench.data.images import load_image
+from iufbench.data.listed import listed
 from iufbench.data.masks import load_mask
 from iufbench.data.readers.mvtec import read_mvtec
 from iufbench.data.readers.visa import read_visa
@@ -161,3 +162,22 @@ def test_cards_share_their_keys_and_add_up(name: str):
 def test_cards_hold_what_is_read(dataset: DataSet):
     card = yaml.safe_load((CARDS / f"{dataset.name}.yaml").read_text())
     assert card["counts"] == dataset.counts()
+
+
+@pytest.mark.parametrize(("name", "facts"), [("mvtec", "mvtec_files"), ("visa", "visa_1cls")])
+def test_the_lists_that_come_with_iufbench_are_the_official_ones(name, facts):
+    found = listed(name, ())
+    assert found is not None and listed("mpdd", ()) is None
+    own = sorted(
+        (str(s.image.relative_to(name)), s.object, s.split == "test", s.label) for s in found.samples
+    )
+    rows = csv.DictReader(
+        gzip.decompress((HERE / f"facts/{facts}.csv.gz").read_bytes()).decode().splitlines()
+    )
+    normal = {"normal", "good"}
+    official = [
+        (r["image"], r.get("object") or r["class"], r["split"] == "test",
+         int((r.get("label") or r["defect_type"]) not in normal))
+        for r in rows
+    ]  # fmt: skip
+    assert own == sorted(official) and len(own) > 5000
