@@ -128,6 +128,17 @@ def test_the_share_of_kernels_is_measured_once_in_a_window(monkeypatch):
     assert measured.share == 0.75 and window.opened == window.closed == 1 and strategy.plugins == []
 
 
+def test_operations_are_not_counted_beside_their_kernels():
+    def event(device, microseconds, user=False):
+        return SimpleNamespace(
+            device_type=device, self_device_time_total=microseconds, is_user_annotation=user
+        )
+
+    on_cpu, on_gpu = torch.autograd.DeviceType.CPU, torch.autograd.DeviceType.CUDA
+    events = [event(on_cpu, 3e6), event(on_gpu, 2e6), event(on_gpu, 1e6), event(on_gpu, 9e6, True)]
+    assert kernels.kernel_seconds(SimpleNamespace(key_averages=lambda: events)) == 3.0
+
+
 @pytest.mark.parametrize(("device", "iterations"), [("cpu", 10**6), ("cuda", kernels.WORTH - 1)])
 def test_no_window_on_the_cpu_or_in_a_short_training(device, iterations):
     strategy = SimpleNamespace(device=torch.device(device), plugins=[])

@@ -16,6 +16,8 @@ from iufbench.support.errors import RunError
 class Times:
     """A backbone whose features are the pixels times a factor."""
 
+    device = torch.device("cpu")
+
     def __init__(self, factor: float) -> None:
         self.factor = factor
 

@@ -29,6 +29,7 @@ from iufbench.bench.learner import build_learner
 from iufbench.bench.stages import Conditions, measure
 from iufbench.bench.timing import Spread, synchronising, take_turns
 from iufbench.engine import api
+from iufbench.engine.kernels import kernel_seconds
 from iufbench.learning.step import Step
 from iufbench.support.allocator import keep_freed_memory
 from iufbench.support.device import choose_precision
@@ -168,8 +169,7 @@ def _busy(step: Callable[[], object], wall: float, given: argparse.Namespace) ->
     with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
         step()
         torch.cuda.synchronize()
-    kernels = sum(event.self_device_time_total for event in recorded.key_averages())
-    return min(1.0, kernels / 1e6 / wall)
+    return min(1.0, kernel_seconds(recorded) / wall)
 
 
 def project(name: str, speeds: dict[str, float]) -> list[dict[str, Any]]:
