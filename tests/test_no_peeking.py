@@ -62,11 +62,14 @@ class LookAround:
 
     def __init__(self, plan, parts):
         self.plan, self.parts, self.experience = plan, parts, -1
-        self.found, self.looks = {}, 0
+        self.found, self.looks, self.treasures = {}, 0, {}
 
     def look(self, strategy, moment, tested=None):
         self.looks += 1
-        treasure = forbidden(self.plan, self.parts, self.experience, tested)
+        place = self.experience, tested
+        if place not in self.treasures:
+            self.treasures[place] = forbidden(self.plan, self.parts, *place)
+        treasure = self.treasures[place]
         if found := treasure.found([strategy], [self, vars(self)]):
             self.found[moment] = found
 
