@@ -116,7 +116,7 @@ def _check_objects(dataset: str, objects: Sequence[str] | None) -> list[str]:
     if objects is None:
         return list(scenes)
     if isinstance(objects, str) or not objects:
-        raise InputError(f"objects={objects!r}: give at least one object name, or None for all")
+        raise InputError(f"objects={objects!r}: give a list of at least one object name, or None for all")
     for name in objects:
         get_scene(dataset, name)
     doubles = [name for name, n in Counter(objects).items() if n > 1]
