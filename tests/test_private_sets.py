@@ -70,7 +70,7 @@ def test_a_submission_has_the_layout_types_and_values_that_the_server_asks_for(m
 def test_what_a_submission_refuses(made, tmp_path, monkeypatch):
     root, run = made
     (tmp_path / "there").mkdir()
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         write_submission(run, root, tmp_path / "there")
     trees.mvtecad2(tmp_path / "data")
     for file in (tmp_path / "data/fabric/test_private_mixed").iterdir():

@@ -102,7 +102,7 @@ def test_what_cannot_be_verified_is_reported(copied, tmp_path):
     info = read_json(copied / "run.json")
     write_json(copied / "run.json", {**info, "backbone": {**info["backbone"], "weights_sha256": "0"}})
     (copied / "checkpoints/experience1.pt").write_bytes((copied / "checkpoints/experience0.pt").read_bytes())
-    assert "different backbone weights" in invoke("verify", copied, "-q").stderr
+    assert "was run with backbone weights" in invoke("verify", copied, "-q").stderr
     info["recipe"]["base"]["lr"] = 0.5
     write_json(
         copied / "run.json",
