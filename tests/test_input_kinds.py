@@ -259,6 +259,19 @@ def test_a_card_of_ones_own_gives_the_order(plain, tmp_path, monkeypatch, place)
         assert "My parts" in invoke("list", "datasets", **environment).stdout
 
 
+def test_a_card_that_changes_the_pixels_gives_another_run(plain, tmp_path):
+    results = Path(shutil.copytree(plain / "results", tmp_path / "results"))
+    (tmp_path / "parts.yaml").write_text(CARD.replace("[nut, bolt]", "[bolt, nut]") + "exif: ignore\n")
+    more = ("--card", tmp_path / "parts.yaml", "--order", "bolt,nut")
+    done = run(plain / "parts", results, "--card", tmp_path / "parts.yaml")
+    assert done.exit_code == 2 and "on different data (EXIF orientations were applied)" in done.stderr
+    assert run(plain / "parts", results, *more).exit_code == 0
+    tables = invoke("tables", "--results", results, "--out", tmp_path / "tables")
+    assert tables.exit_code == 0 and "(EXIF ignored): " in tables.stderr
+    strict = invoke("tables", "--results", results, "--out", tmp_path / "tables", "--strict")
+    assert strict.exit_code == 1 and "are in separate tables" in strict.stderr
+
+
 def test_counts_of_a_card_of_ones_own_are_those_of_the_card(plain, tmp_path):
     (tmp_path / "parts.yaml").write_text(CARD + "counts: {nut: {train: 4}}\n")
     given = ("--dataset", "parts", "--workers", "1", "--card", tmp_path / "parts.yaml")

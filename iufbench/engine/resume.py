@@ -113,8 +113,15 @@ def _machine(info: RunRecord) -> dict[str, Any]:
     return {"device": where.device, "threads": where.threads, "torch": where.packages.get("torch")}
 
 
+def other_orientation(plan: Plan, record: RunRecord) -> bool:
+    """Whether a recorded run handled EXIF orientations differently than the data set's card says now."""
+    return record.dataset.orientation == ("ignored" if plan.dataset.decoding.upright else "applied")
+
+
 def what_differs(plan: Plan, record: RunRecord) -> str:
     """How the data of a recorded run differ from those of the plan."""
+    if other_orientation(plan, record):
+        return f"EXIF orientations were {record.dataset.orientation}"
     before, now = record.protocol.objects, plan.protocol.objects
     if set(before) == set(now):
         return "its file list or file sizes differ"

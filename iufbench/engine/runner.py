@@ -24,6 +24,7 @@ from iufbench.engine.recording import dataset_record, protocol_record
 from iufbench.engine.resume import (
     Start,
     other_order,
+    other_orientation,
     other_recipe,
     recall_thresholds,
     starting_point,
@@ -101,7 +102,7 @@ def is_complete(plan: Plan) -> bool:
         record = read_record(plan.path)
     except RunError as error:
         raise RunError(f"{error}; --restart repeats it") from error
-    if record.dataset.fingerprint != plan.dataset.fingerprint():
+    if record.dataset.fingerprint != plan.dataset.fingerprint() or other_orientation(plan, record):
         raise InputError(
             f"{plan.path} holds a run on different data ({what_differs(plan, record)}): "
             "use --restart to replace it or --results DIR to keep both"

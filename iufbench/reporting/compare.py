@@ -127,6 +127,7 @@ SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("data set", lambda run: run.record.dataset.name),
     ("protocol", lambda run: run.record.protocol.id),
     ("data fingerprint", lambda run: run.record.dataset.fingerprint),
+    ("EXIF orientation", lambda run: run.record.dataset.orientation),
     ("version of the scores", lambda run: run.record.scores_version),
     ("image size", lambda run: run.record.image_size),
     ("map size", lambda run: run.record.map_size),

@@ -162,7 +162,8 @@ def group_runs(runs: Iterable[Run]) -> list[Group]:
         experiences = tuple(map(tuple, run.experiences))
         place = run.id.rpartition("/seed")[0]
         record = run.record
-        key = (place, record.dataset.fingerprint, record.scores_version, experiences, *setting(run))
+        data = record.dataset
+        key = (place, data.fingerprint, data.orientation, record.scores_version, experiences, *setting(run))
         found.setdefault(key, []).append(run)
     apart = worlds([run for members in found.values() for run in members])
     groups = [Group(tuple(members), apart[members[0].id]) for members in found.values()]
@@ -176,6 +177,7 @@ def conditions(run: Run) -> tuple[Any, ...]:
     return (
         record.dataset.name,
         record.dataset.fingerprint,
+        record.dataset.orientation,
         record.protocol.id,
         frozenset(run.objects),
         record.preset,

@@ -89,6 +89,12 @@ class DatasetRecord:
             return ""
         return f"{self.objects} of {self.objects_known} objects"
 
+    @property
+    def orientation(self) -> str:
+        """Whether EXIF orientations were ``applied`` or ``ignored``; "" if the record does not say."""
+        upright = self.decoding.get("upright")
+        return "" if upright is None else "applied" if upright else "ignored"
+
 
 @dataclass
 class ProtocolRecord:

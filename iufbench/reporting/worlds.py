@@ -20,8 +20,10 @@ def worlds(runs: Sequence[Run]) -> dict[str, World]:
     for run in runs:
         data = run.record.dataset
         labels = [data.coverage] if data.coverage else []
-        if len(prints[_material(run)]) > 1:
+        if len({fingerprint for fingerprint, _ in prints[_material(run)]}) > 1:
             labels.append(f"data {data.fingerprint[:8]}")
+        if len({orientation for _, orientation in prints[_material(run)]}) > 1:
+            labels.append(_exif(data.orientation))
         if len(versions[data.name]) > 1:
             labels.append(f"scores version {run.record.scores_version}")
         found[run.id] = tuple(labels)
@@ -33,7 +35,11 @@ def differences(runs: Sequence[Run]) -> list[str]:
     lines = []
     for (name, objects), prints in _fingerprints(runs).items():
         if len(prints) > 1:
-            parts = "; ".join(f"data {p[:8]}: {', '.join(ids)}" for p, ids in prints.items())
+            several = len({orientation for _, orientation in prints}) > 1
+            parts = "; ".join(
+                f"data {p[:8]}{f' ({_exif(exif)})' if several else ''}: {', '.join(ids)}"
+                for (p, exif), ids in prints.items()
+            )
             what = f"{len(objects)} object{'s' if len(objects) > 1 else ''}"
             lines.append(f"runs on different data named {name} ({what}) are in separate tables: {parts}")
     for name, versions in _versions(runs).items():
@@ -47,10 +53,20 @@ def _material(run: Run) -> tuple[str, frozenset[str]]:
     return run.record.dataset.name, frozenset(run.objects)
 
 
-def _fingerprints(runs: Sequence[Run]) -> dict[tuple[str, frozenset[str]], dict[str, list[str]]]:
-    found: dict[tuple[str, frozenset[str]], dict[str, list[str]]] = {}
+def _exif(orientation: str) -> str:
+    return f"EXIF {orientation or 'unknown'}"
+
+
+Material = tuple[str, frozenset[str]]
+Pixels = tuple[str, str]  # fingerprint of the files, whether EXIF orientations were applied
+
+
+def _fingerprints(runs: Sequence[Run]) -> dict[Material, dict[Pixels, list[str]]]:
+    found: dict[Material, dict[Pixels, list[str]]] = {}
     for run in runs:
-        found.setdefault(_material(run), {}).setdefault(run.record.dataset.fingerprint, []).append(run.id)
+        data = run.record.dataset
+        of_material = found.setdefault(_material(run), {})
+        of_material.setdefault((data.fingerprint, data.orientation), []).append(run.id)
     return found
 
 
