@@ -70,6 +70,10 @@ def test_other_networks(data, tmp_path, strategy):
     assert strategy == "separate" or small is not None
 
 
+def test_a_network_that_cannot_save_memory(data, tmp_path):
+    assert needed_bytes(tiny_plan("dinomaly", data, tmp_path), 2, saving=True) is None
+
+
 def gradients(checkpointed):
     torch.manual_seed(0)
     network = IUFNetwork(

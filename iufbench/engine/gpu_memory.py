@@ -34,14 +34,16 @@ def needed_bytes(plan: Plan, batch_size: int, saving: bool = False) -> int | Non
     Args:
         plan: The plan of a run that trains a network.
         batch_size: Images per step.
-        saving: Enable ``save_memory`` of the network, if it has it.
+        saving: Enable ``save_memory`` of the network.
 
     Returns:
-        Bytes, or None for a network whose step cannot be executed without values.
+        Bytes, or None for a network without ``save_memory``, or whose step cannot be executed without values.
     """
     cpu = torch.device("cpu")
     backbone = FrozenBackbone(backbone_spec(plan.recipe.backbone, weights="random"), cpu)
     strategy = build_strategy(plan, backbone, cpu)
+    if saving and not hasattr(strategy.model, "save_memory"):
+        return None
     if saving:
         strategy.model.save_memory()
     for part in strategy.model.modules():
