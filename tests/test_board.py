@@ -257,6 +257,7 @@ def test_other_folders_are_refused(results, tmp_path):
 def test_in_a_browser(site, browser):
     """Filters by keyboard, links, a phone's width, and no message in the console."""
     index = (site / "index.html").as_uri()
+    browser.set_window_size(1400, 900)
     browser.get(index)
     shown = (
         "return [...document.querySelectorAll('#rankings section.ranking')].filter(s => s.offsetHeight)"

@@ -249,6 +249,7 @@ def test_in_a_browser(results, browser):
     head, *lines = several.read_text().splitlines(keepends=True)
     several.write_text("".join([head, *lines, *(line.replace("auroc", "ap") for line in lines)]))
     write_report(results, results / "report.html", warn=lambda text: pytest.fail(text))
+    browser.set_window_size(1400, 900)
     browser.get((results / "report.html").as_uri())
 
     def visible():
