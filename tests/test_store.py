@@ -103,6 +103,16 @@ def test_gz_bytes_do_not_depend_on_the_clock(tmp_path, monkeypatch):
     assert (tmp_path / "a/scores.csv.gz").read_bytes() == (tmp_path / "b/scores.csv.gz").read_bytes()
 
 
+def test_scores_of_images_whose_names_are_not_utf8_are_read(tmp_path):
+    path = make_run(tmp_path, "visa_11_1", scores=True) / "scores.csv.gz"
+    lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    fields = lines[1].split(b",")
+    fields[2] = b"f\xfc\xdf.png"
+    path.write_bytes(gzip.compress(b"".join([lines[0], b",".join(fields), *lines[2:]])))
+    frame = store.load_run(path.parent).scores()
+    assert os.fsencode(frame["image"][0]) == b"f\xfc\xdf.png"
+
+
 def test_names_that_are_not_utf8_survive(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
     store.record_experience(tmp_path, 0, [], [ScoreRow("mono", name, 0, 0.25)])

@@ -179,11 +179,17 @@ class Scores:
         columns: dict[str, Any] = {
             "experience": np.array(experiences, dtype=int)[self.group],
             "object": np.array(objects, dtype=object)[self.group],
-            "image": self.texts["image"],
+            "image": _texts(self.texts["image"]),
             "label": self.labels.astype(int),
             "score": self.scores,
         }
-        return pd.DataFrame({**columns, **{k: v for k, v in self.texts.items() if k == ROUTED}})
+        routed = {name: _texts(found) for name, found in self.texts.items() if name == ROUTED}
+        return pd.DataFrame({**columns, **routed})
+
+
+def _texts(values: Sequence[str]) -> pd.Series:
+    """A column of Python's own strings: names of files need not be valid UTF-8, as pandas' strings are."""
+    return pd.Series(list(values), dtype=object)
 
 
 class _Numbered(dict[tuple[str, str], int]):
