@@ -12,8 +12,8 @@ from iufbench.metrics.aggregate import (
     NAN,
     Estimate,
     estimate,
+    improvement,
     iqm,
-    probability_of_improvement,
     rank_intervals,
 )
 from iufbench.reporting.groups import FINETUNE, FROZEN, Group
@@ -92,7 +92,7 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
             continue
         rivals = {name: rival(group, name, groups) for name in RIVALS}
         better = {
-            name: estimate(probability_of_improvement, own, known[id(other)])
+            name: improvement(own, known[id(other)])
             for name, other in rivals.items()
             if other is not None and other is not group and id(other) in known
         }

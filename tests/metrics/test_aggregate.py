@@ -12,6 +12,7 @@ from scipy import stats
 from iufbench.metrics.aggregate import (
     borda,
     estimate,
+    improvement,
     iqm,
     performance_profile,
     probability_of_improvement,
@@ -48,6 +49,13 @@ def test_probability_of_improvement_is_mann_whitneys():
     assert both == pytest.approx(1)
     with pytest.raises(ValueError, match="objects"):
         probability_of_improvement(A, B[:, :3])
+
+
+def test_improvement_is_the_estimate_of_its_probability():
+    ties = np.round(A, 1)
+    for ours, theirs in ((A, B), (ties, np.round(B, 1)), (A[:1], B)):
+        expected = estimate(probability_of_improvement, ours, theirs)
+        assert improvement(ours, theirs) == pytest.approx(expected, nan_ok=True)
 
 
 def test_resamples_stay_in_their_stratum():
