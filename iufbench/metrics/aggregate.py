@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -133,25 +134,24 @@ def improvement(
     value = float(probability_of_improvement(first, second))
     if min(len(first), len(second)) < 2:
         return Estimate(value, NAN, NAN)
-    rng = np.random.default_rng(seed)
-    drawn = [_times_drawn(v.shape, rng, resamples) for v in (first, second)]
-    found = np.zeros(resamples)
-    for o, (ours, theirs) in enumerate(zip(first.T, second.T)):
-        better = np.heaviside(ours[:, None] - theirs[None, :], 0.5)
-        found += ((drawn[0][..., o] @ better) * drawn[1][..., o]).sum(axis=1)
-    found /= first.size * len(second)
+    drawn = _times_drawn((first.shape, second.shape), resamples, seed)
+    better = np.heaviside(first.T[:, :, None] - second.T[:, None, :], 0.5)
+    found = ((drawn[0] @ better) * drawn[1]).sum(axis=(0, 2)) / (first.size * len(second))
     tail = (1 - confidence) / 2
     low, high = np.quantile(found, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 
-def _times_drawn(shape: tuple[int, ...], rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """How often each of [seeds, objects] is in a stratified resample: float64 [resamples, seeds, objects]."""
-    seeds, objects = shape
-    drawn = rng.integers(seeds, size=(resamples, seeds, objects))
-    places = (np.arange(resamples)[:, None, None] * seeds + drawn) * objects + np.arange(objects)
-    counts = np.bincount(places.ravel(), minlength=resamples * seeds * objects)
-    return counts.reshape(resamples, seeds, objects).astype(np.float64)
+@lru_cache(maxsize=4)
+def _times_drawn(shapes: tuple[tuple[int, ...], ...], resamples: int, seed: int) -> tuple[np.ndarray, ...]:
+    """How often each of [seeds, objects] is in a stratified resample: float64 [objects, resamples, seeds]."""
+    rng, found = np.random.default_rng(seed), []
+    for seeds, objects in shapes:
+        drawn = rng.integers(seeds, size=(resamples, seeds, objects))
+        places = (np.arange(objects) * resamples + np.arange(resamples)[:, None, None]) * seeds + drawn
+        counts = np.bincount(places.ravel(), minlength=objects * resamples * seeds)
+        found.append(counts.reshape(objects, resamples, seeds).astype(np.float64))
+    return tuple(found)
 
 
 def resampled(values: np.ndarray, rng: np.random.Generator, resamples: int) -> np.ndarray:
