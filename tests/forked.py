@@ -258,7 +258,7 @@ def crowd(data: Path, folder: Path) -> dict:
         codes = Counter()
         while not (folder / "done").exists():
             codes[ended(fork(invoke, ["tables", "--results", str(results)], folder / "tables.txt"))] += 1
-            time.sleep(0.2)
+            time.sleep(1)
         (folder / "tables.json").write_text(json.dumps(codes))
 
     children = []

@@ -180,7 +180,7 @@ def test_other_data_under_a_finished_run_are_noticed(broken, tmp_path):
     path = broken / "candle/Data/Images/Normal/0000.JPG"
     path.write_bytes(path.read_bytes() + b"\0")
     done = invoke(*arguments(broken, results))
-    assert done.exit_code == 2 and "other data" in done.stderr
+    assert done.exit_code == 2 and "different data" in done.stderr
 
 
 def test_a_results_folder_that_cannot_be_written_is_reported_before_training(data, tmp_path):

@@ -154,7 +154,10 @@ def test_a_shared_base_changes_no_number(data, tmp_path):
 def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(data, tmp_path):
     file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], strategies=["ewc"])
     slowly = ["--set", "increment.epochs=80"]
-    assert invoke("sweep", file, "--results", tmp_path / "whole", *slowly).exit_code == 0
+    whole = ["run", "--protocol", "visa_1_1x2", "--strategy", "ewc", "--data-root", data, "--device", "cpu"]
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    done = invoke(*whole, "--threads", 1, *settings, *slowly, "--results", tmp_path / "whole")
+    assert done.exit_code == 0, done.output
     words = [
         sys.executable,
         "-m",

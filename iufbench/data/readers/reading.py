@@ -24,7 +24,7 @@ NORMAL_WORDS = frozenset(
      "accept", "accepted", "acceptable", "clean", "healthy", "negative", "negatives", "perfect", "unbroken",
      "io", "intact", "gut", "normalgood", "goodnormal", "\u6b63\u5e38", "\u826f\u54c1", "\u5408\u683c"}
 )  # fmt: skip
-_FAULT = r"(?:defect(?:s|ive)?|anomal(?:y|ies|ous)|fault(?:s|y)?|flaw(?:s|ed)?|corrupted?|errors?)"
+_FAULT = r"(?:defect(?:s|ive)?|anomal(?:y|ies|ous)|fault(?:s|y)?|flaw(?:s|ed)?|damaged?|errors?)"
 FAULTLESS = re.compile(rf"(?:no|non|not|un|without){_FAULT}|{_FAULT}(?:free|less)")  # no_defect, flawless
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
 MAX_LIST = 2**28  # bytes of a list of images; those of Real-IAD's 150,000 images take about 70 million
