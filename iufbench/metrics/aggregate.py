@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from iufbench.metrics.definition import Definition
 
@@ -41,7 +40,10 @@ def iqm(values: npt.ArrayLike) -> np.ndarray | np.float64:
     0.5
     """
     array = _checked(values)
-    return stats.trim_mean(array.reshape(*array.shape[:-2], -1), 0.25, axis=-1)
+    array = array.reshape(*array.shape[:-2], -1)
+    cut = array.shape[-1] // 4
+    kept = np.partition(array, (cut, array.shape[-1] - cut - 1))[..., cut : array.shape[-1] - cut]
+    return kept.mean(axis=-1)
 
 
 def performance_profile(values: npt.ArrayLike, thresholds: npt.ArrayLike) -> np.ndarray:
@@ -189,7 +191,8 @@ def rank_intervals(
     means = np.empty((resamples, len(arrays)))
     for k, values in enumerate(arrays):
         means[:, k] = resampled(values, rng, resamples).mean(axis=(1, 2))
-    ranks = stats.rankdata(-np.round(means, decimals), method="min", axis=1)
+    means = np.round(means, decimals)
+    ranks = np.stack([1 + (means > own[:, None]).sum(axis=1) for own in means.T], axis=1)
     tail = (1 - confidence) / 2
     low = np.quantile(ranks, tail, axis=0, method="lower")
     high = np.quantile(ranks, 1 - tail, axis=0, method="higher")
@@ -210,7 +213,8 @@ def borda(values: npt.ArrayLike) -> np.ndarray:
     """
     table = np.asarray(values, dtype=np.float64)
     filled = np.where(np.isnan(table), -np.inf, table)
-    return (stats.rankdata(filled, method="average", axis=0) - 1).sum(axis=1)
+    beaten = [(own > filled).sum() + ((own == filled).sum() - filled.shape[1]) / 2 for own in filled]
+    return np.array(beaten, dtype=np.float64)
 
 
 def _checked(values: npt.ArrayLike) -> np.ndarray:

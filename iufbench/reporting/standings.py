@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy import stats
 
 from iufbench.metrics.aggregate import (
     NAN,
@@ -81,8 +80,8 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
     values = [_values(g, objects, level, metric) for g in groups]
     known = {id(g): v for g, v in zip(groups, values) if v is not None}
     ranked = {id(g): known[id(g)] for g in groups if id(g) in known and not g.joint}
-    means = [-round(float(v.mean()), DECIMALS) for v in ranked.values()]
-    ranks = dict(zip(ranked, map(int, stats.rankdata(means, method="min"))))
+    means = [round(float(v.mean()), DECIMALS) for v in ranked.values()]
+    ranks = {key: 1 + sum(other > mean for other in means) for key, mean in zip(ranked, means)}
     intervals = dict(zip(ranked, rank_intervals(list(ranked.values()), decimals=DECIMALS) if ranked else ()))
     found = []
     for group in groups:
