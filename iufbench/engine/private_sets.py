@@ -9,8 +9,6 @@ folders. It does not check image sizes; maps have the size of their image here.
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from iufbench.data.images import read_header
 from iufbench.data.readers.mvtec_ad_2 import PRIVATE, private_images
 from iufbench.data.readers.reading import require_root
 from iufbench.engine.predict import Predictor
-from iufbench.reporting.predictions import Prediction, require_new
+from iufbench.reporting.predictions import Prediction, new_folder, require_new
 from iufbench.reporting.store import Run, load_run
 from iufbench.reporting.thresholds import stored_threshold
 from iufbench.support.errors import InputError, RunError
@@ -65,19 +63,13 @@ def write_submission(
     require_new(out)
     images = {name: _private(base, name) for name in run.objects}
     counts = {}
-    work = out.absolute().with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with new_folder(out) as work:
         for name, files in images.items():
             predictor = Predictor(run, name, device, trust_code=trust_code, threshold=threshold)
             limit = stored_threshold(run.record, name, threshold, pixel=True)
             for prediction in predictor.predictions(files, progress):
                 _write(prediction, work, limit)
             counts[name] = len(files)
-        os.rename(work, out)
-    except OSError as error:
-        raise RunError(f"cannot write {out}: {error.strerror}; check space and permissions") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return counts
 
 

@@ -74,6 +74,23 @@ def require_new(folder: Path) -> None:
         raise InputError(f"--out {folder} already exists: choose another folder or remove it")
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield the path of a temporary folder, not yet created, that becomes ``folder`` without an error.
+
+    Raises InputError if ``folder`` exists, RunError if it cannot be written.
+    """
+    require_new(folder)
+    work = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
+    try:
+        yield work
+        os.rename(work, folder)
+    except OSError as error:
+        raise RunError(f"cannot write {folder}: {error.strerror}; check space and permissions") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 class PredictionFolder:
     """A folder with tables, maps and overlays of some images, which appears when it is complete.
 
@@ -92,10 +109,7 @@ class PredictionFolder:
     @contextmanager
     def filling(self, about: dict[str, Any]) -> Iterator[PredictionFolder]:
         """Create the folder; its content becomes visible at the end, and never after an error."""
-        folder = self._folder
-        require_new(folder)
-        self._work = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
-        try:
+        with new_folder(self._folder) as self._work:
             for part in (MAPS, OVERLAYS):
                 (self._work / part).mkdir(parents=True)
             yield self
@@ -104,11 +118,6 @@ class PredictionFolder:
             write_text(self._work / LINES, "".join(f"{as_json(row)}\n" for row in self._rows))
             scales = {name or "any": scale._asdict() for name, scale in self._scales.items()}
             write_json(self._work / ABOUT, {**about, "images": len(self._rows), "scales": scales})
-            os.rename(self._work, folder)
-        except OSError as error:
-            raise RunError(f"cannot write {folder}: {error.strerror}; check space and permissions") from error
-        finally:
-            shutil.rmtree(self._work, ignore_errors=True)
 
     def add(self, prediction: Prediction) -> None:
         """Write the map and the overlay of one image, and keep its row."""
