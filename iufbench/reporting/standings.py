@@ -75,10 +75,9 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
 
     Equal printed means share a rank.
     """
-    groups = [g for g in groups if any(metric in run.names(level) for run in g.runs)]
-    objects = groups[0].runs[0].objects if groups else ()
-    values = [_values(g, objects, level, metric) for g in groups]
-    known = {id(g): v for g, v in zip(groups, values) if v is not None}
+    pairs = final_values(groups, level, metric)
+    groups = [g for g, _ in pairs]
+    known = {id(g): v for g, v in pairs if v is not None}
     ranked = {id(g): known[id(g)] for g in groups if id(g) in known and not g.joint}
     means = [round(float(v.mean()), DECIMALS) for v in ranked.values()]
     ranks = {key: 1 + sum(other > mean for other in means) for key, mean in zip(ranked, means)}
@@ -98,6 +97,14 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
         interval = intervals.get(id(group)) if len(own) > 1 else None
         found.append(Standing(group, own, ranks.get(id(group)), interval, estimate(iqm, own), better))
     return sorted(found, key=lambda s: -np.inf if s.values is None else s.mean, reverse=True)
+
+
+def final_values(
+    groups: Iterable[Group], level: str, metric: str = "auroc"
+) -> list[tuple[Group, np.ndarray | None]]:
+    """The groups that have the metric, each with R[T-1, o] [seeds, objects] (None as in ``Standing``)."""
+    having = [g for g in groups if any(metric in run.names(level) for run in g.runs)]
+    return [(g, _values(g, having[0].runs[0].objects, level, metric)) for g in having]
 
 
 def rival(group: Group, name: str, groups: Iterable[Group]) -> Group | None:

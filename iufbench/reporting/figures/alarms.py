@@ -95,7 +95,7 @@ def _panel(axes: Axes, groups: Sequence[Group], name: str, look: Look) -> None:
             sd = rates.std(axis=0, ddof=1)
             low, high = np.clip((mean - sd, mean + sd), 0, 100)
             axes.fill_between(steps, low, high, color=style.colour, alpha=0.15, lw=0, zorder=3)
-        promises |= {guaranteed(run)[name] for run in group.runs if name in guaranteed(run)}
+        promises |= {guaranteed(run).get(name, np.nan) for run in group.runs}
         nominals.add(_nominal(group))
     for values, dash, label in ((promises, (0, (4, 2)), PROMISE), (nominals, (0, (1, 2)), NOMINAL)):
         for value in sorted(v for v in values if not np.isnan(v)):

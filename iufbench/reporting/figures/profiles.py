@@ -20,7 +20,7 @@ from iufbench.reporting.figures.drawing import (
 )
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
-from iufbench.reporting.standings import standings
+from iufbench.reporting.standings import final_values
 from iufbench.reporting.tables.results import protocol_title
 
 POINTS = 201
@@ -36,18 +36,17 @@ def profile_figure(
     Bands are pointwise 95 % intervals over seeds (stratified bootstrap), for two or more seeds and few lines.
     ``groups``: of one data set and protocol.
     """
-    ranked = [s for s in standings(groups, level) if s.values is not None]
-    low = min((float(s.values.min()) for s in ranked if s.values is not None), default=0.0)
+    ranked = [(g, v) for g, v in final_values(groups, level) if v is not None]
+    ranked.sort(key=lambda pair: pair[1].mean(), reverse=True)
+    low = min((float(v.min()) for _, v in ranked), default=0.0)
     bands = len(ranked) <= MOST_BANDS
     thresholds = np.linspace(max(0.0, low - 0.02), 1, POINTS)
     with style_context():
         figure = new_figure(5.6, 3.4)
         axes = figure.subplots()
         look = look or styles(groups)
-        titles = [s.group.title for s in ranked]
-        for number, found in enumerate(ranked):
-            values, group = found.values, found.group
-            assert values is not None
+        titles = [g.title for g, _ in ranked]
+        for number, (group, values) in enumerate(ranked):
             style = look[group.strategy]
             several = titles.count(group.title) > 1
             label = group.title + (f" [{group.preset} {group.recipe_hash}]" if several else "")
