@@ -106,8 +106,13 @@ def estimate(
         np.atleast_1d(statistic(*(resampled(a, rng, min(block, resamples - k)) for a in arrays)))
         for k in range(0, resamples, block)
     ]
+    return _with_interval(value, np.concatenate(found), confidence)
+
+
+def _with_interval(value: float, found: np.ndarray, confidence: float) -> Estimate:
+    """A value with the percentile interval of its resamples [R]."""
     tail = (1 - confidence) / 2
-    low, high = np.quantile(np.concatenate(found), [tail, 1 - tail])
+    low, high = np.quantile(found, [tail, 1 - tail])
     return Estimate(value, float(low), float(high))
 
 
@@ -139,9 +144,7 @@ def improvement(
     drawn = _times_drawn((first.shape, second.shape), resamples, seed)
     better = np.heaviside(first.T[:, :, None] - second.T[:, None, :], 0.5)
     found = ((drawn[0] @ better) * drawn[1]).sum(axis=(0, 2)) / (first.size * len(second))
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(found, [tail, 1 - tail])
-    return Estimate(value, float(low), float(high))
+    return _with_interval(value, found, confidence)
 
 
 @lru_cache(maxsize=4)

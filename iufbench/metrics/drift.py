@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from iufbench.metrics.continual import Introduced, bwt, bwt_per_object
+from iufbench.metrics.continual import Introduced, bwt
 from iufbench.metrics.definition import Definition
 from iufbench.metrics.thresholds import pooled_auroc
 
@@ -99,5 +99,3 @@ DEFINITIONS: dict[str, Definition] = {
         ),
     )
 }
-
-__all__ = ["DEFINITIONS", "DRIFTS", "bwt_per_object", "worst_drift", "worst_drift_per_object"]

@@ -21,7 +21,7 @@ class Collection:
 
     Attributes:
         runs: Complete runs.
-        corrupted: Unreadable directories, with the reason.
+        damaged: Unreadable directories, with the reason.
         notes: Inconsistencies, by run id.
         remarks: Undefined values and the run's own warnings, by run id.
         differences: Runs on different data, or scored by different code.

@@ -8,7 +8,8 @@ import math
 import numpy as np
 import pandas as pd
 
-from iufbench.metrics.drift import DEFINITIONS, DRIFTS, bwt_per_object, worst_drift_per_object
+from iufbench.metrics.continual import bwt_per_object
+from iufbench.metrics.drift import DEFINITIONS, DRIFTS, worst_drift_per_object
 from iufbench.metrics.thresholds import guaranteed_false_alarm_rate, pooled_auroc, read_rule
 from iufbench.reporting.rundir import SCORES
 from iufbench.reporting.store import Run

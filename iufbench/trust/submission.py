@@ -19,7 +19,7 @@ from iufbench.cards.protocols import resolve_protocol
 from iufbench.data.download.extract import Bounded
 from iufbench.reporting.collect import TOLERANCE, changed_files, other_summaries
 from iufbench.reporting.record import INFO, MAX_BYTES
-from iufbench.reporting.rundir import LIMITS, RECORDS, SCORES, record_hashes
+from iufbench.reporting.rundir import LIMITS, RECORDS, SCORES
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import PathOrText, open_file, write_bytes
@@ -75,7 +75,7 @@ def board_check(path: PathOrText) -> Submission:
 
 def _checked(run: Run) -> Submission:
     told, scores = run.record.records_sha256, run.scores()
-    unhashed = sorted(set(record_hashes(run.path)) - set(told))
+    unhashed = sorted(n for n in RECORDS if n not in told and os.path.lexists(run.path / n))
     checked = [f"{INFO}: SHA-256 of {len(told)} files compared"] if told else []
     unchecked = [f"{name}: {INFO} has no hash of it" for name in unhashed]
     differences = changed_files(run)
