@@ -14,6 +14,8 @@ from iufbench.engine.selection import COLUMNS, SELECTION, optimism
 from iufbench.reporting.rundir import read_rows
 from iufbench.reporting.store import find_runs
 from iufbench.reporting.tables.build import write_tables
+from iufbench.support.errors import RunError
+from iufbench.support.files import write_csv
 
 HARD = ("base.epochs=3", "base.lr=1e-2", "increment.lr=1e-2")  # a rate at which epochs differ
 
@@ -78,6 +80,21 @@ def test_the_gap_by_hand(diagnosed):
         )
         assert found.gap >= 0
         assert found.reported == pytest.approx(diagnosed.info["summary"][level]["acc"])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([(1, "", 0, "candle", "image", 0.5)], "no reported image AUROC in experience 1"),
+        ([(1, "", 1, "candle", "image", "x")], "row 2: AUROC is 'x', not a number from 0 to 1"),
+        ([(1, "", 1, "candle", "image", "inf")], "row 2: AUROC is 'inf'"),
+        ([(1, "", 1, "candle", "image", 7)], "row 2: AUROC is '7'"),
+    ],
+)
+def test_a_corrupted_diagnosis_is_named(tmp_path, rows, message):
+    write_csv(tmp_path / SELECTION, COLUMNS, rows)
+    with pytest.raises(RunError, match=message):
+        optimism(tmp_path)
 
 
 def test_tables_do_not_know_of_it(plain, diagnosed, tmp_path):

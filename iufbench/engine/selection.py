@@ -101,23 +101,37 @@ def optimism(run: Path) -> dict[str, Optimism]:
 
     For every experience, the best of its epochs and the reported state is chosen for each level separately;
     training always continued from the last epoch. NaN if the AUROC of an object is undefined. Raises RunError
-    if there is no diagnosis.
+    if there is no diagnosis or its file is corrupted.
     """
     path = run / SELECTION
     if not path.exists():
         raise RunError(f"{run} has no {SELECTION}: run it with --diagnose-selection")
     values: dict[str, dict[int, dict[str, list[float]]]] = {}
-    for row in read_rows(path, COLUMNS):
+    for number, row in enumerate(read_rows(path, COLUMNS), start=2):
         state = "reported" if row["reported"] == "1" else row["epoch"]
         by_state = values.setdefault(row["level"], {}).setdefault(int(row["experience"]), {})
-        by_state.setdefault(state, []).append(float(row["auroc"] or "nan"))
+        by_state.setdefault(state, []).append(_auroc(row["auroc"], f"{path}, row {number}"))
     result = {}
     for level, experiences in values.items():
+        for experience, states in experiences.items():
+            if "reported" not in states:
+                raise RunError(f"{path}: corrupted, no reported {level} AUROC in experience {experience}")
         means = [{s: float(np.mean(v)) for s, v in states.items()} for states in experiences.values()]
         reported = float(np.mean([m["reported"] for m in means]))
         best = float(np.mean([np.max(list(m.values())) for m in means]))
         result[level] = Optimism(reported, best, len(means))
     return result
+
+
+def _auroc(text: str, where: str) -> float:
+    """The number in a cell; NaN, for undefined, if it is empty."""
+    try:
+        value = float(text or "nan")
+    except ValueError:
+        value = math.inf
+    if not (0 <= value <= 1 or math.isnan(value)):
+        raise RunError(f"{where}: AUROC is {text[:40]!r}, not a number from 0 to 1")
+    return value
 
 
 def describe_optimism(run: Path) -> str:
