@@ -10,9 +10,8 @@ import numpy as np
 from iufbench.metrics.aggregate import (
     NAN,
     Estimate,
-    estimate,
     improvement,
-    iqm,
+    iqm_estimate,
     rank_intervals,
 )
 from iufbench.reporting.groups import FINETUNE, FROZEN, Group
@@ -95,7 +94,7 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
             if other is not None and other is not group and id(other) in known
         }
         interval = intervals.get(id(group)) if len(own) > 1 else None
-        found.append(Standing(group, own, ranks.get(id(group)), interval, estimate(iqm, own), better))
+        found.append(Standing(group, own, ranks.get(id(group)), interval, iqm_estimate(own), better))
     return sorted(found, key=lambda s: -np.inf if s.values is None else s.mean, reverse=True)
 
 

@@ -44,6 +44,15 @@ def test_interval_is_the_percentile_bootstrap():
     )
 
 
+@pytest.mark.parametrize("n", [2, 5, 17])
+def test_interval_is_that_of_scipy(n):
+    values = np.random.default_rng(n).random(n)
+    theirs = stats.bootstrap(
+        (np.sort(values),), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
+    ).confidence_interval
+    assert bootstrap_interval(values) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
 def test_interval_is_repeatable_in_any_order():
     assert bootstrap_interval(VALUES) == bootstrap_interval(VALUES) == bootstrap_interval(VALUES[::-1])
     assert bootstrap_interval([0.5, 0.5, 0.5]) == (0.5, 0.5)
