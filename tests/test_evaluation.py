@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +13,12 @@ import torch
 from tiny import assembled
 
 from iufbench.data.masks import PackedMasks
+from iufbench.engine import evaluate
 from iufbench.engine.runner import evaluate_objects
 from iufbench.evaluation import anomaly as evaluation
 from iufbench.evaluation import on_device, values
 from iufbench.evaluation.objects import ObjectEvaluation, ObjectTest
+from iufbench.support.errors import RunError
 from iufbench.support.progress import Progress
 
 COUNT, SIZE = 35, 32
@@ -136,20 +141,26 @@ def test_metrics_are_given_numpy_arrays_only(monkeypatch):
     assert rows == judged([maps])
 
 
-def test_the_batch_size_of_an_evaluation_changes_no_number(data, tmp_path):
+@pytest.fixture(scope="module")
+def learned(data, tmp_path_factory):
+    """The parts of a run after its first experience."""
+    _, parts = assembled("iuf", data, tmp_path_factory.mktemp("learned"))
+    parts.strategy.train(parts.streams.train[0], eval_streams=[])
+    return parts
+
+
+def test_the_batch_size_of_an_evaluation_changes_no_number(learned, monkeypatch):
     """One trained learner, its maps kept in batches of any size: same rows up to differences of the network.
 
     The forward pass may differ in the last bits with the batch size, so maps and scores agree closely; that
     metrics of equal maps are bit-identical is tested above.
     """
-    _, parts = assembled("iuf", data, tmp_path)
-    parts.strategy.train(parts.streams.train[0], eval_streams=[])
     found, kept = {}, {}
     for size in BATCHES:
         kept[size] = []
-        parts.evaluation.on_maps = lambda _, maps, size=size: kept[size].append(maps)
-        parts.strategy.eval_mb_size = size
-        found[size] = evaluate_objects(parts, 0, 2, range(2), Progress(-1), "")
+        monkeypatch.setattr(learned.evaluation, "on_maps", lambda _, maps, size=size: kept[size].append(maps))
+        monkeypatch.setattr(learned.strategy, "eval_mb_size", size)
+        found[size] = evaluate_objects(learned, 0, 2, range(2), Progress(-1), "")
     assert len(kept[1]) == len(kept[3]) == len(kept[32]) == 2
     for size in BATCHES[:-1]:
         for one, other in zip(found[size].scores, found[32].scores):
@@ -165,3 +176,53 @@ def test_masks_are_kept_in_one_bit_per_pixel(shape):
     packed = PackedMasks.of(masks)
     assert packed.bits.nbytes == shape[0] * -(-shape[1] * shape[2] // 8)
     assert np.array_equal(packed.unpacked(), masks) and packed.unpacked().dtype == bool
+
+
+def test_metrics_beside_the_next_object_have_the_same_bits(learned, monkeypatch):
+    """As on a GPU whose free memory the maps exceed: the metrics of every object in a thread."""
+    expected = evaluate_objects(learned, 0, 2, range(2), Progress(-1), "")
+    threads, original, before = set(), values.pixel_metrics, threading.active_count()
+
+    def watched(*arguments, **more):
+        threads.add(threading.current_thread())
+        return original(*arguments, **more)
+
+    monkeypatch.setattr(evaluate, "overlaps", lambda strategy: True)
+    monkeypatch.setattr(values, "pixel_metrics", watched)
+    assert evaluate_objects(learned, 0, 2, range(2), Progress(-1), "") == expected
+    assert threads and threading.main_thread() not in threads and threading.active_count() == before
+
+
+def test_the_first_object_with_an_error_ends_an_evaluation_beside_the_next_one():
+    """The second one, already computed, would fail with another error."""
+    found = ObjectEvaluation([replace(truth(), object=name) for name in ("bolt", "nut")])
+    found.start(0, 1)
+    with pytest.raises(RunError, match="bolt"), found.one_behind():
+        for number, bad in enumerate((np.nan, np.inf)):
+            found.maps.before_eval_exp(None)
+            found.maps.after_eval_iteration(SimpleNamespace(anomaly_maps=lambda bad=bad: made_maps() + bad))
+            found.judge(number)
+    assert found.result().metrics == []
+
+
+def test_metrics_beside_the_next_object_keep_the_maps_of_two_objects():
+    tests = [replace(truth(), object=f"bolt{number}") for number in range(4)]
+    collected, evaluated = [threading.Event() for _ in tests], []
+    found = ObjectEvaluation(tests)
+
+    def on_maps(test, maps):
+        evaluated.append(weakref.ref(maps))
+        following = tests.index(test) + 1
+        assert following == len(tests) or collected[following].wait(10), "the next object has to wait"
+
+    found.on_maps = on_maps
+    found.start(0, 1)
+    with found.one_behind():
+        for number in range(len(tests)):
+            found.maps.before_eval_exp(None)
+            for part in made_maps().split(16):
+                found.maps.after_eval_iteration(SimpleNamespace(anomaly_maps=lambda part=part: part))
+            assert sum(maps() is not None for maps in list(evaluated)) <= 1
+            collected[number].set()
+            found.judge(number)
+    assert len(evaluated) == len(tests) and not any(maps() is not None for maps in evaluated)

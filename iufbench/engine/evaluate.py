@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from iufbench.engine.assembly import Parts
 from iufbench.engine.sealing import untouched
@@ -20,7 +22,8 @@ def evaluate_objects(
 ) -> EvaluationResult:
     """Evaluate objects after an experience.
 
-    In a run with thresholds, the calibration images of trained objects are scored first.
+    In a run with thresholds, the calibration images of trained objects are scored first. On a GPU, metrics
+    that are computed on the CPU run in a thread while the next object is on the GPU.
 
     Args:
         parts: The parts of the run.
@@ -34,7 +37,11 @@ def evaluate_objects(
         All rows of the evaluation.
     """
     parts.evaluation.start(experience, seen, parts.strategy.clock.train_iterations)
-    with progress.bar(f"{label}: evaluating", len(objects), " objects") as bar, untouched(parts.strategy):
+    with (
+        progress.bar(f"{label}: evaluating", len(objects), " objects") as bar,
+        untouched(parts.strategy),
+        parts.evaluation.one_behind() if overlaps(parts.strategy) else nullcontext(),
+    ):
         for number in objects:
             if parts.evaluation.thresholds is not None and number < seen:
                 parts.strategy.eval([parts.streams.calibration[number]])
@@ -43,3 +50,8 @@ def evaluate_objects(
             parts.evaluation.judge(number)
             bar.advance()
     return parts.evaluation.finish()
+
+
+def overlaps(strategy: Any) -> bool:
+    """Whether metrics are computed while the next object runs: on a CPU, both would share its cores."""
+    return bool(strategy.device.type == "cuda")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from avalanche.benchmarks.scenarios.generic_scenario import CLExperience, CLStream
 from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
+from torch import Tensor
 
 from iufbench.evaluation import on_device
 from iufbench.evaluation.anomaly import (
@@ -35,6 +37,7 @@ from iufbench.evaluation.truth import EvaluationResult, ObjectTest
 from iufbench.metrics.check import require_finite
 from iufbench.metrics.image import image_score
 from iufbench.metrics.thresholds import Rule
+from iufbench.support.background import OneBehind
 
 __all__ = ["EvaluationResult", "MapCollector", "ObjectEvaluation", "ObjectTest"]
 
@@ -80,9 +83,10 @@ class ObjectEvaluation:
 
     ``maps`` is the plugin for the strategy, ``score`` the image score rule (``metrics.image.image_score``).
     ``evaluator`` belongs to the harness and holds the metrics and any loggers (``log_to``); it receives
-    ``_seen`` in place of the strategy. Only the maps of one object are held in memory. A NaN or infinite
-    score raises RunError naming the image. With a ``rule``, metrics at calibrated thresholds are added:
-    ``calibrations`` are the names of the calibration images of each object, ``thresholds`` the metrics.
+    ``_seen`` in place of the strategy. Only the maps of one object are held in memory, of two within
+    ``one_behind``. A NaN or infinite score raises RunError naming the image. With a ``rule``, metrics at
+    calibrated thresholds are added: ``calibrations`` are the names of the calibration images of each object,
+    ``thresholds`` the metrics.
     """
 
     def __init__(
@@ -104,6 +108,7 @@ class ObjectEvaluation:
         # Called with (object test, maps [N, S, S]) if set, for uses beyond the metrics.
         self.on_maps: Callable[[ObjectTest, np.ndarray], None] | None = None
         self._seen = SimpleNamespace()
+        self._behind: OneBehind | None = None
 
     @property
     def _metrics(self) -> list[Any]:
@@ -159,20 +164,47 @@ class ObjectEvaluation:
         require_finite(scores, names, name)
         self._calibrated = calibration_rows(name, names, scores, maps)
 
+    @contextmanager
+    def one_behind(self) -> Iterator[None]:
+        """Context manager in which ``judge`` evaluates maps on the CPU in a thread, and returns at once.
+
+        Rows, their order and the order of errors are as without: an object starts when the previous one is
+        done, and its error is raised by the next ``judge`` or at the exit.
+        """
+        try:
+            with OneBehind() as self._behind:
+                yield
+        finally:
+            self._behind = None
+
     def judge(self, number: int) -> None:
         """Evaluate the collected maps of object ``number``: add its rows and log its metrics."""
-        test, (maps, routed) = self.tests[number], self.maps.take_in_place()
+        if self._behind is not None:
+            self._behind.wait()  # before another object's maps are joined
+        maps, routed = self.maps.take_in_place()
+        if isinstance(maps, Tensor) and not on_device.fits(maps.numel(), maps.device):
+            maps = as_array(maps)
+        calibrated, self._calibrated = self._calibrated, []
+        if self._behind is not None and isinstance(maps, np.ndarray):
+            self._behind.run(self._evaluate, number, maps, routed, calibrated)
+        else:
+            self._evaluate(number, maps, routed, calibrated)
+
+    def _evaluate(
+        self, number: int, maps: Any, routed: np.ndarray | None, calibrated: list[CalibrationRow]
+    ) -> None:
+        test, seen = self.tests[number], self._seen
         if self.on_maps is not None:
             self.on_maps(test, as_array(maps))
-        seen = self._seen
         seen.experience = _experience("test", number)
         seen.experience.truth = test
-        seen.experience.calibration, self._calibrated = self._calibrated, []
+        seen.experience.calibration = calibrated
         seen.anomaly_maps, seen.routed = lambda: maps, routed
         self.evaluator.before_eval_exp(seen)
         self.evaluator.after_eval_iteration(seen)
         self.evaluator.after_eval_exp(seen)
         del seen.anomaly_maps
+        self.values.last = None  # frees the maps before the next object's are computed
 
     def finish(self) -> EvaluationResult:
         """End the evaluation: log the means over objects and the matrix, and return all rows."""
