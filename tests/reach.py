@@ -6,7 +6,9 @@ frames of the call stack and the garbage collector.
 
 from __future__ import annotations
 
+import bisect
 import gc
+import itertools
 import types
 import weakref
 from collections.abc import Iterable, Iterator
@@ -115,31 +117,47 @@ class Treasure:
     def found(self, roots: Iterable[Any], without: Iterable[Any] = ()) -> list[str]:
         """The reachable forbidden objects, with their paths."""
         own = [self, vars(self), *vars(self).values()]
+        found, copies = [], {}
         shortest = min(map(len, self.content), default=0)
-        return [
-            f"{what}: {_path(way)}"
-            for thing, way in reachable(roots, [*without, *own])
-            if (what := self._what(thing, shortest))
-        ]
+        for thing, way in reachable(roots, [*without, *own]):
+            if what := self._what(thing):
+                found.append((what, way))
+            elif isinstance(thing, (torch.Tensor, np.ndarray)) and thing.dtype != object:
+                array = thing.detach().cpu().numpy() if isinstance(thing, torch.Tensor) else thing
+                data = b"" if array.nbytes < shortest else np.ascontiguousarray(array).tobytes()
+                if data and data not in self._clean:
+                    copies[data] = way
+        found += [(what, copies[data]) for what, data in self._copied(list(copies))]
+        return [f"{what}: {_path(way)}" for what, way in found]
 
-    def _what(self, thing: Any, shortest: int) -> str:
+    def _what(self, thing: Any) -> str:
         if id(thing) in self.objects:
             return self.objects[id(thing)]
         if isinstance(thing, str):
             return next((what for word, what in self.words.items() if word in thing), "")
         if not isinstance(thing, (torch.Tensor, np.ndarray)) or thing.dtype == object:
             return ""
-        if _memory(thing) in self.memory:
-            return f"a view of {self.memory[_memory(thing)]}"
-        array = thing.detach().cpu().numpy() if isinstance(thing, torch.Tensor) else thing
-        data = b"" if array.nbytes < shortest else np.ascontiguousarray(array).tobytes()
-        if not data or data in self._clean:
-            return ""
+        return f"a view of {self.memory[_memory(thing)]}" if _memory(thing) in self.memory else ""
+
+    def _copied(self, arrays: list[bytes]) -> Iterator[tuple[str, bytes]]:
+        """Yield (what it is, the array) for each array that holds forbidden content.
+
+        All arrays are searched at once: most are small, and a search of each would cost its call.
+        """
+        ends = list(itertools.accumulate(map(len, arrays)))
+        joined = b"".join(arrays)
+        copies = {}
         for part, what in self.content.items():
-            if part in data:
-                return what
-        self._clean.add(data)
-        return ""
+            start = joined.find(part)
+            while start >= 0:
+                index = bisect.bisect_right(ends, start)
+                if start + len(part) <= ends[index]:  # not across two arrays
+                    copies.setdefault(arrays[index], what)
+                    break
+                start = joined.find(part, start + 1)
+        if not copies:
+            self._clean.update(arrays)
+        yield from ((what, data) for data, what in copies.items())
 
 
 def _memory(array: Any) -> int:
