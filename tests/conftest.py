@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hypothesis
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -125,27 +126,43 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all processes of one test session, for what is made once and then only read."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def data(shared: Path) -> Path:
     """Root of a tiny synthetic VisA: three objects, 6 training and 3 + 4 test images each. Read only."""
     from iufbench.data.synthetic import make
 
-    root = tmp_path_factory.mktemp("data") / "visa"
-    objects = ["candle", "capsules", "cashew"]
-    make(root, objects=objects, n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
+    root = shared / "data" / "visa"
+    with FileLock(shared / "data.lock"):
+        if not root.exists():
+            objects = ["candle", "capsules", "cashew"]
+            make(root, objects=objects, n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
     return root
 
 
 @pytest.fixture(scope="session")
-def two_objects(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Run]:
+def two_objects(data: Path, shared: Path) -> Callable[[str], Run]:
     """A finished run of any strategy: candle, then capsules (cashew is not learnt). Read only."""
+    return functools.cache(lambda strategy: _finished(strategy, data, shared / "two_objects", "visa_1_1"))
+
+
+@pytest.fixture(scope="session")
+def three_objects(data: Path, shared: Path) -> Callable[[str], Run]:
+    """A finished run of any strategy: candle and capsules, then cashew; see tests/tiny.py. Read only."""
+    return functools.cache(lambda strategy: _finished(strategy, data, shared / "three_objects", "visa_2_1"))
+
+
+def _finished(strategy: str, data: Path, folder: Path, protocol: str) -> Run:
     from tiny import tiny_run
 
-    @functools.cache
-    def make(strategy: str) -> Run:
-        results = tmp_path_factory.mktemp("two_objects") / "results"
-        return tiny_run(strategy, data, results, protocol="visa_1_1")
-
-    return make
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / f"{strategy}.lock"):  # the second process finds the run complete
+        return tiny_run(strategy, data, folder / strategy, protocol=protocol)
 
 
 @pytest.fixture(scope="session")

@@ -101,7 +101,7 @@ class Compiled:
         return self.model(*args, **named)
 
 
-def test_compiled_code_runs_in_training_only(data, tmp_path, monkeypatch):
+def test_compiled_code_runs_in_training_only(data, tmp_path, monkeypatch, three_objects):
     made = []
 
     def compile(model):
@@ -112,6 +112,6 @@ def test_compiled_code_runs_in_training_only(data, tmp_path, monkeypatch):
     run = tiny_run("iuf", data, tmp_path / "a", compile=True)
     assert made[0].modes and all(made[0].modes), "collecting and evaluation see the network itself"
     monkeypatch.undo()
-    eager = tiny_run("iuf", data, tmp_path / "b")
+    eager = three_objects("iuf")
     assert run.metrics["value"].equals(eager.metrics["value"])
     assert run.info["recipe_hash"] != eager.info["recipe_hash"]

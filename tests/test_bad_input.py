@@ -247,7 +247,9 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("last", ["record_experience", "write_record", "save_checkpoint"])
-def test_a_kill_after_any_step_leaves_a_run_that_can_be_resumed(data, tmp_path, monkeypatch, last):
+def test_a_kill_after_any_step_leaves_a_run_that_can_be_resumed(
+    data, three_objects, tmp_path, monkeypatch, last
+):
     def until_killed(*arguments):
         step(*arguments)
         counts.append(1)
@@ -260,7 +262,7 @@ def test_a_kill_after_any_step_leaves_a_run_that_can_be_resumed(data, tmp_path, 
         with pytest.raises(Killed):
             tiny_run("finetune", data, tmp_path / "killed")
     again = tiny_run("finetune", data, tmp_path / "killed")
-    whole = tiny_run("finetune", data, tmp_path / "whole")
+    whole = three_objects("finetune")
     for name in ("metrics.csv", "scores.csv.gz"):
         assert (again.path / name).read_bytes() == (whole.path / name).read_bytes()
     for name in ("trained_images", "replayed_images", "bytes_kept"):

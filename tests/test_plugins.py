@@ -102,12 +102,11 @@ def test_an_installed_strategy_is_listed_without_importing_it(site):
     assert not any(name.startswith("acme") for name in sys.modules)
 
 
-def test_an_installed_strategy_runs_by_its_name(site, data, tmp_path):
+def test_an_installed_strategy_runs_by_its_name(site, data, three_objects, tmp_path):
     install(site, "acme", "acme_net = acme.cards", {"acme_net": ACME})
     run = tiny_run("acme_net", data, tmp_path / "results")
     assert run.complete and run.info["strategy"]["name"] == "acme_net"
-    uniad = tiny_run("uniad", data, tmp_path / "results")
-    assert run.scores()["score"].equals(uniad.scores()["score"])
+    assert run.scores()["score"].equals(three_objects("uniad").scores()["score"])
 
 
 def test_a_name_that_is_taken_is_an_error(site):
@@ -189,8 +188,8 @@ def test_show_says_what_a_strategy_uses(name, uses):
     assert "uses:\n" in text and f"gradients: {str(uses['gradients']).lower()}" in text
 
 
-def test_costs_of_a_learner_without_gradients(data, tmp_path):
-    costs = tiny_run("patchcore", data, tmp_path).info["costs"]
+def test_costs_of_a_learner_without_gradients(three_objects):
+    costs = three_objects("patchcore").info["costs"]
     assert costs["parameters_total"] == costs["parameters_trainable"] == 0
     assert costs["trained_images"] == [12, 6]  # once each
     assert 0 < costs["bytes_kept"][0] < costs["bytes_kept"][1]

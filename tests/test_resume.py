@@ -40,11 +40,9 @@ def without_reading(parts, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(parts, data, tmp_path_factory):
+def whole(three_objects):
     """The uninterrupted run."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runner, "assemble", reassembly(parts))
-        return tiny_run("finetune", data, tmp_path_factory.mktemp("whole"))
+    return three_objects("finetune")
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import torch
 from fake_runs import make_run
 from sklearn.metrics import roc_auc_score
 from test_memory_banks import PLAIN, maps_of, train
-from tiny import tiny_run
 
 from iufbench.reporting.figures.routing import routing_figure
 from iufbench.reporting.groups import group_runs
@@ -183,8 +182,8 @@ def test_contcore_is_patchcore_where_settings_agree(data, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ROUTED)
-def test_a_run_records_the_memory_of_every_image(strategy, data, tmp_path):
-    run = tiny_run(strategy, data, tmp_path)
+def test_a_run_records_the_memory_of_every_image(strategy, three_objects):
+    run = three_objects(strategy)
     scores = run.scores()
     names = {"candle", "capsules", "cashew"}
     first, last_ = (set(scores.loc[scores["experience"] == t, "routed"]) for t in (0, 1))
@@ -199,8 +198,8 @@ def test_a_run_records_the_memory_of_every_image(strategy, data, tmp_path):
 
 
 @pytest.mark.parametrize("strategy", ["gcr_oracle", "patchcore"])
-def test_a_strategy_that_does_not_route_reports_nothing(strategy, data, tmp_path):
-    assert "routed" not in tiny_run(strategy, data, tmp_path).scores()
+def test_a_strategy_that_does_not_route_reports_nothing(strategy, three_objects):
+    assert "routed" not in three_objects(strategy).scores()
 
 
 def routed_run(results, strategy: str, wrong: int, uses: bool = True):

@@ -19,9 +19,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_trains_evaluates_and_repeats_itself(strategy, data, tmp_path):
-    first = tiny_run(strategy, data, tmp_path / "a")
-    second = tiny_run(strategy, data, tmp_path / "b")
+def test_trains_evaluates_and_repeats_itself(strategy, data, three_objects, tmp_path):
+    first, second = three_objects(strategy), tiny_run(strategy, data, tmp_path)
     steps = 1 if first.info["recipe"]["stream"] == "joint" else 2
     assert len(first.experiences) == steps
     for level in ("image", "pixel"):
@@ -58,12 +57,13 @@ def unfinished(results):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(strategy, data, tmp_path, monkeypatch):
+def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(
+    strategy, data, three_objects, tmp_path, monkeypatch
+):
     """Interrupted in the base's second epoch, then killed in the increment's: the same command resumes it."""
+    whole = three_objects(strategy)
     plan, parts = assembled(strategy, data, tmp_path)
     monkeypatch.setattr(runner, "assemble", reassembly(parts))
-    whole = tiny_run(strategy, data, tmp_path / "whole")
-
     epoch = 2 if plan.learner.uses.gradients else 1
     stop = interruption(monkeypatch, 0, epoch, iteration=2, signal_=signal.SIGTERM)
     with stop, pytest.raises(KeyboardInterrupt):
@@ -98,8 +98,8 @@ def killed(strategy, **kwargs):
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_another_seed_gives_another_result(strategy, data, tmp_path):
-    runs = [tiny_run(strategy, data, tmp_path, seed=seed) for seed in (0, 1)]
+def test_another_seed_gives_another_result(strategy, data, three_objects, tmp_path):
+    runs = three_objects(strategy), tiny_run(strategy, data, tmp_path, seed=1)
     assert not runs[0].scores()["score"].equals(runs[1].scores()["score"])
 
 
