@@ -133,7 +133,28 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data(shared: Path) -> Path:
+def backbones() -> Iterator[None]:
+    """A frozen backbone with the weights of a package is read once a process, not in every run."""
+    from iufbench.engine import assembly
+
+    read = assembly.load_backbone
+    kept: dict[Any, Any] = {}
+
+    def load(plan: Any, device: Any) -> Any:
+        spec = assembly.backbone_spec(plan.recipe.backbone)
+        if spec.weights != "package":
+            return read(plan, device)
+        if (spec, str(device)) not in kept:
+            kept[spec, str(device)] = read(plan, device)
+        return kept[spec, str(device)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "load_backbone", load)
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(shared: Path, backbones: None) -> Path:
     """Root of a tiny synthetic VisA: three objects, 6 training and 3 + 4 test images each. Read only."""
     from iufbench.data.synthetic import make
 
