@@ -125,6 +125,20 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_pdf() -> Iterator[int]:
+    """PDF figures with Type 3 fonts: a subset of a TrueType font takes longer than the rest of the figure.
+
+    Yields the font type that users get.
+    """
+    from iufbench.reporting.figures import drawing
+
+    kept = drawing.STYLE["pdf.fonttype"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(drawing.STYLE, "pdf.fonttype", 3)
+        yield kept
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all processes of one test session, for what is made once and then only read."""
