@@ -7,6 +7,8 @@ returns its anomaly maps. Nothing protects it against forgetting.
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 import logging
 import warnings
 from collections.abc import Callable, Iterator

@@ -187,21 +187,14 @@ def in_a_process(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_a_home_that_cannot_be_written_is_no_obstacle(data, tmp_path):
+def test_evaluating_again_says_nothing_but_its_result_from_any_home(three_objects, tmp_path):
     home = tmp_path / "file" / "home"  # nobody can make a folder there, root included
     home.parent.write_text("")
+    copied = tmp_path / "seed0"
+    shutil.copytree(three_objects("finetune").path, copied)
     done = in_a_process(
-        "run", "--protocol", "visa_2_1", "--strategy", "finetune", "--data-root", data,
-        "--results", tmp_path / "r", "--dry-run",
-        HOME=str(home), MPLCONFIGDIR=str(tmp_path), IUFBENCH_CACHE=str(tmp_path),
-    )  # fmt: skip
-    assert done.returncode == 0 and done.stderr == ""
-
-
-def test_evaluating_again_says_nothing_but_its_result(data, tmp_path):
-    assert run(data, tmp_path / "r").exit_code == 0
-    (found,), _ = find_runs(tmp_path / "r")
-    done = in_a_process("evaluate", found.path, "-q")
+        "evaluate", copied, "-q", HOME=str(home), MPLCONFIGDIR=str(tmp_path), IUFBENCH_CACHE=str(tmp_path)
+    )
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "no difference\n")
 
 

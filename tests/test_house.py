@@ -103,6 +103,19 @@ def test_rooms_without_avalanche(room):
             assert not {n for n in imports_of(module) if n.split(".")[0] == "avalanche"}, module
 
 
+def test_avalanche_is_imported_through_the_framework_module():
+    """Before anything else, or a home folder that cannot be written stops the import."""
+    guard = "iufbench.support.framework"
+    for module in sorted(MODULES):
+        names = [
+            node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
+            for node in ast.parse(MODULES[module].read_text(encoding="utf-8")).body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+        ]
+        if any((name or "").split(".")[0] == "avalanche" for name in names):
+            assert next(n for n in names if n != "__future__") == guard, module
+
+
 def test_metrics_know_no_torch():
     for module in MODULES:
         if room_of(module) == "metrics":

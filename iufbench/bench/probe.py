@@ -9,6 +9,8 @@ images costs more in a run than in the probe.
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 import dataclasses
 import itertools
 import statistics

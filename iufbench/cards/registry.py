@@ -18,7 +18,6 @@ from typing import Any
 
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
-from iufbench.support.framework import import_avalanche
 from iufbench.support.memory import lacks_memory
 
 _ROOMS = {
@@ -165,7 +164,7 @@ def load_class(target: str, where: Path) -> Any:
     own = find_room(where) is None
     if own and folder not in sys.path:
         sys.path.append(folder)
-    import_avalanche()  # every learner derives from it
+    importlib.import_module("iufbench.support.framework")  # every learner derives from Avalanche
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything

@@ -7,6 +7,8 @@ to the harness: no result is stored anywhere that the strategy can read.
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

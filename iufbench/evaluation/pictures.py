@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 from typing import Any
 
 import numpy as np

@@ -6,6 +6,8 @@ A method overrides the hooks it needs: ``losses`` (the objective) and Avalanche'
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 import math
 import os
 import warnings

@@ -12,6 +12,8 @@ A learner implements how patches are stored (``see``, ``settle``) and the distan
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal

@@ -6,6 +6,8 @@ the network's output here is a reconstruction. Tested with avalanche-lib 0.6.0.
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 from dataclasses import dataclass
 from typing import Any
 

