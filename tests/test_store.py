@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import gzip
+import io
 import json
 import math
 import os
@@ -15,7 +17,7 @@ import sys
 import numpy as np
 import pytest
 from fake_runs import make_run
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from iufbench.reporting import store
@@ -42,6 +44,33 @@ def test_csv_gives_the_same_float64_back(tmp_path_factory, values):
     files.write_csv(path, ["v"], [[v] for v in values])
     back = [float(line) for line in path.read_text().splitlines()[1:]]
     assert struct.pack(f"{len(values)}d", *back) == struct.pack(f"{len(values)}d", *values)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return tmp_path_factory.mktemp("table") / "t.csv"
+
+
+@settings(deadline=None)
+@given(text=st.text('ab,,\n\n"\r\0', max_size=40), block=st.sampled_from([24, 2**16]))
+@example(text='a,b\n1,2\n"x\ny",3\n4,5', block=24)
+@example(text="a,b\n1\n2,3,4\n", block=2**16)
+@example(text="a\n\nb\n", block=2**16)
+def test_rows_and_columns_are_those_of_pythons_reader(table, text, block):
+    table.write_text(text, newline="")
+    expected = list(csv.reader(io.StringIO(text, newline="")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "LONGEST_ROW", block)  # also how much is read at a time
+        assert [row for rows in files.read_csv(table) for row in rows] == expected
+        parts = list(files.csv_parts(table))
+    if expected:
+        assert parts[0].rows() == expected[:1]
+    for part in parts:
+        rows = part.rows()
+        for width in (2, 3):
+            found = part.columns(width)
+            even = {*map(len, rows)} == {width}
+            assert (None if found is None else [*map(list, zip(*found))]) == (rows if even else None)
 
 
 def test_matrix_is_what_was_recorded(tmp_path):

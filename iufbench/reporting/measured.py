@@ -21,6 +21,7 @@ from iufbench.reporting.rundir import (
     METRIC_COLUMNS,
     ROUTED,
     SCORE_COLUMNS,
+    table_columns,
     table_rows,
 )
 from iufbench.support.errors import RunError
@@ -202,18 +203,17 @@ class _Numbered(dict[tuple[str, str], int]):
 
 def read_scores(path: Path, texts: bool = True) -> Scores:
     """Read ``scores.csv.gz``; without ``texts`` in 10 % of the memory. Raises RunError if corrupted."""
-    chunks = table_rows(path, SCORE_COLUMNS, (ROUTED,))
-    ((*header,),) = next(chunks)
+    chunks = table_columns(path, SCORE_COLUMNS, (ROUTED,))
+    header = [name for (name,) in next(chunks)]
     groups: dict[tuple[str, str], int] = _Numbered()
     group, labels, scores = array("i"), array("b"), array("d")
     kept: dict[str, list[str]] = {name: [] for name in header if texts and name in ("image", ROUTED)}
-    for rows in chunks:
-        if not rows:
-            continue
-        columns = dict(zip(header, zip(*rows)))
+    for chunk in chunks:
+        columns = dict(zip(header, chunk))
         try:
             group.extend(map(groups.__getitem__, zip(columns["experience"], columns["object"])))
-            labels.extend(map(int, columns["label"]))
+            known = {text: int(text) for text in set(columns["label"])}
+            labels.extend(map(known.__getitem__, columns["label"]))
             scores.extend(map(float, columns["score"]))  # Python's parser: the exact float64 written
         except (ValueError, OverflowError) as error:
             raise RunError(f"{path}, near row {len(scores) + 2}: {str(error)[:100]}") from error
@@ -249,13 +249,13 @@ def read_baseline(path: Path, objects: Sequence[str]) -> dict[tuple[str, str], d
 
 def read_log(path: Path) -> dict[str, array[float]]:
     """Read ``train_log.csv``: column -> values, NaN for empty cells. Raises RunError if it is corrupted."""
-    chunks = table_rows(path)
-    ((*header,),) = next(chunks)
+    chunks = table_columns(path)
+    header = [name for (name,) in next(chunks)]
     if len(set(header)) < len(header) or not all(map(str.isprintable, header)):
         raise RunError(f"{path}: a column appears twice, or its name cannot be printed")
     columns = {name: array("d") for name in header}
-    for rows in chunks:
-        for name, texts in zip(header, zip(*rows)):
+    for chunk in chunks:
+        for name, texts in zip(header, chunk):
             columns[name].extend(_floats(texts, f"{path}: column {name[:40]}"))
     return columns
 

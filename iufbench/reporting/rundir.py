@@ -13,11 +13,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from iufbench.evaluation.rows import CalibrationRow, MetricRow, ScoreRow
 from iufbench.support.errors import RunError
-from iufbench.support.files import file_sha256, read_csv, write_csv
+from iufbench.support.files import csv_parts, file_sha256, write_csv
 from iufbench.support.locks import NAME as LOCK
 from iufbench.support.locks import locked
 
@@ -195,44 +195,52 @@ def read_rows(
 def table_rows(
     path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
 ) -> Iterator[list[list[str]]]:
-    """Yield the header, then the rows in chunks of some thousand, validated as by :func:`read_rows`.
+    """Yield the header, then the rows in chunks of some thousand, validated as by :func:`read_rows`."""
+    return ([*map(list, zip(*found))] for found in table_columns(path, columns, optional))
 
-    Files may be as long as ``LIMITS`` allows. Rows are counted from 1, the header, in messages.
+
+def table_columns(
+    path: Path, columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> Iterator[list[Sequence[str]]]:
+    """Yield the columns of the header, then those of some thousand rows at a time.
+
+    Files may be as long as ``LIMITS`` allows. Arguments and errors are those of :func:`read_rows`; rows are
+    counted from 1, the header, in messages.
     """
-    header: list[str] = []
-    count = 0
-    for rows in read_csv(path, LIMITS[path.name]):
-        if not count:
-            header = _checked_header(path, rows.pop(0), columns, optional)
-            count = 1
-            yield [header]
-            place = header.index("experience")
-        for number, row in enumerate(() if _sound(rows, len(header), place) else rows, start=count + 1):
-            if len(row) != len(header):
-                raise RunError(f"{path}, row {number}: {len(row)} cells, expected {len(header)}")
-            if not row[place].isdecimal() or len(row[place]) > DIGITS:
-                shown = repr(row[place][:40])
-                raise RunError(f"{path}, row {number}: experience is {shown}, not a whole number")
-        count += len(rows)
-        yield rows
-    if not count:
-        _checked_header(path, [], columns, optional)
+    parts = csv_parts(path, LIMITS[path.name])
+    header = next((part.rows()[0] for part in parts), [])
+    _check_header(path, header, columns, optional)
+    yield [[name] for name in header]
+    place, count = header.index("experience"), 1
+    for part in parts:
+        found = part.columns(len(header))
+        if found is None or not all(map(_is_experience, set(found[place]))):
+            _refuse(path, part.rows(), header, count + 1)
+        count += len(found[0])
+        yield found
 
 
-def _sound(rows: Sequence[Sequence[str]], width: int, place: int) -> bool:
-    """Whether all rows have ``width`` cells and an integer at ``place``."""
-    if not set(map(len, rows)) <= {width}:
-        return False
-    numbers = {row[place] for row in rows}
-    return all(text.isdecimal() and len(text) <= DIGITS for text in numbers)
+def _is_experience(text: str) -> bool:
+    return text.isdecimal() and len(text) <= DIGITS
 
 
-def _checked_header(
+def _refuse(path: Path, rows: Iterable[Sequence[str]], header: Sequence[str], start: int) -> NoReturn:
+    """Raise RunError with the first invalid row of some that are counted from ``start``."""
+    place = header.index("experience")
+    for number, row in enumerate(rows, start):
+        if len(row) != len(header):
+            raise RunError(f"{path}, row {number}: {len(row)} cells, expected {len(header)}")
+        if not _is_experience(row[place]):
+            shown = repr(row[place][:40])
+            raise RunError(f"{path}, row {number}: experience is {shown}, not a whole number")
+    raise AssertionError("all rows are valid")
+
+
+def _check_header(
     path: Path, header: list[str], columns: Sequence[str] | None, optional: Sequence[str]
-) -> list[str]:
+) -> None:
     if columns is not None:
         columns = [*columns, *(name for name in optional if name in header)]
     if "experience" not in header or (columns is not None and header != list(columns)):
         shown = ",".join(header)[:200] or "missing"
         raise RunError(f"{path}: columns are {shown}, expected {','.join(columns or ['experience'])}")
-    return header

@@ -11,6 +11,7 @@ import errno
 import gzip
 import hashlib
 import io
+import itertools
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from iufbench.support.errors import RunError
 
@@ -215,7 +216,39 @@ def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
+class Rows(NamedTuple):
+    """Some rows of a table: the text of lines without quotes, or lists of cells."""
+
+    content: str | list[list[str]]
+
+    def rows(self) -> list[list[str]]:
+        """The cells of every row; none in an empty line."""
+        if isinstance(self.content, list):
+            return self.content
+        return [line.split(",") if line else [] for line in self.content.split("\n")]
+
+    def columns(self, width: int) -> list[Sequence[str]] | None:
+        """The cells of every column; None if a row does not have ``width`` cells. An empty line has one here."""
+        if isinstance(self.content, list):
+            return [*zip(*self.content)] if {*map(len, self.content)} == {width} else None
+        lines = self.content.count("\n") + 1
+        cells = self.content.replace("\n", ",\n").split(",")
+        # Each line but the first now begins with a newline, and no other cell contains one.
+        first = "".join(cells[::width]).split("\n")
+        if len(cells) != lines * width or len(first) != lines:
+            return None
+        return [first, *(cells[k::width] for k in range(1, width))]
+
+
 def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]]:
+    """Read a table in bounded memory: yields some rows at a time, each a list of cells.
+
+    Arguments and errors are those of :func:`csv_parts`.
+    """
+    return (part.rows() for part in csv_parts(path, limit))
+
+
+def csv_parts(path: Path | str, limit: int = LARGEST) -> Iterator[Rows]:
     """Read a table in bounded memory, decompressed if the name ends in .gz.
 
     Args:
@@ -223,31 +256,49 @@ def read_csv(path: Path | str, limit: int = LARGEST) -> Iterator[list[list[str]]
         limit: Bytes that it may have, compressed and decompressed.
 
     Yields:
-        Up to ``ROWS_AT_ONCE`` rows, each a list of cells.
+        The first row, then some rows at a time: what ``csv.reader`` finds, several times as fast where there
+        are no quotes.
 
     Raises:
         RunError: The file cannot be read, exceeds the limit, or has a row of more than ``LONGEST_ROW``
             characters.
     """
     pending = [0]  # characters read since the last row ended
-    rows = []
+    begun = False
     try:
         with open_file(path, limit) as file:
             stream: Any = gzip.GzipFile(fileobj=file) if str(path).endswith(".gz") else file
-            for row in csv.reader(_lines(stream, path, limit, pending)):
+            texts = _texts(stream, path, limit, pending)
+            for text in texts:
+                if any(special in text for special in '"\r\0'):
+                    texts = itertools.chain([text], texts)
+                    break
+                pending[0] = 0
+                text = text.removesuffix("\n")
+                if not begun:
+                    first, newline, text = text.partition("\n")
+                    begun = True
+                    yield Rows(first)
+                    if not newline:
+                        continue
+                yield Rows(text)
+            rows = []
+            for row in csv.reader(itertools.chain.from_iterable(io.StringIO(t, newline="") for t in texts)):
                 pending[0] = 0
                 rows.append(row)
-                if len(rows) == ROWS_AT_ONCE:
-                    yield rows
+                if len(rows) == ROWS_AT_ONCE or not begun:
+                    begun = True
+                    yield Rows(rows)
                     rows = []
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunError(f"cannot read {path}: {reason}") from error
     if rows:
-        yield rows
+        yield Rows(rows)
 
 
-def _lines(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Iterator[str]:
+def _texts(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Iterator[str]:
+    """Yield the text of some whole lines at a time."""
     # Not io.TextIOWrapper, which warns if it is collected before its stream is closed.
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     rest, total, data = "", 0, b"..."
@@ -262,8 +313,9 @@ def _lines(stream: Any, path: Path | str, limit: int, pending: list[int]) -> Ite
             raise RunError(f"cannot read {path}: it has more than {limit:,} characters when unpacked")
         whole, newline, last = block.rpartition("\n")
         if newline:
-            yield from io.StringIO(rest + whole + newline, newline="")
+            yield rest + whole + newline
             rest = last
         else:
             rest += last
-    yield from io.StringIO(rest, newline="")
+    if rest:
+        yield rest
