@@ -15,6 +15,7 @@ import numpy.typing as npt
 from scipy.special import betaincinv
 
 from iufbench.metrics.curve import score_curve
+from iufbench.metrics.image import grouped_image_metrics
 from iufbench.support.errors import InputError
 
 ALLOWED = "quantile 0.95, 0.975, mean+3sd"
@@ -295,11 +296,12 @@ def pooled_auroc(groups: Iterable[tuple[Sequence[bool] | np.ndarray, npt.ArrayLi
         >>> pooled_auroc([([0, 1], [0.1, 0.2]), ([0, 1], [0.3, 0.4])])
         (0.75, 0.25)
     """
-    pairs = [
-        (np.asarray(labels, dtype=bool), np.array(scores, dtype=np.float64)) for labels, scores in groups
-    ]
+    pairs = list(groups)
     if not pairs:
         return math.nan, math.nan
-    own = float(np.mean([score_curve(*pair).auroc() for pair in pairs]))
-    pooled = score_curve(*(np.concatenate(parts) for parts in zip(*pairs))).auroc()
+    labels, scores = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*pairs))
+    group = np.repeat(np.arange(len(pairs)), [len(labels) for labels, _ in pairs])
+    labels, scores = labels.astype(bool), scores.astype(np.float64)
+    own = float(np.mean(grouped_image_metrics(labels, scores, group, len(pairs))["auroc"]))
+    pooled = score_curve(labels, scores).auroc()
     return pooled, own - pooled

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from iufbench.metrics.image import image_metrics
+from iufbench.metrics.image import grouped_image_metrics
 from iufbench.reporting.rundir import (
     BASELINE_COLUMNS,
     LEVELS,
@@ -167,12 +167,10 @@ class Scores:
             start += images
 
     def image_metrics(self) -> Iterator[tuple[int, str, dict[str, float]]]:
-        """Yield experience, object and image metrics (name -> value) of every group.
-
-        Raises RunError if no metric can be computed.
-        """
-        for experience, obj, labels, scores in self.by_group():
-            yield experience, obj, image_metrics(labels, scores, object=obj)
+        """Yield experience, object and image metrics (name -> value) of every group."""
+        found = grouped_image_metrics(self.labels == 1, self.scores, self.group, len(self.groups))
+        for (experience, obj), *values in zip(self.groups, *found.values()):
+            yield experience, obj, dict(zip(found, values))
 
     def frame(self) -> pd.DataFrame:
         """The rows with the columns of ``scores.csv.gz``."""

@@ -228,7 +228,7 @@ class Rows(NamedTuple):
         return [line.split(",") if line else [] for line in self.content.split("\n")]
 
     def columns(self, width: int) -> list[Sequence[str]] | None:
-        """The cells of every column; None if a row does not have ``width`` cells. An empty line has one here."""
+        """The cells of every column; None if a row has not ``width`` cells. An empty line has one here."""
         if isinstance(self.content, list):
             return [*zip(*self.content)] if {*map(len, self.content)} == {width} else None
         lines = self.content.count("\n") + 1

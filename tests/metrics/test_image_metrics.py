@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from iufbench.metrics.curve import score_curve
-from iufbench.metrics.image import image_metrics, image_score, kind_auroc, sample_auroc
+from iufbench.metrics.image import grouped_image_metrics, image_metrics, image_score, kind_auroc, sample_auroc
 from iufbench.support.errors import InputError, RunError
 
 FIXTURE = np.load(Path(__file__).parent / "data" / "07_metrics.npz")
@@ -30,6 +30,31 @@ def test_equal_to_scikit_learn_with_ties(pairs):
     assert values["auroc"] == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
     assert values["ap"] == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
     assert values["f1_max"] == pytest.approx(max(f1), abs=1e-12)
+
+
+@settings(max_examples=100)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 4), st.booleans(), st.integers(-3, 3).map(lambda v: v / 8)), max_size=60
+    )
+)
+def test_groups_have_the_same_bits_as_each_alone(images):
+    group = np.array([image[0] for image in images], dtype=int)
+    labels = np.array([image[1] for image in images], dtype=bool)
+    scores = np.array([image[2] for image in images])
+    found = grouped_image_metrics(labels, scores, group, 5)
+    for k in range(5):
+        alone = image_metrics(labels[group == k], scores[group == k])
+        np.testing.assert_array_equal([values[k] for values in found.values()], list(alone.values()))
+
+
+def test_large_groups_have_the_same_bits_as_each_alone():
+    rng = np.random.default_rng(0)
+    labels, scores, group = rng.random(2000) < 0.6, rng.normal(size=2000), rng.integers(3, size=2000)
+    found = grouped_image_metrics(labels, scores, group, 3)
+    for k in range(3):
+        alone = image_metrics(labels[group == k], scores[group == k])
+        assert {name: values[k] for name, values in found.items()} == alone
 
 
 @pytest.mark.parametrize("name, index", OBJECTS)
