@@ -12,6 +12,8 @@ in Chaudhry 2018 and those libraries (``by_experience``); with one object per ex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +22,75 @@ Introduced = Sequence[int] | np.ndarray
 NAN = float("nan")
 
 
+class Results:
+    """R [T, O] and ``introduced`` [O], validated, with what several measures need computed once.
+
+    Every measure takes it as its R. The arrays are shared: do not change them.
+    """
+
+    def __init__(self, R: npt.ArrayLike, introduced: Introduced) -> None:
+        values, first = np.asarray(R, dtype=np.float64), np.asarray(introduced)
+        if values.ndim != 2 or not values.size or first.shape != values.shape[1:]:
+            raise ValueError(f"R {values.shape} must be [T, O] and introduced {first.shape} [O]")
+        if first.dtype.kind not in "iu" or first.min() < 0 or first.max() >= len(values):
+            raise ValueError(f"introduced must be integers from 0 to {len(values) - 1}, not {first.tolist()}")
+        self.values = values
+        self.introduced = first
+
+    def __array__(self, *arguments: Any, **named: Any) -> np.ndarray:
+        return self.values.__array__(*arguments, **named)
+
+    @property
+    def past(self) -> np.ndarray:
+        """bool [O]: objects that are not of the last experience, which can have been forgotten."""
+        return self.introduced < len(self.values) - 1
+
+    @cached_property
+    def curve(self) -> np.ndarray:
+        """[T] c_t."""
+        return np.array([_mean(row[self.introduced <= t]) for t, row in enumerate(self.values)])
+
+    @cached_property
+    def drops(self) -> np.ndarray:
+        """[T, O] as ``_drops``."""
+        return _drops(self.values, self.introduced)
+
+    @cached_property
+    def forgetting(self) -> np.ndarray:
+        """[T] f_t."""
+        return np.array([_mean(row[self.introduced < t]) for t, row in enumerate(self.drops)])
+
+    @cached_property
+    def when_new(self) -> np.ndarray:
+        """[O] R[i(o), o]."""
+        return self.values[self.introduced, np.arange(self.introduced.size)]
+
+    @cached_property
+    def bwt(self) -> float:
+        """mean of R[T-1, o] - R[i(o), o] over the objects of ``past``."""
+        return _mean((self.values[-1] - self.when_new)[self.past])
+
+    @cached_property
+    def tasks(self) -> np.ndarray:
+        """[T, T] E."""
+        R = self.values
+        tasks = [np.ascontiguousarray(R[:, self.introduced == e]) for e in range(len(R))]
+        means = [np.add.reduce(of, axis=1) / of.shape[1] if of.size else np.full(len(R), NAN) for of in tasks]
+        return np.array(means).T
+
+
+_below = lru_cache(maxsize=8)(np.tril_indices)
+_above = lru_cache(maxsize=8)(np.triu_indices)
+
+
+def results(R: npt.ArrayLike, introduced: Introduced) -> Results:
+    """R as ``Results``; raises ValueError if shapes or experiences do not fit."""
+    return R if isinstance(R, Results) else Results(R, introduced)
+
+
 def curve(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T] c_t = mean of R[t, o] over the objects seen so far, i(o) <= t (the lines of IUF's figures)."""
-    R, introduced = _checked(R, introduced)
-    return np.array([_mean(row[introduced <= t]) for t, row in enumerate(R)])
+    return results(R, introduced).curve
 
 
 def acc(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -44,32 +111,30 @@ def fm(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 def forgetting_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T] f_t = mean over objects with i(o) < t of (max over i(o) <= k < t of R[k, o]) - R[t, o]; f_0 NaN."""
-    R, introduced = _checked(R, introduced)
-    return np.array([_mean(row[introduced < t]) for t, row in enumerate(_drops(R, introduced))])
+    return results(R, introduced).forgetting
 
 
 def forgetting_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[O] max over i(o) <= k < T-1 of R[k, o], minus R[T-1, o]; NaN for objects of the last experience."""
-    R, introduced = _checked(R, introduced)
-    return np.where(introduced < len(R) - 1, _drops(R, introduced)[-1], NAN)
+    found = results(R, introduced)
+    return np.where(found.past, found.drops[-1], NAN)
 
 
 def bwt_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[O] R[T-1, o] - R[i(o), o]; NaN for objects of the last experience."""
-    R, introduced = _checked(R, introduced)
-    last = len(R) - 1
-    return np.where(introduced < last, R[last] - _when_new(R, introduced), NAN)
+    found = results(R, introduced)
+    return np.where(found.past, found.values[-1] - found.when_new, NAN)
 
 
 def new_object_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[O] R[i(o), o], the value right after the object was learnt."""
-    return _when_new(*_checked(R, introduced))
+    return results(R, introduced).when_new
 
 
 def new_object_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T] mean of R[t, o] over the objects introduced in t; from 1 on: how well increments are learnt."""
-    R, introduced = _checked(R, introduced)
-    return np.array([_mean(row[introduced == t]) for t, row in enumerate(R)])
+    found = results(R, introduced)
+    return np.array([_mean(row[found.introduced == t]) for t, row in enumerate(found.values)])
 
 
 def fm_step(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -95,7 +160,8 @@ def fm_final_tasks(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 def fm_best(R: npt.ArrayLike, introduced: Introduced) -> float:
     """As ``fm_final`` but the best includes the final value: never negative (mammoth, PyCIL)."""
-    return _mean(np.maximum(_past(forgetting_per_object(R, introduced), R, introduced), 0.0))
+    found = results(R, introduced)
+    return _mean(np.maximum(found.drops[-1, found.past], 0.0))
 
 
 def forgetting_first(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -105,7 +171,7 @@ def forgetting_first(R: npt.ArrayLike, introduced: Introduced) -> float:
 
 def bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean of R[T-1, o] - R[i(o), o] over objects not of the last experience (GEM 2017)."""
-    return _mean(_past(bwt_per_object(R, introduced), R, introduced))
+    return results(R, introduced).bwt
 
 
 def fwt(R: npt.ArrayLike, introduced: Introduced, baseline: npt.ArrayLike) -> float:
@@ -113,10 +179,10 @@ def fwt(R: npt.ArrayLike, introduced: Introduced, baseline: npt.ArrayLike) -> fl
 
     baseline: [O] b[o], measured before any training: an untrained detector is far from 0.5.
     """
-    R, introduced = _checked(R, introduced)
-    before = _per_object(baseline, introduced, "baselines")
-    later = np.flatnonzero(introduced > 0)
-    return _mean(R[introduced[later] - 1, later] - before[later])
+    found = results(R, introduced)
+    before = _per_object(baseline, found, "baselines")
+    later = np.flatnonzero(found.introduced > 0)
+    return _mean(found.values[found.introduced[later] - 1, later] - before[later])
 
 
 def new_object(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -135,9 +201,9 @@ def plasticity(R: npt.ArrayLike, introduced: Introduced, zero_shot: npt.ArrayLik
         zero_shot: [O] z[o]; None: the model's own values after the base experience, R[0, o], which exist if
             unseen objects were evaluated (``--eval-unseen``).
     """
-    R, introduced = _checked(R, introduced)
-    z = R[0] if zero_shot is None else _per_object(zero_shot, introduced, "zero-shot values")
-    return _mean((_when_new(R, introduced) - z)[introduced > 0])
+    found = results(R, introduced)
+    z = found.values[0] if zero_shot is None else _per_object(zero_shot, found, "zero-shot values")
+    return _mean((found.when_new - z)[found.introduced > 0])
 
 
 def retention(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -157,16 +223,13 @@ def intransigence(R: npt.ArrayLike, introduced: Introduced, reference: npt.Array
         introduced: i(o) [O].
         reference: [O] a*[o], in the order of R's columns.
     """
-    R, introduced = _checked(R, introduced)
-    return _mean(_per_object(reference, introduced, "reference values") - _when_new(R, introduced))
+    found = results(R, introduced)
+    return _mean(_per_object(reference, found, "reference values") - found.when_new)
 
 
 def by_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
     """[T, T] E[t, e] = mean of R[t, o] over the objects introduced in e."""
-    R, introduced = _checked(R, introduced)
-    tasks = [np.ascontiguousarray(R[:, introduced == e]) for e in range(len(R))]
-    means = [np.add.reduce(of, axis=1) / of.shape[1] if of.size else np.full(len(R), NAN) for of in tasks]
-    return np.array(means).T
+    return results(R, introduced).tasks
 
 
 def avalanche_forgetting(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -183,7 +246,7 @@ def avalanche_bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
 def pyclad_average(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean of all E[t, e] with e <= t: weights late steps more than ``acc`` (pyCLAD ``ContinualAverage``)."""
     E = by_experience(R, introduced)
-    return _mean(E[np.tril_indices(len(E))])
+    return _mean(E[_below(len(E))])
 
 
 def pyclad_fm(R: npt.ArrayLike, introduced: Introduced) -> float:
@@ -198,35 +261,26 @@ def pyclad_fm(R: npt.ArrayLike, introduced: Introduced) -> float:
 def pyclad_bwt(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean over t > e of E[t, e] - E[t-1, e], consecutive rows (pyCLAD ``BackwardTransfer``, its code)."""
     E = by_experience(R, introduced)
-    return _mean(np.diff(E, axis=0)[np.tril_indices(len(E) - 1)])
+    return _mean(np.diff(E, axis=0)[_below(len(E) - 1)])
 
 
 def pyclad_bwt_documented(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean over t > e of E[t, e] - E[e, e] (pyCLAD ``BackwardTransfer``, its documentation)."""
     E = by_experience(R, introduced)
-    return _mean((E - E.diagonal())[np.tril_indices(len(E), -1)])
+    return _mean((E - E.diagonal())[_below(len(E), -1)])
 
 
 def pyclad_fwt(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean of all E[t, e] with e > t, without a baseline (pyCLAD ``ForwardTransfer``)."""
     E = by_experience(R, introduced)
-    return _mean(E[np.triu_indices(len(E), 1)])
+    return _mean(E[_above(len(E), 1)])
 
 
-def _checked(R: npt.ArrayLike, introduced: Introduced) -> tuple[np.ndarray, np.ndarray]:
-    values, first = np.asarray(R, dtype=np.float64), np.asarray(introduced)
-    if values.ndim != 2 or not values.size or first.shape != values.shape[1:]:
-        raise ValueError(f"R {values.shape} must be [T, O] and introduced {first.shape} [O]")
-    if first.dtype.kind not in "iu" or first.min() < 0 or first.max() >= len(values):
-        raise ValueError(f"introduced must be integers from 0 to {len(values) - 1}, not {first.tolist()}")
-    return values, first
-
-
-def _per_object(values: npt.ArrayLike, introduced: np.ndarray, what: str) -> np.ndarray:
-    found = np.asarray(values, dtype=np.float64)
-    if found.shape != introduced.shape:
-        raise ValueError(f"{found.shape} {what} for {introduced.size} objects")
-    return found
+def _per_object(values: npt.ArrayLike, found: Results, what: str) -> np.ndarray:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != found.introduced.shape:
+        raise ValueError(f"{array.shape} {what} for {found.introduced.size} objects")
+    return array
 
 
 def _mean(values: np.ndarray) -> float:
@@ -239,13 +293,3 @@ def _drops(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:
     learnt = introduced <= np.arange(len(R))[:, None]
     best = np.maximum.accumulate(np.where(learnt, R, -np.inf))
     return np.vstack([np.full_like(R[:1], NAN), best[:-1] - R[1:]])
-
-
-def _when_new(R: np.ndarray, introduced: np.ndarray) -> np.ndarray:
-    return R[introduced, np.arange(introduced.size)]
-
-
-def _past(values: np.ndarray, R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
-    """The values of objects that are not of the last experience: those that can have been forgotten."""
-    R, introduced = _checked(R, introduced)
-    return values[introduced < len(R) - 1]

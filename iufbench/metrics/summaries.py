@@ -186,4 +186,5 @@ DEFINITIONS: dict[str, Definition] = {
 
 def summarise(R: npt.ArrayLike, introduced: Introduced) -> dict[str, float]:
     """Every definition that needs nothing but R, by name, in the order of ``DEFINITIONS``."""
-    return {name: d.function(R, introduced) for name, d in DEFINITIONS.items() if not d.needs}
+    shared = continual.results(R, introduced)
+    return {name: d.function(shared, introduced) for name, d in DEFINITIONS.items() if not d.needs}
