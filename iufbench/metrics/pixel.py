@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from iufbench.metrics.check import require_finite
 from iufbench.metrics.curve import Curve
@@ -67,6 +66,8 @@ def pixel_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
 
 def defective_curve(masks: np.ndarray, maps: np.ndarray) -> Curve:
     """The curve of ``pixel_curve`` before any normal pixel is counted."""
+    from scipy import ndimage  # not for the commands that only read results
+
     scores, regions, n_regions = [], [], 0
     for mask, image in zip(masks, maps):
         if mask.any():

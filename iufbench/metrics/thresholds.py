@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaincinv
 
 from iufbench.metrics.curve import score_curve
 from iufbench.metrics.image import grouped_image_metrics
@@ -148,6 +147,8 @@ def guaranteed_false_alarm_rate(samples: int, rule: Rule, confidence: float = 0.
     """
     if rule.quantile is None or samples < 1:
         return math.nan
+    from scipy.special import betaincinv  # not for the commands that only read results
+
     rank = int(threshold(np.arange(1, samples + 1), rule))
     return float(betaincinv(samples - rank + 1, rank, confidence))
 
