@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from iufbench.data.resident import Batch, Batches
 from iufbench.learning.base import ReconstructionStrategy
 from iufbench.learning.context import Uses
-from iufbench.models.compression import RecentRows, semantic_compression, tail_singular_values
+from iufbench.models.compression import (
+    RecentRows,
+    StaticRows,
+    semantic_compression,
+    tail_by_products,
+    tail_singular_values,
+)
 from iufbench.models.iuf import IUFNetwork, token_means
 from iufbench.models.projection import FeatureMatrix, project_gradients, pull_
 from iufbench.models.uniad import Reconstruction
+from iufbench.support.device import has_fast_float64
 from iufbench.support.fields import number
 
 CLASSIFIER = "classifier."  # prefix of its entries in the network's state dict
@@ -102,7 +109,7 @@ class IUF(ReconstructionStrategy):
         self._old_state: dict[str, Tensor] | None = None
         self.feature_matrices: dict[str, FeatureMatrix] = {}
         self._projections: dict[str, Tensor] = {}
-        self._recent = RecentRows(self.options.scl.window)
+        self._recent = self._made_window()
         self.epochs_done = 0
 
     @classmethod
@@ -147,7 +154,16 @@ class IUF(ReconstructionStrategy):
 
     @window.setter
     def window(self, batches: list[Tensor]) -> None:
-        self._recent = RecentRows(self.options.scl.window, batches)
+        if isinstance(self._recent, StaticRows):
+            self._recent.reset(batches)  # captured iterations read its memory
+        else:
+            self._recent = RecentRows(self.options.scl.window, batches)
+
+    def _made_window(self) -> RecentRows | StaticRows:
+        """Empty; its kind decides whether the compression loss is computed within captured iterations."""
+        scl = self.options.scl
+        static = scl.form == "published" and has_fast_float64(self.device)
+        return StaticRows(scl.window) if static else RecentRows(scl.window)
 
     def forward(self) -> Reconstruction:
         return self._reconstruct(self.mbatch)
@@ -170,9 +186,24 @@ class IUF(ReconstructionStrategy):
         oasa = self.options.oasa
         if oasa.enabled:
             terms["classification"] = oasa.weight * F.cross_entropy(self.mb_output.class_logits, self.mb_y)
+        if isinstance(self._recent, StaticRows) and (rows := self._compressed()):
+            scl = self.options.scl
+            given = rows if scl.gradient else [layer.detach() for layer in rows]
+            loss = tail_by_products(self._recent.joined(given), scl.first)
+            terms["compression"] = scl.weight * loss.to(rows[0].dtype)
         return terms
 
+    def _after_training_iteration(self, **kwargs: Any) -> None:
+        if isinstance(self._recent, StaticRows):
+            with torch.no_grad():
+                if rows := self._compressed():
+                    self._recent.keep(torch.stack(rows))
+        super()._after_training_iteration(**kwargs)
+
     def apart(self) -> list[Tensor]:
+        return [] if isinstance(self._recent, StaticRows) else self._compressed()
+
+    def _compressed(self) -> list[Tensor]:
         """Token means [B, E] of the decoder layers used by the semantic compression loss."""
         scl, features = self.options.scl, self.mb_output.decoder_features
         if not (scl.enabled and (scl.increments or not self._is_increment)):
@@ -184,6 +215,7 @@ class IUF(ReconstructionStrategy):
         if not tensors:
             return {}
         scl = self.options.scl
+        assert isinstance(self._recent, RecentRows)
         gram = self._recent.with_new(tensors if scl.gradient else [rows.detach() for rows in tensors])
         if scl.form == "released":
             loss = semantic_compression(gram, RELEASED_RATIO)
@@ -194,7 +226,7 @@ class IUF(ReconstructionStrategy):
     # Update strategy -----------------------------------------------------------------------------------
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        self._recent = RecentRows(self.options.scl.window)
+        self._recent = self._made_window()
         super()._before_training_exp(**kwargs)
         self._old_state = None
         if self._pulls and self._is_increment:
@@ -209,7 +241,8 @@ class IUF(ReconstructionStrategy):
         return {name: matrix.projection(power) for name, matrix in self.feature_matrices.items()}
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
-        self._recent.refresh()
+        if isinstance(self._recent, RecentRows):
+            self._recent.refresh()
         super()._before_training_epoch(**kwargs)
 
     def _before_forward(self, **kwargs: Any) -> None:

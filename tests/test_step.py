@@ -15,6 +15,7 @@ from iufbench.cards.registry import card_paths, load_class
 from iufbench.cards.strategies import load_strategy
 from iufbench.learning import step
 from iufbench.learning.step import Step, why_eager
+from iufbench.strategies import iuf
 from iufbench.support.errors import RunError
 from iufbench.support.seeding import seed_everything
 
@@ -75,6 +76,23 @@ def test_captured_and_eager_agree(strategy, data, tmp_path):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
     assert captured.replayed_images == eager.replayed_images
     assert captured.bytes_kept == eager.bytes_kept
+
+
+def test_the_compression_loss_by_products_is_captured_as_by_eigenvalues(data, tmp_path, monkeypatch):
+    """As on a GPU that is fast in float64, with a window that removes rows."""
+    settings = (*SETTINGS, "base.epochs=3", "increment.epochs=3", "scl.first=3", "scl.window=16")
+    expected, capture = trained("iuf", data, tmp_path, settings=settings), Recorder()
+    monkeypatch.setattr(iuf, "has_fast_float64", lambda device: True)
+    captured = trained("iuf", data, tmp_path, capture, settings=settings)
+    assert captured.apart() == [] and capture.captures >= 1 and capture.replays >= 5
+    ours, theirs = captured.model.state_dict(), expected.model.state_dict()
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=1e-6, msg=name)
+    for one, other in zip(captured.training_log, expected.training_log):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-6)
+    assert min(row["compression"] for row in captured.training_log) > 0.01
+    for one, other in zip(captured.window, expected.window, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def learner_of(data, tmp_path, strategy="uniad", settings=(), **changes):

@@ -11,6 +11,7 @@ import torch
 
 from iufbench.support.errors import InputError
 
+FAST_FLOAT64 = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))  # P100, V100, A100, H100, B200
 PRECISIONS = ("fp32", "tf32", "bf16")  # of matrix products; auto stands for one of them
 
 
@@ -96,6 +97,11 @@ def choose_precision(name: str, device_name: str) -> str:
 def _card(device: torch.device) -> tuple[str, bool]:
     """The GPU's name, and whether it supports bfloat16 (and TF32) in hardware."""
     return torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_fast_float64(device: torch.device) -> bool:
+    """Whether a device is a GPU with float64 at half the speed of float32; on others it is at most 1/32."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) in FAST_FLOAT64
 
 
 @contextmanager

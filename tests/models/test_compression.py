@@ -3,14 +3,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from iufbench.models.compression import (
     RecentRows,
+    StaticRows,
     gram_matrices,
     normalised_singular_values,
     semantic_compression,
+    tail_by_products,
     tail_singular_values,
 )
+
+
+def from_gram(recent, rows, first):
+    return tail_singular_values(recent.with_new(rows), first)
+
+
+def from_products(recent, rows, first):
+    return tail_by_products(StaticRows(recent.limit, recent.batches).joined(rows), first)
 
 
 @pytest.mark.parametrize("case", ["A", "B"])
@@ -44,16 +55,19 @@ def test_gradients_equal_finite_differences():
     assert torch.autograd.gradcheck(lambda r: semantic_compression(gram_matrices([r]), 40.0), rows)
 
 
-@pytest.mark.parametrize("decades", [1, 4])
-def test_values_and_gradients_equal_those_of_svdvals(decades):
+@pytest.mark.parametrize("batches", [1, 4])
+@pytest.mark.parametrize(
+    ("form", "decades"), [(from_gram, 1), (from_gram, 4), (from_products, 1), (from_products, 6)]
+)
+def test_values_and_gradients_equal_those_of_svdvals(form, decades, batches):
     """The oracle differentiates the singular values of all rows; here only the new ones have a gradient."""
     scales = torch.logspace(0, -decades, 32, dtype=torch.float64)
-    old = [torch.randn(3, 24, 32, dtype=torch.float64) * scales for _ in range(4)]
+    old = [torch.randn(3, 24, 32, dtype=torch.float64) * scales for _ in range(batches)]
     new = [(torch.randn(24, 32, dtype=torch.float64) * scales).requires_grad_() for _ in range(3)]
     recent = RecentRows(96)
     for batch in old:
         recent.with_new(list(batch))
-    loss = tail_singular_values(recent.with_new(new), 8)
+    loss = form(recent, new, 8)
     whole = [torch.cat([*(batch[i] for batch in old), new[i]]) for i in range(3)]
     values = [torch.linalg.svdvals(rows) for rows in whole]
     expected = torch.stack([(v / v.sum())[8:].sum() for v in values]).mean()
@@ -62,21 +76,71 @@ def test_values_and_gradients_equal_those_of_svdvals(decades):
         assert float((ours - theirs).norm() / theirs.norm()) < 1e-6
 
 
+@pytest.mark.parametrize(("gap", "worst"), [(1e-1, 1e-9), (1e-2, 1e-9), (1e-3, 1e-6)])
+def test_products_tell_close_singular_values_apart(gap, worst):
+    """The last value of the strongest and the first of the tail, at 1e-4 of the largest."""
+    values = torch.cat([torch.logspace(0, -4, 8), torch.logspace(-4, -7, 25)[1:]]).double()
+    values[8] = values[7] * (1 - gap)
+    left, right = (torch.linalg.qr(torch.randn(n, 32, dtype=torch.float64)).Q for n in (200, 32))
+    rows = (left * values) @ right.T
+    ours, theirs = rows.clone().requires_grad_(), rows.clone().requires_grad_()
+    loss = tail_by_products(ours[None], 8)
+    found = torch.linalg.svdvals(theirs)
+    expected = (found / found.sum())[8:].sum()
+    assert loss.item() == pytest.approx(expected.item(), rel=worst)
+    (gradient,), (oracle,) = torch.autograd.grad(loss, ours), torch.autograd.grad(expected, theirs)
+    assert float((gradient - oracle).norm() / oracle.norm()) < worst
+
+
+class Operations(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.names = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        self.names.add(function.overloadpacket.__name__)
+        return function(*arguments, **(keywords or {}))
+
+
+def test_products_neither_read_values_nor_compute_eigenvalues():
+    """Both make the CPU wait for a GPU."""
+    rows = torch.randn(2, 40, 16, dtype=torch.float64, requires_grad=True)
+    with Operations() as seen:
+        tail_by_products(rows, 4).backward()
+    assert {"bmm", "baddbmm"} <= seen.names
+    waiting = {"_local_scalar_dense", "nonzero", "equal", "_to_copy"}
+    assert not waiting & seen.names and not any(n.startswith(("_linalg", "linalg_eig")) for n in seen.names)
+    with Operations() as seen:
+        tail_singular_values(gram_matrices(list(rows)), 4)
+    assert "_linalg_eigh" in seen.names
+
+
 @pytest.mark.parametrize("limit", [0, 5, 12, 100])
 def test_recent_rows_are_those_of_the_last_batches(limit):
-    recent, batches = RecentRows(limit), []
-    for size in (4, 4, 2, 4, 8, 1):
+    recent, static, batches = RecentRows(limit), StaticRows(limit), []
+    for size in (4, 4, 2, 4, 8, 1, 4, 4, 4, 2):
         rows = [torch.randn(size, 6) for _ in range(2)]
         whole = [torch.cat([*(b[i] for b in batches), rows[i]]) for i in range(2)]
         torch.testing.assert_close(recent.with_new(rows), gram_matrices(whole), rtol=1e-12, atol=1e-12)
+        joined = static.joined(rows)
+        assert joined.shape[1] in (size, limit + size)
+        torch.testing.assert_close(gram_matrices(joined), gram_matrices(whole), rtol=1e-12, atol=1e-12)
+        static.keep(torch.stack(rows))
         batches.append(rows)
         while sum(len(b[0]) for b in batches) > limit:
             batches.pop(0)
         assert [b.shape[1] for b in recent.batches] == [len(b[0]) for b in batches]
+        assert all(map(torch.equal, static.batches, recent.batches))
+        assert len(static.batches) == len(recent.batches)
     resumed = RecentRows(limit, recent.batches)
     recent.refresh()
     rows = [torch.randn(3, 6) for _ in range(2)]
     assert torch.equal(recent.with_new(rows), resumed.with_new(rows))
+    again = StaticRows(limit, static.batches)
+    static.reset(static.batches)
+    assert torch.equal(static.joined(rows), again.joined(rows))
+    static.reset()
+    assert static.batches == [] and not static.joined(rows)[:, :-3].any()
 
 
 DEGENERATE = {
@@ -97,6 +161,7 @@ def test_finite_gradients_for_any_rank(rows, dtype):
     for loss in (
         tail_singular_values(gram_matrices([rows, rows]), 2),
         semantic_compression(gram_matrices([rows]), 30.0),
+        tail_by_products(torch.stack([rows, rows]).double(), 2),
     ):
         rows.grad = None
         loss.backward()
@@ -117,8 +182,12 @@ def test_descent_squeezes_features_into_the_leading_directions():
 
 def test_scale_does_not_matter():
     rows = torch.randn(10, 6)
+    small, large = (tail_by_products(rows[None].double() * scale, 2) for scale in (1e-30, 1e30))
+    torch.testing.assert_close(small, large)
     torch.testing.assert_close(
         tail_singular_values(gram_matrices([rows * 1000]), 2), tail_singular_values(gram_matrices([rows]), 2)
     )
     with pytest.raises(ValueError, match="negative"):
         tail_singular_values(gram_matrices([rows]), -1)
+    with pytest.raises(ValueError, match="negative"):
+        tail_by_products(rows[None].double(), -1)
