@@ -1,9 +1,8 @@
 """Runs in forked children of one warm process, so that killing fifty of them costs no fifty imports of torch.
 
-    python tests/forked.py kills|signals|crowd|soak DATA FOLDER
-
-prints one JSON object; tests/test_kills.py starts it and judges what it says. It is a process of its own
-because forking is safe only where no other thread has ever run.
+Reads lines of JSON from stdin: ["kills", DATA, FOLDER], or signals, crowd, soak. Each is carried out in a
+child; its result is printed as a line of JSON, its exit status as another. tests/test_kills.py judges them.
+It is a process of its own because forking is safe only where no other thread has ever run.
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ from iufbench.engine import checkpoint, runner
 from iufbench.evaluation.objects import ObjectEvaluation
 from iufbench.reporting.record import INFO
 from iufbench.reporting.store import find_runs, load_run
+from iufbench.reporting.tables import build as _tables  # noqa: F401  imported once, not in each child
 from iufbench.support.progress import Progress, TrainingBar
 
-KILLS_EACH = 2
-EPOCHS = ("base.epochs=3", "increment.epochs=3")
 PHASES = ("starting", "training", "evaluating", "writing a checkpoint")
 
 
@@ -141,17 +139,17 @@ def kills(data: Path, folder: Path) -> dict:
     for turn, strategy in enumerate(sorted(card_paths("strategy"))):
         _, parts = assembled(strategy, data, folder)
         runner.assemble = reassembly(parts)
-        plan = tiny_plan(strategy, data, folder / "whole", EPOCHS)
+        plan = tiny_plan(strategy, data, folder / "whole")
         shared.clear()
         clock = time.monotonic()
         assert ended(fork(one_run, plan, shared)) == 0
         seconds, steps = time.monotonic() - clock, {kind: shared[kind] for kind in ("disk", "objects")}
         whole = load_run(plan.path)
-        plan = tiny_plan(strategy, data, folder / "killed", EPOCHS)
+        plan = tiny_plan(strategy, data, folder / "killed")
         died, reached = 0, None
         while True:
             shared.clear()
-            enough = died >= KILLS_EACH
+            enough = died >= 1 + (turn % 3 == 0)
             kind = "" if enough else ("time", "disk", "objects")[(turn + died) % 3]
             fatal = (kind, chance.randint(1, steps[kind] // 2)) if kind in steps else None
             child = fork(one_run, plan, shared, fatal)
@@ -312,6 +310,8 @@ def soak(data: Path, folder: Path) -> dict:
         backbone="test_resnet",
         weights="random",
     )
+    gc.collect()
+    gc.freeze()  # what exists now does not have to be searched after every experience
     found: dict[str, list[float]] = {"resident": [], "open": [], "recording": []}
     record, spent = runner.record_experience, []
 
@@ -335,7 +335,12 @@ def soak(data: Path, folder: Path) -> dict:
     return {**found, "complete": load_run(plan.path).complete}
 
 
+def answer(what: str, data: str, folder: str) -> None:
+    scenario = {"kills": kills, "signals": signals, "crowd": crowd, "soak": soak}[what]
+    print(json.dumps(scenario(Path(data), Path(folder))), flush=True)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    what = {"kills": kills, "signals": signals, "crowd": crowd, "soak": soak}[sys.argv[1]]
-    print(json.dumps(what(Path(sys.argv[2]), Path(sys.argv[3]))))
+    for line in sys.stdin:
+        print(ended(fork(answer, *json.loads(line))), flush=True)

@@ -17,18 +17,34 @@ pytestmark = pytest.mark.slow
 HERE = Path(__file__).resolve().parent
 
 
-def forked(what: str, data: Path, folder: Path) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(HERE / "forked.py"), what, str(data), str(folder)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory):
+    """Carries out a scenario of forked.py, whose imports are made once for all of them."""
+    errors = tmp_path_factory.mktemp("forked") / "stderr"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    program = [sys.executable, "-W", "ignore", str(HERE / "forked.py")]
+    with (
+        open(errors, "w") as stderr,
+        subprocess.Popen(
+            program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment
+        ) as process,
+    ):
+
+        def carry_out(what, data, folder):
+            process.stdin.write(json.dumps([what, str(data), str(folder)]) + "\n")
+            process.stdin.flush()
+            found = None
+            while not (line := process.stdout.readline()).strip().lstrip("-").isdigit():
+                assert line, errors.read_text()
+                found = json.loads(line)
+            assert int(line) == 0, errors.read_text()
+            return found
+
+        yield carry_out
+        process.stdin.close()
 
 
-def test_kills_of_every_strategy_lose_no_more_than_one_epoch(data, tmp_path):
+def test_kills_of_every_strategy_lose_no_more_than_one_epoch(forked, data, tmp_path):
     found = forked("kills", data, tmp_path)
     assert found["kills"] >= 50
     for phase in ("training", "evaluating", "writing a checkpoint"):
@@ -38,7 +54,7 @@ def test_kills_of_every_strategy_lose_no_more_than_one_epoch(data, tmp_path):
     assert found["finished"] >= len(card_paths("strategy"))
 
 
-def test_a_signal_ends_a_run_at_once_and_costs_at_most_an_epoch(data, tmp_path):
+def test_a_signal_ends_a_run_at_once_and_costs_at_most_an_epoch(forked, data, tmp_path):
     for name, found in forked("signals", data, tmp_path).items():
         assert found["codes"] == [130, 130], (name, found)
         assert found["seconds"] < 10
@@ -48,7 +64,7 @@ def test_a_signal_ends_a_run_at_once_and_costs_at_most_an_epoch(data, tmp_path):
         assert lines == ["interrupted: the same command resumes from the last checkpoint"] * 2
 
 
-def test_eight_processes_in_one_results_folder(data, tmp_path):
+def test_eight_processes_in_one_results_folder(forked, data, tmp_path):
     found = forked("crowd", data, tmp_path)
     for code, text in zip(found["codes"], found["stderr"]):
         # On one and the same run there is one who does it; the others say so, or come after it and find it.
@@ -62,7 +78,7 @@ def test_eight_processes_in_one_results_folder(data, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
-def test_forty_experiences_leave_memory_and_open_files_flat(data, tmp_path):
+def test_forty_experiences_leave_memory_and_open_files_flat(forked, data, tmp_path):
     found = forked("soak", data, tmp_path)
     assert found["complete"] and len(found["resident"]) == 40
     resident = np.array(found["resident"][15:])
