@@ -9,6 +9,7 @@ import pytest
 from stubs import planned
 from test_sweep import grid_file, invoke, same_numbers
 
+from iufbench.cards.request import Request, arguments
 from iufbench.cards.strategies import Resources
 from iufbench.reporting.store import find_runs
 from iufbench.sweeps.estimate import Costs
@@ -60,6 +61,8 @@ def test_tasks_of_the_array_are_the_runs(data, tmp_path):
         job.result()
     assert "2 runs: 2 complete" in invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny").stdout
     assert invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r").stdout.strip() == ""
-    local = invoke("sweep", file, "--jobs", 1, "--results", tmp_path / "local", "--seeds", "1")
+    run = find_runs(tmp_path / "r")[0][1]
+    request = {**run.info["request"], "results": str(tmp_path / "local")}
+    local = invoke(*arguments(Request.from_dict(request)))
     assert local.exit_code == 0, local.output
-    same_numbers(find_runs(tmp_path / "r")[0][1].path, find_runs(tmp_path / "local")[0][0].path)
+    same_numbers(run.path, find_runs(tmp_path / "local")[0][0].path)

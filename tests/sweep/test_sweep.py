@@ -131,13 +131,13 @@ def test_status_of_something_else(tmp_path):
 
 @pytest.mark.slow
 def test_a_shared_base_changes_no_number(data, tmp_path):
-    strategies = ["uniad", "ewc", "si", "replay"]
+    strategies = ["ewc", "replay"]  # a penalty's state, stored images
     file = grid_file(data, tmp_path, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
     for name, flags in (("apart", ("--jobs", 1)), ("shared", ("--jobs", 2, "--share-base"))):
         done = invoke("sweep", file, "--results", tmp_path / name, *flags)
         assert done.exit_code == 0, done.output
     apart, shared = find_runs(tmp_path / "apart")[0], find_runs(tmp_path / "shared")[0]
-    assert len(apart) == len(shared) == 8
+    assert len(apart) == len(shared) == 4
     for one, other in zip(apart, shared):
         same_numbers(one.path, other.path)
         assert one.info["summary"] == other.info["summary"]
