@@ -56,21 +56,24 @@ _DAMAGE = (
 
 def load_image(path: Path, size: int, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
     """Load an image as uint8 [size, size, 3] RGB. Raises InputError naming the file if it cannot be read."""
-    image = Image.fromarray(read_image(path, how))
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(_rgb(path, how).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def read_image(path: Path, how: Decoding = AS_SHOWN) -> NDArray[np.uint8]:
     """Read an image at its original size, uint8 [height, width, 3] RGB. Raises InputError naming the file."""
+    return np.asarray(_rgb(path, how))
+
+
+def _rgb(path: Path, how: Decoding) -> Image.Image:
     image = decode(path, how)
     if image.mode.startswith("I"):
-        return _from_16_bit(np.asarray(image), path, how.bits)
+        return Image.fromarray(_from_16_bit(np.asarray(image), path, how.bits))
     if image.mode == "F":
         raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about transparency in palettes, which is dropped on purpose
-            return np.asarray(image.convert("RGB"))
+            return image.convert("RGB")
     except ValueError as error:
         raise InputError(f"{path} has colour mode {image.mode}: convert it to RGB") from error
 
