@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from iufbench.data.images import load_image
 from iufbench.data.masks import load_mask
@@ -134,7 +133,7 @@ def choose(scores: Sequence[pd.DataFrame]) -> str:
     ranks: dict[str, float] = {}
     for table in scores:
         defective = table[table["label"] == 1]
-        for name, rank in zip(defective["image"], rankdata(defective["score"])):
+        for name, rank in zip(defective["image"], defective["score"].rank()):
             ranks[name] = ranks.get(name, 0.0) + float(rank)
     order = sorted(ranks, key=lambda name: (ranks[name], name))
     return order[(len(order) - 1) // 2]

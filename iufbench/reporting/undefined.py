@@ -18,9 +18,9 @@ def undefined(run: Run, level: str | None = None) -> list[str]:
         if "auroc" not in run.names(one):
             continue
         matrix = run.matrix(one)
-        for i, name in enumerate(matrix.objects):
-            if np.isnan(matrix.values[matrix.seen[:, i], i]).any():
-                lines.append(_with_reason(run, name, undefined_line(name, one)))
+        for i in np.flatnonzero((np.isnan(matrix.values) & matrix.seen).any(axis=0)):
+            name = matrix.objects[i]
+            lines.append(_with_reason(run, name, undefined_line(name, one)))
     return lines
 
 

@@ -18,7 +18,7 @@ from iufbench.reporting.figures.drawing import head, new_figure, plain, style_co
 from iufbench.reporting.figures.matrix import step_label
 from iufbench.reporting.groups import Group
 from iufbench.reporting.literature import Published
-from iufbench.reporting.maps import how_to_keep
+from iufbench.reporting.maps import MAPS, how_to_keep
 from iufbench.reporting.tables.results import protocol_title
 from iufbench.support.errors import InputError
 from iufbench.support.fields import suggest
@@ -189,8 +189,9 @@ def qualitative_figures(
     for (dataset, protocol, fingerprint), members in streams.items():
         twice = sum(key[:2] == (dataset, protocol) for key in streams) > 1
         stem = f"qualitative_{dataset}_{protocol}" + (f"_{fingerprint[:8]}" if twice else "")
+        saved = [g for g in members if any((run.path / MAPS).is_dir() for run in g.runs)]
         for name in dict.fromkeys(o for g in members for o in g.runs[0].objects):
-            ready = [g for g in members if run_with_maps(g, name) is not None]
+            ready = [g for g in saved if run_with_maps(g, name) is not None]
             if ready and (objects is None or name in objects):
                 missing = [g for g in members if g not in ready]
                 found.append(Wanted(f"{stem}_{name}", name, ready, missing))
