@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner
 from tiny import SETTINGS
+from victims import FOLDER
 
 from iufbench.cards.request import Request, arguments
 from iufbench.cli.main import main
 from iufbench.engine.checkpoint import checkpoint_path
+from iufbench.engine.plan import prepare
+from iufbench.engine.runner import execute
 from iufbench.reporting.rundir import METRICS, SCORES, TRAIN_LOG
 from iufbench.reporting.store import find_runs, load_run
-from iufbench.support.files import read_json
+from iufbench.support.progress import Progress
+from iufbench.sweeps.drive import Sweep, carry_out
+from iufbench.sweeps.grid import expand, read_grid
+from iufbench.sweeps.local import LocalEngine
+from iufbench.sweeps.record import Record
+from iufbench.sweeps.runs import plan_runs
+from iufbench.sweeps.screen import Screen
 
+HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
@@ -42,6 +48,12 @@ def grid_file(data, folder, **more):
 
 def invoke(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def one_by_one(file, results):
+    """The finished runs of a grid file by their ids, trained in this process as ``iufbench run`` does."""
+    runs = plan_runs(expand(read_grid(file, {}), results), 1)
+    return {run.id: load_run(execute(prepare(run.request, progress=False), Progress(-1))) for run in runs}
 
 
 def same_numbers(one, other):
@@ -109,10 +121,6 @@ def test_a_failed_run_is_listed_with_its_command_and_left_alone(data, tmp_path):
 
 
 def test_an_edited_grid_shows_what_has_changed(data, tmp_path):
-    from iufbench.sweeps.grid import expand, read_grid
-    from iufbench.sweeps.record import Record
-    from iufbench.sweeps.runs import plan_runs
-
     record = Record(tmp_path / "sweeps" / "tiny")
     for seeds, strategies in (("0-1", ["uniad"]), ("1-3", ["uniad", "ewc"])):
         grid = read_grid(grid_file(data, tmp_path, seeds=seeds, strategies=strategies), {})
@@ -129,56 +137,49 @@ def test_status_of_something_else(tmp_path):
     assert done.exit_code == 2 and "is not the folder of a sweep" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_shared_base_changes_no_number(data, tmp_path):
+@pytest.fixture(scope="module")
+def shareable(data, tmp_path_factory):
+    """A grid file of four runs, two each with the same base experience, and the runs without sharing it."""
     strategies = ["ewc", "replay"]  # a penalty's state, stored images
-    file = grid_file(data, tmp_path, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
-    for name, flags in (("apart", ("--jobs", 1)), ("shared", ("--jobs", 2, "--share-base"))):
-        done = invoke("sweep", file, "--results", tmp_path / name, *flags)
-        assert done.exit_code == 0, done.output
-    apart, shared = find_runs(tmp_path / "apart")[0], find_runs(tmp_path / "shared")[0]
-    assert len(apart) == len(shared) == 4
-    for one, other in zip(apart, shared):
-        same_numbers(one.path, other.path)
-        assert one.info["summary"] == other.info["summary"]
-        assert one.info["costs"]["trained_images"] == other.info["costs"]["trained_images"]
-    takers = [run for run in shared if "shared_base" in run.info]
-    assert sorted(run.info["strategy"]["name"] for run in takers) == sorted(strategies)
+    folder = tmp_path_factory.mktemp("shareable")
+    file = grid_file(data, folder, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
+    return file, one_by_one(file, folder)
+
+
+@pytest.mark.slow
+def test_a_shared_base_changes_no_number(shareable, tmp_path):
+    file, apart = shareable
+    done = invoke("sweep", file, "--results", tmp_path, "--jobs", 2, "--share-base")
+    assert done.exit_code == 0, done.output
+    shared = {run.id: run for run in find_runs(tmp_path)[0]}
+    assert shared.keys() == apart.keys() and len(apart) == 4
+    for name, one in apart.items():
+        same_numbers(one.path, shared[name].path)
+        assert one.info["summary"] == shared[name].info["summary"]
+        assert one.info["costs"]["trained_images"] == shared[name].info["costs"]["trained_images"]
+    takers = [run for run in shared.values() if "shared_base" in run.info]
+    strategies = {run.info["strategy"]["name"] for run in apart.values()}
+    assert sorted(run.info["strategy"]["name"] for run in takers) == sorted(strategies) and len(takers) == 2
     for run in takers:
         giver = run.info["shared_base"]["run"]
-        assert giver in {r.id for r in shared} and giver.split("/")[2] == run.info["strategy"]["name"]
+        assert giver in shared and giver.split("/")[2] == run.info["strategy"]["name"]
         assert run.info["resumed"] == [1]
 
 
 @pytest.mark.slow
-def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(data, tmp_path):
+def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(
+    shareable, data, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv(FOLDER, str(tmp_path))
     file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], strategies=["ewc"])
-    slowly = ["--set", "increment.epochs=80"]
-    whole = ["run", "--protocol", "visa_1_1x2", "--strategy", "ewc", "--data-root", data, "--device", "cpu"]
-    settings = [word for setting in SETTINGS for word in ("--set", setting)]
-    done = invoke(*whole, "--threads", 1, *settings, *slowly, "--results", tmp_path / "whole")
-    assert done.exit_code == 0, done.output
-    words = [
-        sys.executable,
-        "-m",
-        "iufbench.cli.main",
-        "sweep",
-        file,
-        "--results",
-        tmp_path / "killed",
-        *slowly,
-    ]
-    with subprocess.Popen([*map(str, words)], stderr=subprocess.PIPE, text=True) as driver:
-        live = tmp_path / "killed" / "sweeps" / "tiny" / "live" / "0.json"
-        deadline = time.time() + 600
-        while not (live.exists() and read_json(live).get("experience") == 2):
-            assert time.time() < deadline and driver.poll() is None
-            time.sleep(0.05)
-        os.kill(read_json(live)["pid"], signal.SIGKILL)
-        _, errors = driver.communicate(timeout=600)
-    assert driver.returncode == 1 and "was killed by SIGKILL" in errors
-    again = invoke("sweep", file, "--results", tmp_path / "killed", "--retry-failed", *slowly)
+    grid, results = read_grid(file, {}), tmp_path / "killed"
+    (run,) = runs = plan_runs(expand(grid, results), 1)
+    engine = LocalEngine(1, 1, function="victims:killed")
+    failures = carry_out(Sweep("tiny", grid.as_dict(), runs, results), engine, "local", Screen(-1), False)
+    assert "was killed by SIGKILL" in failures[run.id] and (tmp_path / "died").exists()
+    again = invoke("sweep", file, "--results", results, "--retry-failed")
     assert again.exit_code == 0, again.output
-    (whole,), (killed,) = find_runs(tmp_path / "whole")[0], find_runs(tmp_path / "killed")[0]
+    killed = load_run(run.path)
     assert killed.info["resumed"] == [1]
-    same_numbers(whole.path, killed.path)
+    same_numbers(shareable[1][run.id].path, killed.path)
