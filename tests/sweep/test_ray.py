@@ -13,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-from tiny import SETTINGS
+from victims import FOLDER
 
 from iufbench.cards.strategies import Resources
-from iufbench.cli.main import main
+from iufbench.reporting.figures.build import write_run_figures
 from iufbench.reporting.store import find_runs
 from iufbench.sweeps.drive import Sweep, carry_out
 from iufbench.sweeps.grid import expand, read_grid
@@ -54,11 +53,13 @@ def test_an_address_without_an_answer():
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'iufbench[ray]'")
     from cluster import Cluster
 
-    made = Cluster(PYTHONPATH=str(HERE))
+    held = tmp_path_factory.mktemp("held")
+    made = Cluster(PYTHONPATH=str(HERE), **{FOLDER: str(held)})
+    made.held = held
     try:
         made.add()
         yield made
@@ -110,15 +111,12 @@ def when(condition, act):
 
 @pytest.mark.slow
 def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, tmp_path):
-    from test_sweep import grid_file, same_numbers
+    from test_sweep import grid_file, one_by_one, same_numbers
 
-    long = {"increment.epochs": 60, "base.epochs": 10}
-    settings = [*SETTINGS, *(f"{k}={v}" for k, v in long.items())]
-    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], seeds="0-3", settings=settings)
-    done = CliRunner().invoke(main, ["sweep", str(file), "--jobs", "1", "--results", str(tmp_path / "local")])
-    assert done.exit_code == 0, done.output
+    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], seeds="0-3")
+    local = one_by_one(file, tmp_path / "local")
 
-    made, out = engine(), io.StringIO()
+    made, out = engine(function="victims:held"), io.StringIO()
     sweep = plan(file, tmp_path / "ray")
     record = Record(sweep.folder)
     doomed = cluster.nodes[1]
@@ -143,15 +141,20 @@ def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, t
         killed["node"] = later(on_doomed=True)
         doomed.kill()
 
-    threads = [when(lambda: later(False), kill_worker), when(lambda: later(True), kill_node)]
+    threads = [
+        when(lambda: later(False), kill_worker),
+        when(lambda: later(True), kill_node),
+        when(lambda: len(killed) == 2, (cluster.held / "release").touch),
+    ]
     failures = carry_out(sweep, made, "ray", Screen(1, out), share_base=False)
     for thread in threads:
         thread.join()
     assert failures == {} and killed["worker"] and killed["node"], out.getvalue()
-    local, swept = find_runs(tmp_path / "local")[0], find_runs(tmp_path / "ray")[0]
-    assert [r.id for r in local] == [r.id for r in swept] and len(swept) == 4
-    for one, other in zip(local, swept):
+    swept = find_runs(tmp_path / "ray")[0]
+    assert [run.id for run in swept] == list(local) and len(swept) == 4
+    for one, other in zip(local.values(), swept):
         same_numbers(one.path, other.path)
+        write_run_figures(one.path)
         assert other.info["request"]["results"] == str(tmp_path / "ray")
         assert {p.name for p in one.path.iterdir()} == {p.name for p in other.path.iterdir()}
     assert sum("resumed" in run.info for run in swept) == 2

@@ -1,14 +1,15 @@
-"""A run function that trains as a sweep does, and loses its process in the second experience."""
+"""Run functions that train as a sweep does, and lose or hold their process in the second experience."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 from iufbench.sweeps.worker import train
 
-FOLDER = "VICTIMS_FOLDER"  # environment variable: where a killed run leaves a mark
+FOLDER = "VICTIMS_FOLDER"  # environment variable: where both leave and find their files
 
 
 def _at_the_second_experience(act):
@@ -35,4 +36,16 @@ def killed(request, progress, bases=()):
             os.kill(os.getpid(), signal.SIGKILL)
 
     _at_the_second_experience(die)
+    train(request, progress, bases)
+
+
+def held(request, progress, bases=()):
+    """Runs wait until the file ``release`` is in FOLDER."""
+    release = Path(os.environ[FOLDER]) / "release"
+
+    def wait():
+        while not release.exists():
+            time.sleep(0.05)
+
+    _at_the_second_experience(wait)
     train(request, progress, bases)
