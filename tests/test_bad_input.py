@@ -198,6 +198,16 @@ def test_evaluating_again_says_nothing_but_its_result_from_any_home(three_object
     assert (done.returncode, done.stderr, done.stdout) == (0, "", "no difference\n")
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["tables", "--results"], ["predict"], ["run", "--strategy", "iuf", "--data-root"], ["report", "--out"]],
+)
+def test_a_name_that_no_file_can_have_is_a_usage_error(arguments):
+    done = CliRunner().invoke(main, [*arguments, "x" * 5000])
+    assert done.exit_code == 2 and len(done.stderr) < 500
+    assert "'... cannot be the name of a file: File name too long" in done.stderr
+
+
 def test_two_processes_do_not_write_into_one_run(data, tmp_path):
     results = tmp_path / "r"
     assert run(data, results).exit_code == 0

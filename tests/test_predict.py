@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
 import weakref
 from dataclasses import replace
@@ -147,6 +148,7 @@ WRONG = {
     "cut file": (["{}/cut.jpg", "--out", "{}/../out"], None, "cut.jpg cannot be read as an image"),
     "empty list": (["-"], "\n \n", "no images given"),
     "list with a missing file": (["-"], "\nnowhere.png\n", "standard input, line 2: nowhere.png"),
+    "list with a name that no file can have": (["-"], "x" * 5000, "standard input, line 1: x"),
     "unknown object": (["{}/good.jpg", "--object", "candel"], None, "did you mean 'candle'?"),
     "object not learnt": (["{}/good.jpg", "--object", "cashew"], None, "has not learnt 'cashew'"),
     "folder that exists": (["{}/good.jpg", "--out", "{}"], None, "already exists"),
@@ -163,6 +165,14 @@ def test_bad_input(row, two_objects, folder, tmp_path):
     assert done.exit_code == 2, done.output
     assert words in done.stderr and done.stderr.count("\n") == 1
     assert done.stdout == "" and sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_list_names_files_by_any_bytes(two_objects, folder, tmp_path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.jpg")  # Latin-1
+    shutil.copy(folder / "good.jpg", path)
+    done = invoke(two_objects("iuf").path, "-", stdin=os.fsencode(path) + b"\n")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["image"] == str(path)
 
 
 def test_a_strategy_that_cannot_route_asks_for_the_object(two_objects, folder):

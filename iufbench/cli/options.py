@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class HomePath(click.Path):
-    """A path in which ``~`` stands for the home folder: shells do not expand it in ``--data-root=~/x``."""
+    """A path in which ``~`` stands for the home folder: shells do not expand it in ``--data-root=~/x``.
+
+    A name that no file can have (too long, say) is a usage error.
+    """
 
     def convert(self, value: Any, param: click.Parameter | None, context: click.Context | None) -> Any:
-        return super().convert(os.path.expanduser(value), param, context)
+        path = os.path.expanduser(value)
+        try:
+            os.stat(path)
+        except (ValueError, OSError) as error:
+            if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+                self.fail(
+                    f"{os.fspath(path)[:60]!r}... cannot be the name of a file: {error.args[-1]}",
+                    param,
+                    context,
+                )
+        return super().convert(path, param, context)
 
 
 FOLDER = HomePath(path_type=Path, file_okay=False)

@@ -67,7 +67,11 @@ def predict(
     run = load_run(path)
     given: list[Path] = []
     for image in images:
-        given += listed_images(sys.stdin) if str(image) == "-" else [image]
+        if str(image) == "-":
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of any bytes
+            given += listed_images(sys.stdin)
+        else:
+            given.append(image)
     from iufbench.engine.predict import predict as scored
 
     for number, prediction in enumerate(

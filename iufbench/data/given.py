@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -30,7 +31,7 @@ def given_images(paths: PathOrText | Iterable[PathOrText]) -> list[Path]:
     wanted = [paths] if isinstance(paths, (str, PathLike)) else paths
     found: list[Path] = []
     for path in map(Path, wanted):
-        if path.is_dir():
+        if os.path.isdir(path):  # False, not an error, for a name that no file can have
             below = _below(path)
             if not below:
                 raise InputError(f"{path} has no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -54,7 +55,7 @@ def listed_images(lines: Iterable[str]) -> list[Path]:
         name = line.rstrip("\r\n")
         if not name.strip():
             continue
-        if "\0" in name or not Path(name).exists():
+        if not os.path.exists(name):
             raise InputError(f"standard input, line {number}: {name} does not exist")
         found.append(Path(name))
     return found

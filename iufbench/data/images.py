@@ -29,6 +29,7 @@ from iufbench.support.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
 ORIENTATION = 0x0112  # the EXIF tag
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF; Pillow inverts such images of 8 bits, but not of 16
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -110,6 +111,10 @@ def decode(path: Path, how: Decoding) -> Image.Image:
                     f"{path} has {image.width}x{image.height} pixels, the limit is {how.max_pixels:,}: "
                     f"cut it into tiles, scale it down, or raise the limit with --max-pixels "
                     f"{image.width * image.height}"
+                )
+            if image.mode[0] in "IF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+                raise InputError(
+                    f"{path} is a TIFF of more than 8 bits in which 0 is white: convert it so that 0 is black"
                 )
             turn = _TURNS.get(_orientation(image)) if how.upright else None
             image.load()

@@ -1,6 +1,7 @@
 """Decoding and preprocessing, against stored arrays and by hand."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +137,24 @@ def test_files_that_are_no_images(tmp_path: Path):
 def test_pixels_beyond_16_bits_are_refused(tmp_path: Path, values: np.ndarray):
     with pytest.raises(InputError, match=r"a\.tif .* convert it to 8 or 16 bits"):
         load_image(save(tmp_path / "a.tif", values), 8)
+
+
+@pytest.mark.parametrize(("mode", "shown"), [("I;16", None), ("L", 205)])
+def test_tiffs_in_which_zero_is_white(tmp_path: Path, mode: str, shown: int | None):
+    """Pillow shows them as viewers do, but for 16 bits, which are refused for images and masks alike."""
+    dtype = np.uint16 if mode == "I;16" else np.uint8
+    path = save(tmp_path / "a.tif", np.full((4, 4), 50, dtype))
+    content = path.read_bytes()
+    black_is_zero = struct.pack("<HHIHH", 262, 3, 1, 1, 0)  # the entry of the tag: one SHORT, 1
+    assert content.count(black_is_zero) == 1
+    path.write_bytes(content.replace(black_is_zero, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+    if shown is not None:
+        assert (load_image(path, 4) == shown).all()
+        return
+    image = save(tmp_path / "image.png", AS_RGB)
+    for read in (lambda: load_image(path, 4), lambda: read_mask(defective(image, path))):
+        with pytest.raises(InputError, match=r"a\.tif is a TIFF .* in which 0 is white"):
+            read()
 
 
 def test_mask_values_above_zero_are_defect(tmp_path: Path):
