@@ -140,7 +140,7 @@ def quick_pdf() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of all processes of one test session, for what is made once and then only read."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
@@ -168,12 +168,12 @@ def backbones() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def data(shared: Path, backbones: None) -> Path:
+def data(session_folder: Path, backbones: None) -> Path:
     """Root of a tiny synthetic VisA: three objects, 6 training and 3 + 4 test images each. Read only."""
     from iufbench.data.synthetic import make
 
-    root = shared / "data" / "visa"
-    with FileLock(shared / "data.lock"):
+    root = session_folder / "data" / "visa"
+    with FileLock(session_folder / "data.lock"):
         if not root.exists():
             objects = ["candle", "capsules", "cashew"]
             make(root, objects=objects, n_train=6, n_good=3, n_defective=4, workers=1, progress=False)
@@ -181,15 +181,19 @@ def data(shared: Path, backbones: None) -> Path:
 
 
 @pytest.fixture(scope="session")
-def two_objects(data: Path, shared: Path) -> Callable[[str], Run]:
+def two_objects(data: Path, session_folder: Path) -> Callable[[str], Run]:
     """A finished run of any strategy: candle, then capsules (cashew is not learnt). Read only."""
-    return functools.cache(lambda strategy: _finished(strategy, data, shared / "two_objects", "visa_1_1"))
+    return functools.cache(
+        lambda strategy: _finished(strategy, data, session_folder / "two_objects", "visa_1_1")
+    )
 
 
 @pytest.fixture(scope="session")
-def three_objects(data: Path, shared: Path) -> Callable[[str], Run]:
+def three_objects(data: Path, session_folder: Path) -> Callable[[str], Run]:
     """A finished run of any strategy: candle and capsules, then cashew; see tests/tiny.py. Read only."""
-    return functools.cache(lambda strategy: _finished(strategy, data, shared / "three_objects", "visa_2_1"))
+    return functools.cache(
+        lambda strategy: _finished(strategy, data, session_folder / "three_objects", "visa_2_1")
+    )
 
 
 def _finished(strategy: str, data: Path, folder: Path, protocol: str) -> Run:
