@@ -154,10 +154,7 @@ class IUF(ReconstructionStrategy):
 
     @window.setter
     def window(self, batches: list[Tensor]) -> None:
-        if isinstance(self._recent, StaticRows):
-            self._recent.reset(batches)  # captured iterations read its memory
-        else:
-            self._recent = RecentRows(self.options.scl.window, batches)
+        self._recent.reset(batches)
 
     def _made_window(self) -> RecentRows | StaticRows:
         """Empty; its kind decides whether the compression loss is computed within captured iterations."""
@@ -241,8 +238,7 @@ class IUF(ReconstructionStrategy):
         return {name: matrix.projection(power) for name, matrix in self.feature_matrices.items()}
 
     def _before_training_epoch(self, **kwargs: Any) -> None:
-        if isinstance(self._recent, RecentRows):
-            self._recent.refresh()
+        self._recent.refresh()
         super()._before_training_epoch(**kwargs)
 
     def _before_forward(self, **kwargs: Any) -> None:

@@ -207,12 +207,29 @@ def rank_intervals(
     for k, values in enumerate(arrays):
         drawn = _drawn(values.shape, rng, resamples)
         means[:, k] = np.concatenate([values.ravel()[places].mean(axis=(1, 2)) for places in drawn])
-    means = np.round(means, decimals)
-    ranks = np.stack([1 + (means > own[:, None]).sum(axis=1) for own in means.T], axis=1)
+    ranks = best_first_ranks(np.round(means, decimals))
     tail = (1 - confidence) / 2
     low = np.quantile(ranks, tail, axis=0, method="lower")
     high = np.quantile(ranks, 1 - tail, axis=0, method="higher")
     return [(int(a), int(b)) for a, b in zip(low, high)]
+
+
+def best_first_ranks(values: npt.ArrayLike) -> np.ndarray:
+    """The rank of each value in its row, from 1; equal values share the best rank.
+
+    Args:
+        values: [..., n], higher is better.
+
+    Returns:
+        int [..., n].
+
+    Example:
+        >>> best_first_ranks([0.7, 0.9, 0.7, 0.5])
+        array([2, 1, 2, 4])
+    """
+    array = np.asarray(values)
+    better = [(array > own[..., None]).sum(axis=-1) for own in np.moveaxis(array, -1, 0)]
+    return 1 + np.stack(better, axis=-1)
 
 
 def borda(values: npt.ArrayLike) -> np.ndarray:

@@ -173,6 +173,10 @@ class RecentRows:
 
     def __init__(self, limit: int, batches: Iterable[Tensor] = ()) -> None:
         self.limit = limit
+        self.reset(batches)
+
+    def reset(self, batches: Iterable[Tensor] = ()) -> None:
+        """Keep these batches only."""
         self.batches = deque(batches)
         self._gram: Tensor | None = None
 
@@ -225,6 +229,9 @@ class StaticRows:
         for batch in batches:
             self.keep(batch)
         self._clear()
+
+    def refresh(self) -> None:
+        """Nothing accumulates: every iteration starts from the rows."""
 
     def joined(self, rows: Sequence[Tensor]) -> Tensor:
         """The kept rows and ``rows`` [B, E] of every layer, float64 [L, limit + B, E], differentiable."""

@@ -10,6 +10,7 @@ import numpy as np
 from iufbench.metrics.aggregate import (
     NAN,
     Estimate,
+    best_first_ranks,
     improvement,
     iqm_estimate,
     rank_intervals,
@@ -79,7 +80,7 @@ def standings(groups: Sequence[Group], level: str, metric: str = "auroc") -> lis
     known = {id(g): v for g, v in pairs if v is not None}
     ranked = {id(g): known[id(g)] for g in groups if id(g) in known and not g.joint}
     means = [round(float(v.mean()), DECIMALS) for v in ranked.values()]
-    ranks = {key: 1 + sum(other > mean for other in means) for key, mean in zip(ranked, means)}
+    ranks = dict(zip(ranked, best_first_ranks(means).tolist() if means else ()))
     intervals = dict(zip(ranked, rank_intervals(list(ranked.values()), decimals=DECIMALS) if ranked else ()))
     found = []
     for group in groups:
