@@ -2,9 +2,9 @@
 
 Images are 8-bit RGB, resized to a square with PIL's antialiased bilinear filter without keeping the aspect
 ratio; there is no augmentation. The EXIF orientation is applied unless the data set's card has
-``exif: ignore`` (PIL always applies it to TIFF files). Grey and palette images become RGB, an alpha channel
-is dropped, 16-bit grey is scaled by the data set's bit depth (``Decoding.bits``), PIL keeps the high bytes
-of 16-bit RGB, CMYK is converted without a colour profile, and only the first of several frames is used.
+``exif: ignore``. Grey and palette images become RGB, an alpha channel is dropped, 16-bit grey is scaled by
+the data set's bit depth (``Decoding.bits``), colour profiles are not applied, and only the first of several
+frames is used. PIL keeps the high bytes of 16-bit colours, so these must use the full range.
 The format (PNG, JPEG, BMP or TIFF) is detected from the content; the limit is ``Decoding.max_pixels``.
 (PIL supports many more formats, some through external programs.) Masks are in ``masks.py``.
 """
@@ -28,8 +28,11 @@ from iufbench.data.decoding import AS_SHOWN, Decoding
 from iufbench.support.errors import InputError
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
+ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of PIL
 ORIENTATION = 0x0112  # the EXIF tag
-PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # TIFF; Pillow inverts such images of 8 bits, but not of 16
+# Tags of TIFF, and values that Pillow reads wrongly: 0 is white in 16 bits; signed; a plane per 16-bit colour
+BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339
+WHITE_IS_ZERO, SIGNED, SEPARATE = 0, 2, 2
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -71,6 +74,11 @@ def _rgb(path: Path, how: Decoding) -> Image.Image:
         return Image.fromarray(_from_16_bit(np.asarray(image), path, how.bits))
     if image.mode == "F":
         raise InputError(f"{path} has floating-point pixels: convert it to 8 or 16 bits")
+    if how.bits < 16 and read_header(path).deep:
+        raise InputError(
+            f"{path} has 16-bit colours, and its data set uses only {how.bits} of the bits, of which Pillow "
+            f"keeps the highest {max(how.bits - 8, 0)}: scale the images to 8 bits"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about transparency in palettes, which is dropped on purpose
@@ -80,12 +88,19 @@ def _rgb(path: Path, how: Decoding) -> Image.Image:
 
 
 class Header(NamedTuple):
-    """The header of an image file; ``size`` is (width, height) of the pixels as stored."""
+    """The header of an image file; ``size`` is (width, height) of the pixels as stored.
+
+    ``transparent``: has an alpha channel or transparent colours. ``deep``: has 16-bit colours, of which PIL
+    keeps the high bytes. ``profile``: has a colour profile other than sRGB.
+    """
 
     size: tuple[int, int]
     orientation: int
     mode: str
     frames: int
+    transparent: bool
+    deep: bool
+    profile: bool
 
     def shown_size(self, how: Decoding) -> tuple[int, int]:
         """Width and height of the image that ``read_image`` returns."""
@@ -96,8 +111,19 @@ def read_header(path: Path) -> Header:
     """Read the header of an image file without decoding pixels. Raises InputError naming the file."""
     try:
         with _opened(path) as image:
-            frames = int(getattr(image, "n_frames", 1))
-            return Header(image.size, _orientation(image), image.mode, frames)
+            orientation, size = _orientation(image), image.size
+            if image.format == "TIFF" and orientation >= 5:  # PIL's size is that of the rotated image
+                size = size[::-1]
+            profile = (image.info.get("icc_profile") or b"").replace(b"\0", b"")  # its name can be UTF-16
+            return Header(
+                size,
+                orientation,
+                image.mode,
+                frames=int(getattr(image, "n_frames", 1)),
+                transparent=image.mode in ALPHA or "transparency" in image.info,
+                deep=_is_deep(image),
+                profile=bool(profile) and b"sRGB" not in profile,
+            )
     except _DAMAGE as error:
         raise _unreadable(path, error) from error
 
@@ -112,11 +138,9 @@ def decode(path: Path, how: Decoding) -> Image.Image:
                     f"cut it into tiles, scale it down, or raise the limit with --max-pixels "
                     f"{image.width * image.height}"
                 )
-            if image.mode[0] in "IF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
-                raise InputError(
-                    f"{path} is a TIFF of more than 8 bits in which 0 is white: convert it so that 0 is black"
-                )
-            turn = _TURNS.get(_orientation(image)) if how.upright else None
+            if problem := _misread(image):
+                raise InputError(f"{path} is a TIFF {problem}")
+            turn = _turn(image, how.upright)
             image.load()
             if turn is None:
                 return image
@@ -129,14 +153,39 @@ def decode(path: Path, how: Decoding) -> Image.Image:
         raise _unreadable(path, error) from error
 
 
+def _misread(image: Image.Image) -> str:
+    """Why PIL would silently return wrong pixels of a TIFF; "" if it does not."""
+    tags = getattr(image, "tag_v2", {})
+    if image.mode[0] in "IF" and tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        return "of more than 8 bits in which 0 is white: convert it so that 0 is black"
+    if image.mode[0] not in "IF" and SIGNED in tags.get(SAMPLE_FORMAT, ()):
+        return "of signed values: convert it to unsigned ones"
+    if tags.get(PLANES) == SEPARATE and 16 in tags.get(BITS, ()) and len(tags.get(BITS, ())) > 1:
+        return "of 16-bit colours in separate planes: convert it to 8 bits"
+    return ""
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether an image that is not decoded yet has 16-bit colours."""
+    tags = getattr(image, "tag_v2", {})
+    packed = image.tile[0].args if image.format == "PNG" and image.tile else ""
+    return image.mode[0] not in "IF" and (16 in tags.get(BITS, ()) or ";16" in str(packed))
+
+
+def _turn(image: Image.Image, upright: bool) -> Image.Transpose | None:
+    """The rotation that decoding needs: by the EXIF orientation, which PIL itself applies to TIFF files."""
+    orientation = _orientation(image)
+    if image.format != "TIFF":
+        return _TURNS.get(orientation) if upright else None
+    return None if upright else _TURNS.get({6: 8, 8: 6}.get(orientation, orientation))
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (as stored) if it is missing or invalid.
 
     For an image that is not decoded yet: PIL would decode a whole PNG to search for an EXIF block after its
     pixels, where no writer puts one.
     """
-    if image.format == "TIFF":
-        return 1  # PIL always applies it
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
         return 1
     try:
@@ -170,9 +219,14 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
         return InputError(f"{path} cannot be read: permission denied")
     if path.is_file() and path.stat().st_size == 0:
         return InputError(f"{path} is empty (0 bytes): get the file again")
-    unknown = isinstance(error, Image.UnidentifiedImageError)
-    reason = "not an image in a supported format" if unknown else " ".join(str(error).split())
-    return InputError(f"{path} cannot be read as an image ({reason}): get the file again")
+    if isinstance(error, Image.UnidentifiedImageError):
+        return InputError(
+            f"{path} cannot be read as an image (not an image in a supported format, whatever its name: "
+            f"{', '.join(FORMATS)} of 8 or 16 bits): get the file again or convert it"
+        )
+    return InputError(
+        f"{path} cannot be read as an image ({' '.join(str(error).split())}): get the file again"
+    )
 
 
 def _from_16_bit(values: NDArray[np.generic], path: Path, bits: int) -> NDArray[np.uint8]:

@@ -8,7 +8,8 @@ what is coloured and opaque. Several files are combined by union (MVTec LOCO). M
 nearest neighbour.
 
 Definite faults raise InputError: a size different from the image, a mask that marks nothing, a JPEG. Likely
-faults are reported as ``doubts``: inverted, smoothed or compressed masks, palettes without black.
+faults are reported as ``doubts``: inverted, smoothed or compressed masks, palettes without black, several
+frames.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iufbench.data.decoding import AS_SHOWN, Decoding
-from iufbench.data.images import Header, decode, read_header
+from iufbench.data.images import ALPHA, Header, decode, read_header
 from iufbench.data.samples import Sample
 from iufbench.support.errors import InputError
 
@@ -45,6 +46,11 @@ class MaskFacts:
     between: float
     smoothed: bool
     odd: str = ""
+
+    @property
+    def surrounds(self) -> bool:
+        """Whether the mask marks most of its image, or most of the border of the image."""
+        return self.share > 0.5 or self.border >= 0.75
 
 
 @dataclass(frozen=True)
@@ -108,6 +114,11 @@ def load_masks(samples: Sequence[Sample], size: int, how: Decoding = AS_SHOWN) -
     return masks, doubts(facts)
 
 
+def is_marked(file: Path, how: Decoding = AS_SHOWN) -> bool:
+    """Whether a mask marks any pixel. Raises InputError if it cannot be read or is a JPEG."""
+    return bool((_values(_decoded(file, how))[0] > 0).any())
+
+
 def inspect_mask(sample: Sample, how: Decoding = AS_SHOWN) -> tuple[Pixels, MaskFacts]:
     """``read_mask``, and the properties that reveal a wrong mask. Raises InputError as ``read_mask`` does."""
     if sample.mask is None:
@@ -138,19 +149,29 @@ def _turned(header: Header, how: Decoding) -> str:
 
 def _read(sample: Sample, file: Path, image: Header, how: Decoding) -> tuple[Pixels, float, bool, str]:
     """(marked pixels, fraction of values between the extremes, smoothed, oddities) of one file."""
-    mask = decode(file, how)
-    if mask.format == "JPEG":
-        raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
-    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
-        raise InputError(f"mask {file} has colour mode {mask.mode}: convert it to grey")
+    mask = _decoded(file, how)
     if mask.size != image.shown_size(how):
         raise InputError(_wrong_size(sample, file, mask.size, image, how))
     values, odd = _values(mask)
+    header = read_header(file)
+    if header.frames > 1:
+        odd = "have several frames, of which only the first is read"
+    elif header.deep:
+        odd = "have 16-bit colours, of which values below 256 count as normal"
     marked = values > 0
     if not marked.any():
         raise InputError(f"mask {file} marks no pixel, but its image is listed as defective")
     between, smoothed = _levels(values)
     return marked, between, smoothed, odd
+
+
+def _decoded(file: Path, how: Decoding) -> Image.Image:
+    mask = decode(file, how)
+    if mask.format == "JPEG":
+        raise InputError(f"mask {file} is a JPEG, which cannot keep exact values: use PNG")
+    if mask.mode in ("CMYK", "LAB", "HSV", "YCbCr"):  # where black is not zero
+        raise InputError(f"mask {file} has colour mode {mask.mode}: convert it to grey")
+    return mask
 
 
 def _wrong_size(sample: Sample, file: Path, size: tuple[int, int], image: Header, how: Decoding) -> str:
@@ -168,11 +189,11 @@ def _wrong_size(sample: Sample, file: Path, size: tuple[int, int], image: Header
 
 def _values(mask: Image.Image) -> tuple[Values, str]:
     """Values [height, width], above zero where the mask marks, and oddities of the decoding."""
-    if mask.mode == "P" and "transparency" not in mask.info:
-        return _of_palette(mask)
-    if mask.mode == "P":
+    if "transparency" in mask.info and mask.mode in ("1", "L", "P", "RGB"):
         mask = mask.convert("RGBA")
-    if mask.mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+    if mask.mode == "P":
+        return _of_palette(mask)
+    if mask.mode in ALPHA:
         return _with_alpha(np.asarray(mask.convert("RGBA")))
     channels = np.asarray(mask).reshape(mask.height, mask.width, -1)
     return channels.max(axis=2), ""
@@ -213,7 +234,7 @@ def _levels(values: Values) -> tuple[float, bool]:
     """(fraction of values between the smallest and the largest, whether they look like smoothing).
 
     Defect classes fill areas and are few small numbers; resizing, blurring and compression produce many
-    values, or thin lines of values between 0 and white.
+    values, or a few values between 0 and white that no pixel shares with all of its neighbours.
     """
     if values.dtype == np.bool_:
         return 0.0, False
@@ -230,10 +251,11 @@ def _levels(values: Values) -> tuple[float, bool]:
     if not inner or float(levels[-1]) < 128:
         return share, False
     between = (values > levels[0]) & (values < levels[-1])
-    core = (
-        between[1:-1, 1:-1] & between[:-2, 1:-1] & between[2:, 1:-1] & between[1:-1, :-2] & between[1:-1, 2:]
-    )
-    return share, not core.any()
+    inside = values[1:-1, 1:-1]
+    flat = between[1:-1, 1:-1]
+    for neighbour in (values[:-2, 1:-1], values[2:, 1:-1], values[1:-1, :-2], values[1:-1, 2:]):
+        flat = flat & (neighbour == inside)
+    return share, not flat.any()
 
 
 def doubts(facts: Iterable[tuple[Sample, MaskFacts]]) -> list[Doubt]:
@@ -243,12 +265,12 @@ def doubts(facts: Iterable[tuple[Sample, MaskFacts]]) -> list[Doubt]:
         by_object[sample.object].append((sample, found))
     result = []
     for name, own in by_object.items():
-        large = [pair for pair in own if pair[1].share > 0.5]
+        large = [pair for pair in own if pair[1].surrounds]
         if 2 * len(large) <= len(own):  # an occasional large defect does not fill the border as well
-            large = [pair for pair in large if pair[1].border >= 0.75]
+            large = [pair for pair in large if pair[1].share > 0.5 and pair[1].border >= 0.75]
         smoothed = [pair for pair in own if pair[1].smoothed]
         groups: dict[str, list[tuple[Sample, MaskFacts]]] = {
-            "mark most of their image: are they inverted?": large,
+            "mark most of their image or of its border: are they inverted?": large,
             f"hold intermediate values, as if smoothed or compressed "
             f"({100 * float(np.mean([f.between for _, f in smoothed] or [0])):.2g} % of their pixels): "
             "each value above 0 counts as defective": smoothed,

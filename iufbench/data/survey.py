@@ -13,7 +13,6 @@ from iufbench.data.images import Header, decode, read_header, require_16_bit
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 
-ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")  # modes of PIL
 DEPTHS = (8, 10, 12, 14, 16)  # bit depths of common cameras
 
 
@@ -32,6 +31,7 @@ def surveyed(dataset: DataSet) -> DataSet:
     turned = [path for path, header in headers.items() if header.orientation != 1]
     action = "applied" if dataset.decoding.upright else "ignored, as the data set's card says"
     wide = [path for path, header in headers.items() if header.mode.startswith("I")]
+    deep = [path for path, header in headers.items() if header.deep]
     notes = [
         *_note(turned, dataset, f"EXIF orientation, which is {action}"),
         *(
@@ -41,14 +41,25 @@ def surveyed(dataset: DataSet) -> DataSet:
                 _of(headers, mode), dataset, f"{mode} colours, converted without colour profile"
             )
         ),
-        *_note(_of(headers, *ALPHA), dataset, "an alpha channel, which is dropped"),
+        *_note(
+            [p for p, h in headers.items() if h.transparent],
+            dataset,
+            "an alpha channel, which is dropped",
+        ),
+        *_note(
+            [p for p, h in headers.items() if h.profile],
+            dataset,
+            "a colour profile other than sRGB, which is not applied",
+        ),
         *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames; the first is used"),
     ]
     bits = 16
-    if wide:
-        bits, largest = _depth(wide, dataset.decoding)
+    if wide or deep:
+        bits, largest = _depth([*wide, *deep], dataset.decoding)
         text = f"16-bit pixels: the largest value is {largest}, {bits} bits, so {2**bits - 1} becomes 255"
         notes += _note(wide, dataset, text)
+    if bits == 16:
+        notes += _note(deep, dataset, "16-bit colours, of which the high bytes are used")
     decoding = replace(dataset.decoding, bits=bits)
     return replace(dataset, decoding=decoding, notes=(*dataset.notes, *notes))
 
@@ -65,11 +76,17 @@ def _note(paths: Sequence[Path], dataset: DataSet, text: str) -> list[str]:
 
 
 def _depth(paths: Sequence[Path], how: Decoding) -> tuple[int, int]:
-    """(bits, largest value) of 16-bit images: the smallest camera bit depth that covers all values."""
+    """(bits, largest value) of 16-bit images: the smallest camera bit depth that covers all values.
+
+    Of 16-bit colours the low byte is unknown, and taken for its largest value.
+    """
     largest = 0
     for path in paths:
         try:
-            largest = max(largest, require_16_bit(np.asarray(decode(path, how)), path))
+            image = decode(path, how)
+            wide = image.mode.startswith("I")
+            values = np.asarray(image if wide else image.convert("RGB"))
+            largest = max(largest, require_16_bit(values, path) if wide else 256 * int(values.max()) + 255)
         except InputError:
             continue
         if largest >= 2 ** DEPTHS[-2]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from iufbench.data.masks import Doubt, load_masks, read_mask
@@ -73,6 +75,34 @@ def test_a_transparent_palette_colour_is_the_ground(sample):
     np.testing.assert_array_equal(read_mask(made), DENT)
 
 
+TRANSPARENT = {
+    "black": (Image.fromarray(WHITE), 0),
+    "white around red": (Image.fromarray(np.where(DENT[..., None], RED, PURE).astype(np.uint8)), PURE),
+    "white around black": (Image.fromarray(255 - WHITE), 255),
+}
+
+
+@pytest.mark.parametrize("ground", TRANSPARENT)
+def test_a_transparent_colour_is_the_ground(sample, ground):
+    image, transparent = TRANSPARENT[ground]
+    np.testing.assert_array_equal(read_mask(sample(image, transparency=transparent)), DENT)
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("pages", "have several frames, of which only the first is read"), ("colours", "have 16-bit colours")],
+)
+def test_what_is_not_read_of_a_mask_is_reported(sample, tmp_path, kind, words):
+    made, path = sample(WHITE), tmp_path / "mask.tif"
+    pixels = (
+        np.stack([WHITE, WHITE]) if kind == "pages" else np.repeat(WHITE[..., None], 3, 2) * np.uint16(257)
+    )
+    tifffile.imwrite(path, pixels, photometric="minisblack" if kind == "pages" else "rgb")
+    masks, doubts = load_masks([replace(made, mask=path)], 24)
+    (doubt,) = doubts
+    assert masks.any() and words in doubt.message
+
+
 def inverted(k: int) -> np.ndarray:
     return 255 - np.roll(WHITE, k, axis=1)
 
@@ -94,6 +124,17 @@ def from_jpeg(k: int) -> np.ndarray:
     return np.clip(WHITE.astype(int) - noise * DENT + noise * ~DENT, 0, 255).astype(np.uint8)
 
 
+def enlarged(k: int) -> Image.Image:
+    """Twice the size, as for an image that was enlarged: lines of intermediate values, two pixels wide."""
+    return Image.fromarray(WHITE[::2, ::2]).resize((32, 24), Image.Resampling.BILINEAR)
+
+
+def of_a_large_defect(k: int) -> np.ndarray:
+    mask = np.full_like(WHITE, 255)
+    mask[2:-2, 3:-3] = 0
+    return mask
+
+
 DOUBTFUL = {
     "inverted": (inverted, "4 of 4 masks, such as 0_mask.png, mark most of their image"),
     "inverted palette": (
@@ -105,6 +146,11 @@ DOUBTFUL = {
     "blurred": (blurred, "hold intermediate values, as if smoothed or compressed"),
     "antialiased": (antialiased, "as if smoothed or compressed (5.7 % of their pixels)"),
     "JPEG saved as PNG": (from_jpeg, "as if smoothed or compressed"),
+    "enlarged": (enlarged, "as if smoothed or compressed"),
+    "inverted, of a large defect": (
+        of_a_large_defect,
+        "most of their image or of its border: are they inverted",
+    ),
     "palette without black": (lambda k: palette(DENT, GREY, RED), "have a palette without black"),
     "colours and alpha that differ": (
         lambda k: rgba(np.where(np.roll(DENT, 3, 1)[..., None], 255, 0), WHITE),

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+import tifffile
+from PIL import Image, ImageCms, ImageOps
 
 from iufbench.data.decoding import Decoding
 from iufbench.data.images import load_image, read_image
@@ -57,10 +58,51 @@ def test_images_are_turned_as_a_viewer_shows_them(tmp_path, orientation, kind):
     Image.fromarray(pixels).save(path, exif=exif)
     with Image.open(path) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-        stored = np.asarray(image)
+        stored = pixels if kind == "tif" else np.asarray(image)  # PIL turns TIFF files itself
     np.testing.assert_array_equal(read_image(path), expected)
-    if kind != "tif":  # PIL turns these itself
-        np.testing.assert_array_equal(read_image(path, Decoding(upright=False)), stored)
+    np.testing.assert_array_equal(read_image(path, Decoding(upright=False)), stored)
+    found = surveyed(dataset(tmp_path, path)).notes
+    assert len(found) == (orientation != 1) and all("EXIF orientation, which is applied" in n for n in found)
+
+
+@pytest.mark.parametrize(("factor", "bits"), [(257, 16), (16, 12), (1, 8)])
+def test_16_bit_colours_that_use_few_bits_are_refused(tmp_path, factor, bits):
+    """Pillow keeps the high bytes: of 12 bits, 4 would be left."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels * np.uint16(factor), photometric="rgb")
+    found = surveyed(dataset(tmp_path, tmp_path / "a.tif"))
+    assert found.decoding.bits == bits
+    if bits == 16:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif", found.decoding), pixels)
+        assert "have 16-bit colours, of which the high bytes are used" in found.notes[0]
+        return
+    with pytest.raises(InputError, match=rf"a\.tif has 16-bit colours, .* only {bits} of the bits"):
+        read_image(tmp_path / "a.tif", found.decoding)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "more", "words"),
+    [
+        (np.zeros((3, 6, 8), np.uint16), {"photometric": "rgb", "planarconfig": "separate"}, "in separate"),
+        (np.zeros((6, 8), np.int8), {}, "signed values"),
+    ],
+)
+def test_what_pillow_reads_wrongly_is_refused(tmp_path, pixels, more, words):
+    tifffile.imwrite(tmp_path / "a.tif", pixels, **more)
+    with pytest.raises(InputError, match=rf"a\.tif is a TIFF of .*{words}"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_transparent_colours_and_colour_profiles_are_noted(tmp_path):
+    image = Image.new("P", (8, 6))
+    image.save(tmp_path / "a.png", transparency=0)
+    for name, space in (("b.png", "sRGB"), ("c.png", "XYZ")):
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()
+        image.save(tmp_path / name, icc_profile=profile)
+    assert surveyed(dataset(tmp_path, *sorted(tmp_path.iterdir()))).notes == (
+        "1 of 3 images, such as a.png, have an alpha channel, which is dropped",
+        "1 of 3 images, such as c.png, have a colour profile other than sRGB, which is not applied",
+    )
 
 
 def test_what_is_unusual_is_noted_once(tmp_path):

@@ -4,18 +4,17 @@
     KolektorSDD2   {train,test}/10000.png, {train,test}/10000_GT.png
 
 The ``.pyb`` split files of KolektorSDD2 are pickles and are not opened: an image is defective if its
-mask has a white pixel.
+mask marks a pixel.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
+from iufbench.data.masks import is_marked
 from iufbench.data.readers.reading import (
     choose_objects,
     contents,
@@ -78,7 +77,7 @@ def read_kolektorsdd(
         for image in contents(folder)[0]:
             if not image.stem.endswith("_label"):
                 mask = image.with_name(f"{image.stem}_label.bmp")
-                split: Split = "train" if item in trained and not _is_marked([mask]) else "test"
+                split: Split = "train" if item in trained and not _is_marked(mask) else "test"
                 samples.append(_sample(image, mask, chosen[0], split))
     require_both_splits(samples, chosen, str(base))
     notes = ("no official split: the normal images of 80 % of the items train (kolektorsdd split 1)",)
@@ -86,27 +85,12 @@ def read_kolektorsdd(
 
 
 def _sample(image: Path, mask: Path, object_name: str, split: Split) -> Sample:
-    if not _is_marked([mask]):
+    if not _is_marked(mask):
         return Sample(image, object_name, split, 0)
     return Sample(image, object_name, split, 1, "defective", mask)
 
 
-def _is_marked(masks: Iterable[Path]) -> bool:
-    """Whether any pixel of a mask is above 0."""
-    for mask in masks:
-        try:
-            with Image.open(mask, formats=("PNG", "BMP")) as image:
-                highest = [high for _, high in _pairs(image.getextrema())]
-        except FileNotFoundError as error:
-            raise InputError(
-                f"{mask} is missing: every image has a mask, black where it is normal"
-            ) from error
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"mask {mask} cannot be read ({str(error)[:100]})") from error
-        if max(highest) > 0:
-            return True
-    return False
-
-
-def _pairs(extrema: tuple) -> tuple:
-    return extrema if isinstance(extrema[0], tuple) else (extrema,)
+def _is_marked(mask: Path) -> bool:
+    if not mask.is_file():
+        raise InputError(f"{mask} is missing: every image has a mask, black where it is normal")
+    return is_marked(mask)
