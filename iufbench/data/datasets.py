@@ -165,11 +165,11 @@ def _read(
     filed = f"{name}-synthetic" if synthetic else name
     if lists is not None:
         return _read_lists(root, lists, filed, objects, synthetic)
-    if card is None and is_flat(root):
+    if card is None and is_flat(root, objects, good):
         layout = "flat"
     options = dict(card.options) if card else {}
     if good:
-        if layout not in ("mvtec", "visa"):
+        if layout not in ("mvtec", "visa", "flat", "mvtec3d"):
             raise InputError(f"--good-name {good[0]}: the layout '{layout}' has no such folders")
         options["good"] = good
     return LAYOUTS[layout](root, name=filed, objects=objects, synthetic=synthetic, **options)

@@ -17,8 +17,9 @@ from iufbench.data.readers.mvtec import read_mvtec
 from iufbench.data.readers.mvtec3d import read_mvtec3d
 from iufbench.data.readers.mvtec_ad_2 import read_mvtec_ad_2
 from iufbench.data.readers.realiad import read_realiad
-from iufbench.data.readers.visa import read_visa
+from iufbench.data.readers.visa import LIST, read_visa
 from iufbench.data.samples import DataSet
+from iufbench.support.errors import InputError
 
 
 def _visa(
@@ -26,6 +27,8 @@ def _visa(
 ) -> DataSet:
     """VisA in its published layout, or prepared in the one-class MVTec layout."""
     if (root / "split_csv").exists():
+        if good:
+            raise InputError(f"--good-name {good[0]}: {root / LIST} says which images are normal")
         return read_visa(root, name=name, objects=objects, synthetic=synthetic)
     return read_mvtec(root, name=name, objects=objects, synthetic=synthetic, good=good)
 

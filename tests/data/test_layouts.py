@@ -346,3 +346,94 @@ def test_list_datasets_tells_what_is_here(tmp_path, monkeypatch):
     assert (
         "CC BY-SA according to InCLAD" in rows["btad"]["licence"] and rows["realiad"]["images"] == "unknown"
     )
+
+
+def renamed(make: Callable[[Path], None], old: str, new: str) -> Callable[[Path], None]:
+    """A tree whose folders ``<object>/<old>`` have another name."""
+
+    def changed(root: Path) -> None:
+        make(root)
+        for folder in list(root.glob(f"*/{old}")):
+            folder.rename(folder.with_name(new))
+
+    return changed
+
+
+def added(make: Callable[[Path], None], name: str) -> Callable[[Path], None]:
+    """A tree with another image."""
+
+    def more(root: Path) -> None:
+        make(root)
+        trees.put(root / name)
+
+    return more
+
+
+def one_object(root: Path) -> None:
+    for name in ("good", "bad"):
+        trees.put(root / name / "0.png")
+
+
+MISREAD = {
+    "flat, Normal": (renamed(trees.flat, "good", "Normal"), "accept it with --good-name Normal"),
+    "flat, normal beside good": (added(trees.flat, "gear/normal/9.png"), "accept it with --good-name normal"),
+    "flat, masks": (added(trees.flat, "gear/masks/9.png"), "gear/masks looks like a folder of masks"),
+    "flat, an image outside": (added(trees.flat, "gear/9.png"), "outside of the good and defect folders"),
+    "flat, documents": (added(trees.flat, "docs/a/9.png"), "docs has no normal images in a folder good"),
+    "masks": (renamed(trees.mvtec, "ground_truth", "Ground Truth"), "looks like a folder of masks"),
+    "one object": (one_object, "looks like a single object"),
+}
+
+
+@pytest.mark.parametrize("row", MISREAD)
+def test_folders_that_would_be_misread_are_refused(tmp_path, row):
+    make, words = MISREAD[row]
+    make(tmp_path)
+    assert words in error_of(lambda: open_dataset("mine", None, tmp_path))
+
+
+def test_other_test_folders_of_mvtec_ad_2_are_refused(tmp_path):
+    added(trees.mvtecad2, "can/test_public/normal/9.png")(tmp_path)
+    words = error_of(lambda: open_dataset("mvtecad2", ["can"], tmp_path))
+    assert "test_public/normal: test_public has the folders good, bad and ground_truth only" in words
+
+
+def test_normal_folders_are_accepted_in_every_layout_that_refuses_them(tmp_path):
+    renamed(trees.flat, "good", "Normal")(tmp_path / "flat")
+    trees.flat(tmp_path / "plain")
+    found = open_dataset("mine", None, tmp_path / "flat", good=("Normal",))
+    assert found.counts() == open_dataset("mine", None, tmp_path / "plain").counts()
+    trees.mvtec3d(tmp_path / "3d")
+    (tmp_path / "3d/bagel/test/good").rename(tmp_path / "3d/bagel/test/OK")
+    data = open_dataset("mvtec3d", ["bagel"], tmp_path / "3d", good=("OK",))
+    assert data.counts() == {"bagel": COUNTS["mvtec3d"]}
+
+
+def test_flat_folders_have_masks_and_litter_as_other_layouts(tmp_path):
+    """Masks of some objects, several files per mask; what is skipped or not used is noted."""
+    trees.flat(tmp_path)
+    for k in range(2):
+        for part in range(2):
+            trees.put_mask(tmp_path / f"gear/ground_truth/bad/{k}/{part}.bmp")
+    trees.put_mask(tmp_path / "gear/ground_truth/scratch/0_mask.png")
+    for litter in ("@eaDir", "docs", "gear/bad/@eaDir"):
+        trees.put(tmp_path / litter / "0.png")
+    data = open_dataset("mine", ("plate", "gear"), tmp_path)
+    assert [data.is_masked(name) for name in data.objects] == [False, True]
+    assert {len(s.mask_files) for s in data.select("test", ("gear",)) if s.label} == {2}
+    assert data.notes[1:] == (
+        "2 files and folders that are not images, skipped: such as @eaDir",
+        "not used: gear/ground_truth/scratch/0_mask.png (masks of no defective image, folders outside of the "
+        "layout)",
+        "no ground_truth folder, so image metrics only: plate",
+    )
+
+
+def test_masks_and_folders_that_are_not_used_are_noted(tmp_path):
+    for k, name in enumerate(
+        ("nut/ground_truth/dent/7_mask.png", "nut/ground_truth/good/0.png", "nut/val/0.png")
+    ):
+        root = tmp_path / str(k)
+        added(trees.mvtec, name)(root)
+        (note,) = open_dataset("mine", None, root).notes
+        assert note.startswith(f"not used: {name.removesuffix('/0.png') if 'val' in name else name} (")

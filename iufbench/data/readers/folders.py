@@ -1,7 +1,7 @@
 """Folders without an official split, only with labels. The split is made here, deterministically.
 
     <object>/good/*.png, <object>/bad/*.png
-    <object>/ground_truth/bad/<stem>_mask.png            (if there are masks)
+    <object>/ground_truth/bad/<stem>_mask.png            (if there are masks; also as in mvtec.py)
 
     MT_Free/Imgs/*.jpg, MT_Blowhole/Imgs/*.jpg + *.png   (magnetic tiles: masks beside the images)
 
@@ -15,6 +15,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from iufbench.data.readers.mvtec import defective, unused_masks
 from iufbench.data.readers.reading import (
     NORMAL,
     choose_objects,
@@ -23,8 +24,12 @@ from iufbench.data.readers.reading import (
     images_in,
     in_order,
     is_normal,
+    looks_normal,
     require_both_splits,
+    require_no_masks,
     require_root,
+    skipped_note,
+    unused_note,
 )
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
@@ -35,15 +40,13 @@ TILES_SALT = "iufbench magnetic tiles split 1: "
 TILES_TRAINED = 0.5  # 35 % of all images, as in the division that Rethinking-CAD made by hand
 
 
-def is_flat(root: Path) -> bool:
-    """Whether every folder below ``root`` has ``good`` (or ``ok``) and no split."""
-    folders = contents(root)[1]
-    split = {"train", "test"} & {folder.name for folder in folders}
-    return (
-        bool(folders)
-        and not split
-        and all(any((f / good).is_dir() for good in NORMAL) and not (f / "train").is_dir() for f in folders)
-    )
+def is_flat(root: Path, objects: Sequence[str] | None = None, good: Sequence[str] = ()) -> bool:
+    """Whether objects (all folders below ``root`` if None) have a folder of normal images and no split."""
+    folders = contents(root)[1] if objects is None else [f for o in objects if (f := root / o).is_dir()]
+    if any(folder.name in ("train", "test") or (folder / "train").is_dir() for folder in folders):
+        return False
+    names = {sub.name for folder in folders for sub in contents(folder)[1]}
+    return any(name in NORMAL or name in good or looks_normal(name) for name in names)
 
 
 def read_flat(
@@ -51,31 +54,62 @@ def read_flat(
     name: str = "flat",
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
+    good: Sequence[str] = (),
 ) -> DataSet:
     """All images: 70 % of an object's normal ones train, the rest and all others are tested.
 
     ``objects``: exactly these, in this order; None takes every folder, sorted by name. Every folder of an
-    object but ``good`` (``ok``) and ``ground_truth`` is a defect type. Masks are all or nothing.
+    object but ``good`` (``ok``) and ``ground_truth`` is a defect type. Masks are all or nothing in each
+    object. ``good``: further names of folders with normal images.
 
     Raises InputError for a missing root or object, an object without normal images or with too few of them,
-    a defective image without a mask when others have one, and files that are not images.
+    a defective image without a mask when others of the object have one, and files that are not images.
     """
     base = require_root(root, name)
-    chosen = choose_objects([folder.name for folder in contents(base)[1]], objects, base)
-    has_masks = any((base / o / "ground_truth").is_dir() for o in chosen)
+    skipped: list[Path] = []
+    unused: list[Path] = []
+    chosen = choose_objects([folder.name for folder in contents(base, skipped)[1]], objects, base)
     samples: list[Sample] = []
     for object_name in chosen:
-        normal: list[Path] = []
-        for sub in contents(base / object_name)[1]:
-            if is_normal(sub):
-                normal += images_in(sub)
-            elif sub.name != "ground_truth":
-                masks = base / object_name / "ground_truth" / sub.name
-                samples += [_defective(i, object_name, sub.name, masks, has_masks) for i in images_in(sub)]
-        samples += _split(normal, object_name, SALT, TRAINED)
+        samples += _flat_object(base / object_name, skipped, unused, good)
     require_both_splits(samples, chosen, str(base))
-    notes = (f"no official split: {TRAINED:.0%} of the normal images train (flat split 1)",)
+    notes = (
+        f"no official split: {TRAINED:.0%} of the normal images train (flat split 1)",
+        *skipped_note(base, skipped),
+        *unused_note(base, unused),
+    )
+    without = [o for o in chosen if not (base / o / "ground_truth").is_dir()]
+    if without and len(without) < len(chosen):
+        notes += (f"no ground_truth folder, so image metrics only: {', '.join(without)}",)
+    has_masks = len(without) < len(chosen)
     return DataSet(name, base, chosen, in_order(samples, chosen), has_masks, synthetic, notes=notes)
+
+
+def _flat_object(folder: Path, skipped: list[Path], unused: list[Path], good: Sequence[str]) -> list[Sample]:
+    files, folders = contents(folder, skipped)
+    if files:
+        raise InputError(f"{files[0]} is outside of the good and defect folders: move it into one")
+    truth = folder / "ground_truth"
+    normal: list[Path] = []
+    samples: list[Sample] = []
+    for sub in folders:
+        if sub == truth:
+            continue
+        require_no_masks(sub)
+        images = images_in(sub, skipped)
+        if is_normal(sub, good):
+            normal += images
+        elif truth in folders:
+            samples += defective(images, sub, truth, skipped)
+        else:
+            samples += [Sample(image, folder.name, "test", 1, sub.name) for image in images]
+    if not normal:
+        raise InputError(
+            f"{folder} has no normal images in a folder good or ok (if {folder.name!r} is not an object, "
+            "list the objects with --order or move it away)"
+        )
+    unused += unused_masks(truth, {file for sample in samples for file in sample.mask_files})
+    return samples + _split(normal, folder.name, SALT, TRAINED)
 
 
 def read_magnetic_tiles(
@@ -111,11 +145,3 @@ def _split(images: Sequence[Path], object_name: str, salt: str, share: float) ->
     ordered = hashed_order([image.name for image in images], f"{salt}{object_name}/")
     trained = set(ordered[: round(share * len(ordered))])
     return [Sample(i, object_name, "train" if i.name in trained else "test", 0) for i in images]
-
-
-def _defective(image: Path, object_name: str, defect: str, masks: Path, has_masks: bool) -> Sample:
-    there = [masks / f"{image.stem}{end}" for end in ("_mask.png", ".png") if has_masks]
-    mask = next((m for m in there if m.is_file()), None)
-    if has_masks and mask is None:
-        raise InputError(f"{image} has no mask: {there[0]} is missing")
-    return Sample(image, object_name, "test", 1, defect, mask)

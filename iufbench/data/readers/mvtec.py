@@ -14,17 +14,21 @@ skipped everywhere.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from iufbench.data.readers.reading import (
+    IMAGE_SUFFIXES,
+    NORMAL,
     choose_objects,
     contents,
     images_in,
     is_normal,
     require_images,
+    require_no_masks,
     require_root,
     skipped_note,
+    unused_note,
 )
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
@@ -54,7 +58,8 @@ def read_mvtec(
     skipped: list[Path] = []
     _, folders = contents(base, skipped)
     found = [folder.name for folder in folders]
-    if objects is None and {"train", "test"} <= set(found):
+    single = any(name in found and not (base / name / "train").is_dir() for name in NORMAL)
+    if objects is None and (single or {"train", "test"} <= set(found)):
         raise InputError(
             f"{base} looks like a single object: the data root is the folder above, {base.parent}"
         )
@@ -64,11 +69,12 @@ def read_mvtec(
             raise InputError(f"{base} holds no object folders, but {nested} does: use that as the data root")
     chosen = choose_objects(found, objects, base)
     samples: list[Sample] = []
+    strange: list[Path] = []
     for object_name in chosen:
         samples += _train(base / object_name, defective_training, skipped, good)
         samples += _validation(base / object_name, skipped, good)
-        samples += _test(base / object_name, skipped, good)
-    notes = skipped_note(base, skipped)
+        samples += _test(base / object_name, skipped, good, strange)
+    notes = (*skipped_note(base, skipped), *unused_note(base, strange))
     without = [o for o in chosen if not (base / o / "ground_truth").is_dir()]
     if without and len(without) < len(chosen):
         notes += (f"no ground_truth folder, so image metrics only: {', '.join(without)}",)
@@ -113,28 +119,56 @@ def _validation(folder: Path, skipped: list[Path], good: Sequence[str]) -> list[
     return [Sample(image, folder.name, "validation", 0) for sub in subs for image in images_in(sub, skipped)]
 
 
-def _test(folder: Path, skipped: list[Path], good: Sequence[str]) -> list[Sample]:
+def _test(folder: Path, skipped: list[Path], good: Sequence[str], strange: list[Path]) -> list[Sample]:
     samples: list[Sample] = []
     truth = folder / "ground_truth"
     has_masks = truth.is_dir()
+    for sub in contents(folder)[1]:
+        if sub.name not in ("train", "validation", "test", "ground_truth"):
+            if not has_masks:
+                require_no_masks(sub)
+            strange.append(sub)
+    used: set[Path] = set()
     for sub in _image_folders(folder / "test", skipped):
         images = images_in(sub, skipped)
         if is_normal(sub, good):
             samples += [Sample(image, folder.name, "test", 0) for image in images]
             continue
-        masks = _masks(truth / sub.name, skipped) if has_masks else {}
-        for image in images:
-            mask = masks.get(f"{image.stem}_mask", masks.get(image.stem, ()))
-            if has_masks and not mask:
-                raise InputError(
-                    f"{image} has no mask: {truth / sub.name / (image.stem + '_mask.png')} is missing "
-                    f"(an object without a ground_truth folder is read without masks)"
-                )
-            first = mask[0] if mask else None
-            samples.append(Sample(image, folder.name, "test", 1, sub.name, first, mask[1:]))
+        found = defective(images, sub, truth, skipped) if has_masks else [
+            Sample(image, folder.name, "test", 1, sub.name) for image in images
+        ]  # fmt: skip
+        used |= {file for sample in found for file in sample.mask_files}
+        samples += found
+    strange += unused_masks(truth, used)
     if not samples:
         raise InputError(f"no test images in {folder / 'test'}: is the data set unpacked completely?")
     return samples
+
+
+def defective(images: Sequence[Path], folder: Path, truth: Path, skipped: list[Path]) -> list[Sample]:
+    """The images of the defect ``folder`` with their masks in ``truth``, as defective test samples.
+
+    Raises InputError for an image without a mask and for several masks of one image.
+    """
+    masks, samples = _masks(truth / folder.name, skipped), []
+    for image in images:
+        mask = masks.get(f"{image.stem}_mask", masks.get(image.stem, ()))
+        if not mask:
+            raise InputError(
+                f"{image} has no mask: {truth / folder.name / (image.stem + '_mask.png')} is missing "
+                f"(an object without a ground_truth folder is read without masks)"
+            )
+        samples.append(Sample(image, truth.parent.name, "test", 1, folder.name, mask[0], mask[1:]))
+    return samples
+
+
+def unused_masks(truth: Path, used: Collection[Path]) -> list[Path]:
+    """The images below ``truth`` that are masks of no image."""
+    if not truth.is_dir():
+        return []
+    files, folders = contents(truth)
+    below = [file for sub in folders for file in unused_masks(sub, used)]
+    return [f for f in files if f not in used and f.suffix.lower() in IMAGE_SUFFIXES] + below
 
 
 def _masks(folder: Path, skipped: list[Path]) -> dict[str, tuple[Path, ...]]:

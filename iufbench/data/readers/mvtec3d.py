@@ -36,11 +36,13 @@ def read_mvtec3d(
     objects: Sequence[str] | None = None,
     synthetic: bool = False,
     validation_in_training: bool = False,
+    good: Sequence[str] = (),
 ) -> DataSet:
     """All RGB images, in the order of objects, then training, validation and test, then file path.
 
     ``objects``: exactly these, in this order; None takes every folder with a ``train`` folder, sorted by
-    name. ``validation_in_training``: also train on the validation images, as IB-IUMAD does.
+    name. ``validation_in_training``: also train on the validation images, as IB-IUMAD does. ``good``: further
+    names of folders with normal images.
 
     Raises InputError for a missing root, object or split, defective training images, a defective image
     without a mask, two masks of one image, and files that are not images.
@@ -48,25 +50,25 @@ def read_mvtec3d(
     base = require_root(root, name)
     found = [folder.name for folder in contents(base)[1] if (folder / "train").is_dir()]
     chosen = choose_objects(found, objects, base)
-    samples = [s for o in chosen for s in _samples(base / o, validation_in_training)]
+    samples = [s for o in chosen for s in _samples(base / o, validation_in_training, good)]
     require_both_splits(samples, chosen, str(base))
     notes = ("validation images are also used for training",) if validation_in_training else ()
     return DataSet(name, base, chosen, in_order(samples, chosen), True, synthetic, notes=notes)
 
 
-def _samples(folder: Path, validation_in_training: bool) -> list[Sample]:
+def _samples(folder: Path, validation_in_training: bool, good: Sequence[str]) -> list[Sample]:
     samples = []
     for kind in ("train", "validation"):
         if not (folder / kind).is_dir():
             continue
         for sub in contents(folder / kind)[1]:
-            if not is_normal(sub):
+            if not is_normal(sub, good):
                 raise InputError(f"{sub}: {kind} images must be normal, in {kind}/good")
             split: Split = "train" if kind == "train" or validation_in_training else "validation"
             samples += [_sample(image, folder.name, split, None) for image in images_in(sub / "rgb")]
     for sub in contents(folder / "test")[1]:
         images = images_in(sub / "rgb")
-        if is_normal(sub):
+        if is_normal(sub, good):
             samples += [_sample(image, folder.name, "test", None) for image in images]
             continue
         masks = _masks(sub / "gt") or _masks(folder / "ground_truth" / sub.name)

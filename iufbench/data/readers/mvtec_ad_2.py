@@ -75,6 +75,9 @@ def _samples(folder: Path) -> list[Sample]:
             samples.append(Sample(image, folder.name, split, label, defect, own, condition=light))
         return samples
 
+    for sub in contents(folder / "test_public")[1]:
+        if sub.name not in ("good", "bad", "ground_truth"):
+            raise InputError(f"{sub}: test_public has the folders good, bad and ground_truth only: rename it")
     return [
         *read(folder / "train" / "good", "train", 0),
         *read(folder / "validation" / "good", "validation", 0),

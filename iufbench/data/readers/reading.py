@@ -26,6 +26,11 @@ NORMAL_WORDS = frozenset(
 )  # fmt: skip
 _FAULT = r"(?:defect(?:s|ive)?|anomal(?:y|ies|ous)|fault(?:s|y)?|flaw(?:s|ed)?|damaged?|errors?)"
 FAULTLESS = re.compile(rf"(?:no|non|not|un|without){_FAULT}|{_FAULT}(?:free|less)")  # no_defect, flawless
+# Words of folders that hold masks, not images of a defect.
+MASK_WORDS = frozenset(
+    {"mask", "masks", "groundtruth", "groundtruths", "gt", "label", "labels", "annotation", "annotations",
+     "segmentation", "segmentations"}
+)  # fmt: skip
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
 MAX_LIST = 2**28  # bytes of a list of images; those of Real-IAD's 150,000 images take about 70 million
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
@@ -75,6 +80,8 @@ def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path
                     left_out.append(path)
                 else:
                     files.append(path)
+    except FileNotFoundError as error:
+        raise InputError(f"folder {folder} is missing: is the data set unpacked completely?") from error
     except OSError as error:
         raise InputError(f"cannot read folder {folder}: {error.strerror}") from error
     return sorted(files), sorted(folders)
@@ -127,6 +134,15 @@ def skipped_note(base: Path, skipped: Sequence[Path]) -> tuple[str, ...]:
     return (f"{names}, skipped: {'' if len(skipped) == 1 else 'such as '}{one}",)
 
 
+def unused_note(base: Path, paths: Sequence[Path]) -> tuple[str, ...]:
+    """A note about masks of no image and folders that the layout does not have; empty if there are none."""
+    if not paths:
+        return ()
+    one = min(paths).relative_to(base).as_posix()
+    more = "" if len(paths) == 1 else f" and {len(paths) - 1} more"
+    return (f"not used: {one}{more} (masks of no defective image, folders outside of the layout)",)
+
+
 def is_normal(folder: Path, good: Sequence[str] = ()) -> bool:
     """Whether a folder holds normal images: good, ok or one of ``good``.
 
@@ -135,14 +151,36 @@ def is_normal(folder: Path, good: Sequence[str] = ()) -> bool:
     """
     if folder.name in NORMAL or folder.name in good:
         return True
-    words = re.findall(r"[^\W\d_]+", folder.name.casefold())
-    joined = "".join(word for word in words if word not in FILLERS)
-    if joined in NORMAL_WORDS or FAULTLESS.fullmatch(joined):
+    if looks_normal(folder.name):
         raise InputError(
             f"{folder} looks like a folder of normal images, but only {' and '.join(NORMAL)} count as "
             f"such: rename it, or accept it with --good-name {shlex.quote(folder.name)}"
         )
     return False
+
+
+def looks_normal(name: str) -> bool:
+    """Whether a name means normal images, in whatever words.
+
+    >>> looks_normal("Good"), looks_normal("test_normal"), looks_normal("no_defect"), looks_normal("not_ok")
+    (True, True, True, False)
+    """
+    joined = _essence(name)
+    return joined in NORMAL_WORDS or FAULTLESS.fullmatch(joined) is not None
+
+
+def require_no_masks(folder: Path) -> None:
+    """Raise InputError for a folder that looks like masks, but is not named ``ground_truth``."""
+    if folder.name != "ground_truth" and _essence(folder.name) in MASK_WORDS:
+        raise InputError(
+            f"{folder} looks like a folder of masks: rename it to ground_truth, with a folder for each kind "
+            "of defect in it, or move it away"
+        )
+
+
+def _essence(name: str) -> str:
+    words = re.findall(r"[^\W\d_]+", name.casefold())
+    return "".join(word for word in words if word not in FILLERS)
 
 
 def shown_names(names: Sequence[str]) -> str:
