@@ -168,8 +168,8 @@ def _misread(image: Image.Image) -> str:
 def _is_deep(image: Image.Image) -> bool:
     """Whether an image that is not decoded yet has 16-bit colours."""
     tags = getattr(image, "tag_v2", {})
-    packed = image.tile[0].args if image.format == "PNG" and image.tile else ""
-    return image.mode[0] not in "IF" and (16 in tags.get(BITS, ()) or ";16" in str(packed))
+    packed = str(getattr(image, "tile", "")) if image.format == "PNG" else ""  # such as RGB;16B
+    return image.mode[0] not in "IF" and (16 in tags.get(BITS, ()) or ";16" in packed)
 
 
 def _turn(image: Image.Image, upright: bool) -> Image.Transpose | None:
