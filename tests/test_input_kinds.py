@@ -275,6 +275,8 @@ def test_a_card_that_changes_the_pixels_gives_another_run(plain, tmp_path):
 def test_counts_of_a_card_of_ones_own_are_those_of_the_card(plain, tmp_path):
     (tmp_path / "parts.yaml").write_text(CARD + "counts: {nut: {train: 4}}\n")
     given = ("--dataset", "parts", "--workers", "1", "--card", tmp_path / "parts.yaml")
+    planned = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "parts.yaml", "--dry-run")
+    assert "warning: other image counts than on the data set's card: nut 3 of 4 train" in planned.stdout
     done = invoke("data", "check", plain / "parts", *given)
     assert done.exit_code == 1 and "error: nut: 3 train images, on the card 4" in done.stdout
     assert "counts compared with those of the card), 1 errors, 0 warnings" in done.stdout
@@ -287,6 +289,16 @@ CARD_MISTAKES = {
     "no such layout": (CARD.replace("mvtec", "coco"), "layout"),
     "counts of another shape": (CARD + "counts: {nut: 5}\n", "counts.nut must be whole numbers"),
     "unknown key": (CARD + "exfi: ignore\n", "unknown key 'exfi'; did you mean 'exif'"),
+    "counts of no object": (CARD + "counts: {nuts: {train: 3}}\n", "counts.nuts: 'nuts' is none of the"),
+    "counts of no kind": (CARD + "counts: {nut: {trian: 3}}\n", "unknown key 'counts.nut.trian' (allowed:"),
+    "object twice": (CARD.replace("bolt", "nut"), "objects names 'nut' twice"),
+    "objects alike": (CARD.replace("bolt", "Nut"), "'nut' and 'Nut' differ only in case"),
+    "object with a comma": (CARD.replace("bolt", "'a,b'"), "'a,b' cannot name an object: rename it; the"),
+    "order of no object": (CARD + "orders: {mine: [nut, pin]}\n", "orders.mine: 'pin' is none of the card's"),
+    "order that is text": (CARD + "orders: {mine: nut}\n", "orders.mine must be a list"),
+    "kind that is text": (CARD + "kinds: {small: dent}\n", "kinds.small must be a list"),
+    "unknown option": (CARD + "options: {root: /etc}\n", "has no option 'root' (allowed: defective_"),
+    "option of another type": (CARD + "options: {defective_training: 3}\n", "must be true or false, not 3"),
 }  # fmt: skip
 
 
@@ -296,6 +308,28 @@ def test_cards_that_are_wrong(plain, tmp_path, row):
     (tmp_path / "parts.yaml").write_text(content)
     done = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "parts.yaml")
     assert done.exit_code == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "variable", "words"),
+    [
+        (
+            "cards/mine.yaml",
+            "cards",
+            "the card is for data set 'parts': rename the file to parts.yaml",
+        ),
+        ("cards/parts.yaml", "cards/parts.yaml", "is not a folder: name folders of cards"),
+        ("cards/parts.yaml", "card", "is not a folder: name folders of cards"),
+        ("cards/parts.yml", "cards", ""),
+    ],
+)
+def test_a_card_that_is_not_found_is_reported(plain, tmp_path, file, variable, words):
+    """Without it, objects would be in the order of their names."""
+    write_text(tmp_path / file, CARD)
+    environment = {"IUFBENCH_CARDS": str(tmp_path / variable)}
+    done = run(plain / "parts", tmp_path / "r", "--dry-run", **environment)
+    assert done.exit_code == (2 if words else 0) and words in done.stderr
+    assert words or done.stdout.index(" nut ") < done.stdout.index(" bolt ")
 
 
 def test_a_card_cannot_take_the_place_of_one_that_ships(plain, tmp_path):

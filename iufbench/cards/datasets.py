@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,10 @@ from typing import Any, Literal
 from iufbench.cards.registry import card_paths, local_cards, shipped_cards
 from iufbench.cards.yaml_files import read_yaml
 from iufbench.support.errors import InputError
-from iufbench.support.fields import build
+from iufbench.support.fields import build, number, suggest
+from iufbench.support.names import alike, problem_with_name
+
+COUNTED = ("train", "test_good", "test_defective", "train_defective", "validation")
 
 
 @dataclass(frozen=True)
@@ -31,14 +35,14 @@ class DataSetCard:
     title: str
     layout: str
     objects: tuple[str, ...]
-    version: int = 1
+    version: int = number(1, at_least=1)
     preset: Literal["paper", "quick"] = "paper"
     options: dict[str, Any] = field(default_factory=dict)
     counts: dict[str, Any] = field(default_factory=dict)
     counts_are: Literal["official", "unverified"] = "official"
-    orders: dict[str, Any] = field(default_factory=dict)
+    orders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     without: tuple[str, ...] = ()
-    kinds: dict[str, Any] = field(default_factory=dict)
+    kinds: dict[str, tuple[str, ...]] = field(default_factory=dict)
     masks: bool = True
     good: tuple[str, ...] = ()
     exif: Literal["apply", "ignore"] = "apply"
@@ -47,10 +51,15 @@ class DataSetCard:
     download: dict[str, Any] = field(default_factory=dict)
     source: str = ""
 
-    @property
-    def named_orders(self) -> dict[str, tuple[str, ...]]:
-        """``orders`` as tuples of object names."""
-        return {name: tuple(map(str, order)) for name, order in self.orders.items()}
+    def differing(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """A line if images are counted (as by ``DataSet.counts``) that the card has other counts of."""
+        differ = [
+            f"{name} {have} of {want} {kind.replace('_', ' ')}"
+            for name, found in counts.items()
+            for kind, have in found.items()
+            if have != (want := self.counts.get(name, {}).get(kind, have))
+        ]
+        return [f"other image counts than on the data set's card: {', '.join(differ)}"] if differ else []
 
 
 def dataset_cards() -> dict[str, DataSetCard]:
@@ -103,7 +112,18 @@ def own_card(name: str, file: Path | None = None) -> Path | None:
         )
     if len(found) > 1:
         raise InputError(f"data set '{name}' has two cards, {found[0]} and {found[1]}: remove one")
+    for path in local_cards("dataset") if not found and name not in shipped_cards("dataset") else ():
+        if _named(path) == name:
+            raise InputError(f"{path}: the card is for data set '{name}': rename the file to {name}.yaml")
     return found[0] if found else None
+
+
+def _named(path: Path) -> object:
+    """The ``name`` on a card; None if the card cannot be read."""
+    try:
+        return read_yaml(path).get("name")
+    except InputError:
+        return None
 
 
 def _read(path: Path, name: str) -> DataSetCard:
@@ -112,9 +132,34 @@ def _read(path: Path, name: str) -> DataSetCard:
     card = build(DataSetCard, dataset_content(path), str(path))
     if card.name != name:
         raise InputError(f"{path}: the card is for data set '{card.name}', not '{name}'")
+    _require_consistent(card, path)
+    return card
+
+
+def _require_consistent(card: DataSetCard, path: Path) -> None:
+    """Raise InputError for invalid names of objects, and for counts and orders of other objects."""
+    for k, name in enumerate(card.objects):
+        rule = problem_with_name(name)
+        if rule is not None:
+            raise InputError(f"{path}: {name[:60]!r} cannot name an object: rename it; the rule: {rule}")
+        if name in card.objects[:k]:
+            raise InputError(f"{path}: objects names {name!r} twice")
+    if pair := alike(card.objects):
+        raise InputError(
+            f"{path}: the objects {pair[0]!r} and {pair[1]!r} differ only in case or in the composition of "
+            "letters: rename one"
+        )
+    named = {f"counts.{one}": one for one in card.counts}
+    named |= {f"orders.{key}": one for key, order in card.orders.items() for one in order}
+    for key, one in named.items():
+        if one not in card.objects:
+            hint = suggest(str(one), card.objects)
+            raise InputError(f"{path}: {key}: {one!r} is none of the card's objects{hint}")
     for one, counts in card.counts.items():
         if not isinstance(counts, dict) or not all(type(n) is int and n >= 0 for n in counts.values()):
             raise InputError(
                 f"{path}: counts.{one} must be whole numbers, such as {{train: 8, test_good: 4}}"
             )
-    return card
+        for kind in counts:
+            if kind not in COUNTED:
+                raise InputError(f"{path}: unknown key 'counts.{one}.{kind}' (allowed: {', '.join(COUNTED)})")

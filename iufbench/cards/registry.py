@@ -54,13 +54,21 @@ def shipped_cards(kind: str) -> dict[str, Path]:
 
 def local_cards(kind: str) -> list[Path]:
     """The user's own data set cards, in ``./benchmarks/datasets`` and the folders of ``$IUFBENCH_CARDS``;
-    cards of other kinds are specified by path, so the list is empty for them."""
+    cards of other kinds are specified by path, so the list is empty for them.
+
+    Raises InputError if ``$IUFBENCH_CARDS`` names something else than folders."""
     if kind != "dataset":
         return []
-    variable = os.environ.get("IUFBENCH_CARDS", "")
-    folders = [Path("benchmarks/datasets"), *map(Path, filter(None, variable.split(os.pathsep)))]
+    named = [Path(os.path.expanduser(f)) for f in os.environ.get("IUFBENCH_CARDS", "").split(os.pathsep) if f]
+    for folder in named:
+        if not folder.is_dir():
+            raise InputError(
+                f"IUFBENCH_CARDS: {folder} is not a folder: name folders of cards, separated by "
+                f"'{os.pathsep}', or one card with --card FILE"
+            )
     shipped = {path.resolve() for path in _own_cards(kind).values()}
-    found = {path.resolve(): path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    folders = [Path("benchmarks/datasets"), *named]
+    found = {path.resolve(): path for folder in folders for path in sorted(folder.glob("*.y*ml"))}
     return [path for real, path in found.items() if real not in shipped and not path.stem.startswith("_")]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 from iufbench.cards.datasets import DataSetCard, dataset_card
@@ -88,7 +89,7 @@ def known_orders(
 ) -> dict[str, tuple[str, ...]]:
     """The published orders of a data set's objects, by name, from its card and the manifest in ``lists``."""
     card = dataset_card(name, card_file)
-    orders = card.named_orders if card else {}
+    orders = card.orders if card else {}
     if lists is not None and len(lists) == 1:
         orders = {**orders, **open_dataset(name, None, root, lists).orders}
     return orders
@@ -151,6 +152,8 @@ def _read(
         raise InputError(
             f"data set {name}: no layout '{layout}'{suggest(layout, LAYOUTS)} ({', '.join(LAYOUTS)})"
         )
+    if card is not None:
+        _require_options(card)
     usual = default_root(name)
     if layout == "elpv":
         if lists is not None:
@@ -173,6 +176,23 @@ def _read(
             raise InputError(f"--good-name {good[0]}: the layout '{layout}' has no such folders")
         options["good"] = good
     return LAYOUTS[layout](root, name=filed, objects=objects, synthetic=synthetic, **options)
+
+
+def _require_options(card: DataSetCard) -> None:
+    """Raise InputError unless ``options`` are keyword arguments of the layout's reader, of their types."""
+    usual = ("root", "name", "objects", "synthetic", "good")
+    known = {
+        key: of.default for key, of in signature(LAYOUTS[card.layout]).parameters.items() if key not in usual
+    }
+    for key, value in card.options.items():
+        if key not in known:
+            raise InputError(
+                f"card of data set {card.name}: the layout '{card.layout}' has no option {key!r}"
+                f"{suggest(str(key), known)} (allowed: {', '.join(known) or 'none'})"
+            )
+        if type(value) is not type(known[key]):
+            kind = "true or false" if isinstance(known[key], bool) else "text"
+            raise InputError(f"card of data set {card.name}: options.{key} must be {kind}, not {value!r}")
 
 
 def _open_mixed(objects: Sequence[str], root: Path | None, lists: Lists) -> DataSet:

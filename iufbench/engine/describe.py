@@ -179,7 +179,9 @@ def describe_plan(plan: Plan) -> str:
     ]
     tests = sum(c["test"] for c in counts.values())
     lines += [columns(rows), "", f"test images {tests}; training iterations {sum(steps)}"]
-    lines += [f"warning: {line}" for line in undefined_lines(plan.dataset, plan.protocol.objects)]
+    card, data = plan.dataset_card, plan.dataset
+    differing = [] if card is None or data.synthetic else card.differing(data.counts())
+    lines += [f"warning: {line}" for line in (*undefined_lines(data, plan.protocol.objects), *differing)]
     from iufbench.engine.assembly import parameter_counts
 
     numbers = parameter_counts(plan)

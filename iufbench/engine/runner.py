@@ -332,17 +332,7 @@ def _warnings(plan: Plan, parts: Parts) -> list[str]:
     card, dataset = plan.dataset_card, parts.dataset
     lines = undefined_lines(dataset, plan.protocol.objects)
     lines += [] if plan.request.accept_masks else parts.mask_doubts
-    if card is None or dataset.synthetic:
-        return lines
-    differ = [
-        f"{name} {have} of {want} {kind.replace('_', ' ')}"
-        for name, counts in dataset.counts().items()
-        for kind, have in counts.items()
-        if have != (want := card.counts.get(name, {}).get(kind, have))
-    ]
-    return (
-        [*lines, f"other image counts than on the data set's card: {', '.join(differ)}"] if differ else lines
-    )
+    return lines if card is None or dataset.synthetic else lines + card.differing(dataset.counts())
 
 
 def _info(plan: Plan, parts: Parts, device: torch.device, started: str) -> RunRecord:

@@ -104,7 +104,8 @@ def convert(hint: Any, value: Any, where: str, key: str, bounds: Mapping[str, fl
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise InputError(f"{where}: {key} must be a mapping, not {_shown(value)}")
-        return dict(value)
+        of = args[1] if args else typing.Any
+        return {k: convert(of, v, where, f"{key}.{k}", bounds) for k, v in value.items()}
     if hint is typing.Any:
         return value
     return _within(_scalar(hint, value, where, key), where, key, bounds)

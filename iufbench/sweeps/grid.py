@@ -258,7 +258,7 @@ def read_orders(value: Any) -> list[tuple[tuple[str, ...] | None, int | None]]:
 
 def _named_orders() -> list[str]:
     """The names of all published orders that cards of data sets have."""
-    return sorted({name for card in dataset_cards().values() for name in card.named_orders})
+    return sorted({name for card in dataset_cards().values() for name in card.orders})
 
 
 def _numbers(text: str, where: str) -> list[int]:
