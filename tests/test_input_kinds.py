@@ -196,6 +196,10 @@ def test_what_cannot_have_a_value_is_reported_before_training_and_wherever_numbe
     table = (tmp_path / "tables/results_parts_other_image.md").read_text()
     (row,) = (line for line in table.splitlines() if "PaDiM" in line and line.startswith("|"))
     assert not re.search(r"\d\.\d", row) and all(line in table for line in lines)
+    explained = invoke("explain", "acc", found.path).stdout
+    assert "image: undefined (AUROC), undefined (AP)" in explained and all(
+        line in explained for line in lines
+    )
 
 
 @pytest.mark.parametrize(

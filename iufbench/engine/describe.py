@@ -27,7 +27,7 @@ from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
-from iufbench.reporting.undefined import remarks
+from iufbench.reporting.undefined import remarks, undefined
 from iufbench.support.errors import InputError, one_line
 from iufbench.support.fields import suggest
 
@@ -306,7 +306,7 @@ BY_HAND = {
     ),
 }
 """Metrics that are not in ``metrics.csv``, and how to compute them."""
-UNDEFINED = "undefined: it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
+NOT_MEASURED = "it needs a value that was not measured (unseen objects: iufbench run --eval-unseen)"
 
 
 def _summary_on(run: Run, name: str) -> list[str]:
@@ -314,10 +314,11 @@ def _summary_on(run: Run, name: str) -> list[str]:
     lines = []
     for level in LEVELS:
         found = {m: run.summary(level, m).get(name, math.nan) for m in run.names(level)}
-        known = {m: v for m, v in found.items() if not math.isnan(v)}
-        text = ", ".join(f"{_cell(v)} ({METRIC_TITLES.get(m, m)})" for m, v in known.items())
+        cells = [f"{_cell(v) or 'undefined'} ({METRIC_TITLES.get(m, m)})" for m, v in found.items()]
         if found:
-            lines.append(f"  {level}: {text or UNDEFINED}")
+            lines.append(f"  {level}: {', '.join(cells)}")
+        if any(map(math.isnan, found.values())):
+            lines += [f"    {reason}" for reason in undefined(run, level) or [NOT_MEASURED]]
     return lines
 
 
