@@ -411,6 +411,7 @@ def test_the_depth_of_16_bit_images_is_kept(tmp_path):
     "name",
     [
         "mean",
+        "mean_",
         "NA",
         "nan",
         "a,b",
@@ -422,6 +423,8 @@ def test_the_depth_of_16_bit_images_is_kept(tmp_path):
         b"f\xfc\xdf",
         "nut\u200f",
         "\u202etun",
+        "nut\u3164",
+        "nut\ufe00",
         "a:b",
     ],
 )
@@ -434,10 +437,16 @@ def test_names_that_something_could_not_hold_are_refused_with_the_rule(plain, tm
 
 
 @pytest.mark.parametrize(
-    "names", [("bolt", "Bolt"), ("gr\u00f6\u00dfe", "gro\u0308\u00dfe"), ("stra\u00dfe", "STRASSE")]
+    "names",
+    [
+        ("bolt", "Bolt"),
+        ("gr\u00f6\u00dfe", "gro\u0308\u00dfe"),
+        ("stra\u00dfe", "STRASSE"),
+        ("nut", "nut\u200d"),
+    ],
 )
 def test_names_that_some_systems_take_for_one_are_refused(names):
-    with pytest.raises(InputError, match="differ only in case or in the composition of letters"):
+    with pytest.raises(InputError, match="differ only in case, in the composition of letters, or in"):
         choose_objects(names, None, Path("parts"))
     assert choose_objects(names, names[:1], Path("parts")) == names[:1]
 

@@ -146,8 +146,8 @@ def _require_consistent(card: DataSetCard, path: Path) -> None:
             raise InputError(f"{path}: objects names {name!r} twice")
     if pair := alike(card.objects):
         raise InputError(
-            f"{path}: the objects {pair[0]!r} and {pair[1]!r} differ only in case or in the composition of "
-            "letters: rename one"
+            f"{path}: the objects {pair[0]!r} and {pair[1]!r} differ only in case, in the composition of "
+            "letters, or in '_' and spaces: rename one"
         )
     named = {f"counts.{one}": one for one in card.counts}
     named |= {f"orders.{key}": one for key, order in card.orders.items() for one in order}

@@ -32,8 +32,11 @@ MISSING = frozenset(
     }
 )
 JOINERS = "\u200c\u200d"  # invisible, and part of words in Persian and Hindi and of emoji
+# Nothing to see, although Unicode counts them as letters, marks or symbols (fillers, selectors, a blank).
+BLANKS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | set(map(chr, range(0xFE00, 0xFE0F)))
+UNSEEN = {ord(c): None for c in (*JOINERS, "\ufe0f")}  # the last one selects the emoji of a character
 WINDOWS = frozenset(':*?"<>|')
-COLUMNS = frozenset({"mean", "after"})  # of tables, next to the objects
+COLUMNS = frozenset({"mean", "after", "mean of seen"})  # of tables, next to the objects
 MOST_BYTES = 200
 
 
@@ -57,7 +60,7 @@ def problem_with_name(name: str) -> str | None:
             c in "/\\\\" or ord(c) < 32 or ord(c) == 127 for c in name
         ),
         "no invisible characters, such as marks of direction": any(
-            not c.isprintable() and c not in JOINERS for c in name
+            (not c.isprintable() and c not in JOINERS) or c in BLANKS for c in name
         ),
         'no character that Windows refuses in names of files (: * ? " < > |)': not WINDOWS.isdisjoint(name),
         "no leading '.', which marks hidden files": name.startswith("."),
@@ -65,23 +68,29 @@ def problem_with_name(name: str) -> str | None:
         "no ',', which separates names in --order and --objects": "," in name,
         "not a device name of Windows": lower.partition(".")[0].strip() in DEVICES,
         "not a word that CSV readers take for a missing value (NA, nan, None, null)": lower in MISSING,
-        "not the name of a table column (mean, after)": lower in COLUMNS,
+        "not the name of a table column (mean, after)": _shown(lower) in COLUMNS,
     }
     return next((rule for rule, broken in rules.items() if broken), None)
 
 
 def alike(names: Iterable[str]) -> tuple[str, str] | None:
-    """The first two names that differ only in case or in the composition of letters, None without such.
+    """The first two names that differ only in case, composition of letters, joiners, ``_`` or spaces (tables
+    show ``_`` as a space), None without such.
 
-    >>> alike(["bolt", "nut", "Bolt"])
-    ('bolt', 'Bolt')
+    >>> alike(["bolt", "nut", "Bolt"]), alike(["bolt", "bo\\u200clt"])
+    (('bolt', 'Bolt'), ('bolt', 'bo\\u200clt'))
     """
     first: dict[str, str] = {}
     for name in names:
-        key = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+        folded = unicodedata.normalize("NFC", _shown(name.translate(UNSEEN))).casefold()
+        key = unicodedata.normalize("NFC", folded)
         if first.setdefault(key, name) != name:
             return first[key], name
     return None
+
+
+def _shown(name: str) -> str:
+    return " ".join(name.replace("_", " ").split())
 
 
 def _not_text(raw: bytes) -> str:

@@ -211,8 +211,8 @@ def choose_objects(found: Iterable[str], wanted: Sequence[str] | None, where: Pa
     pair = alike(present if wanted is None else wanted)
     if pair and set(pair) <= set(present):
         raise InputError(
-            f"{where}: the objects {pair[0]!r} and {pair[1]!r} differ only in case or in the composition of "
-            "letters: rename one"
+            f"{where}: the objects {pair[0]!r} and {pair[1]!r} differ only in case, in the composition of "
+            "letters, or in '_' and spaces: rename one"
         )
     if wanted is None:
         return tuple(present)

@@ -108,14 +108,19 @@ _TEX = {
 
 
 def _tex_escape(text: str) -> str:
-    """Escape text for LaTeX; characters unknown to pdflatex become question marks, never an error."""
+    """Escape text for LaTeX; of characters unknown to pdflatex the code point is shown: never an error.
+
+    >>> _tex_escape("50 % \u87ba")
+    '50 \\\\% [U+87BA]'
+    """
     return "".join(_tex_letter(c) for c in " ".join(text.split()))
 
 
 def _tex_letter(character: str) -> str:
     if character in _TEX:
         return _TEX[character]
-    return character if character.isascii() or 0xC0 <= ord(character) <= 0xFF else "?"
+    known = character.isascii() or 0xC0 <= ord(character) <= 0xFF
+    return character if known else f"[U+{ord(character):04X}]"
 
 
 def _latex(table: Table) -> str:
