@@ -455,6 +455,8 @@ FOLDERS = {
     "normal images as a defect": (lambda r: (parts(r) / "nut/test/good").rename(r / "nut/test/NORMAL"), 1, "accept it with --good-name NORMAL"),
     "normal images in training": (lambda r: (parts(r) / "nut/train/good").rename(r / "nut/train/ok2"), 1, "accept it with --good-name ok2"),
     "folders of systems": (lambda r: [(parts(r) / n / "x").mkdir(parents=True) for n in ("@eaDir", "$RECYCLE.BIN", "nut/test/lost+found")], 0, "3 files and folders"),
+    "folders of other systems": (lambda r: [(parts(r) / n / "x").mkdir(parents=True) for n in ("LOST.DIR", "FOUND.000", "nut/@Recently-Snapshot", "nut/ground_truth/CVS")], 0, "4 files and folders"),
+    "texts and backups": (lambda r: [(parts(r) / "nut/train/good" / n).write_text("") for n in ("README", "0.xmp", "0.png~", "0.bak")], 0, "4 files and folders"),
     "odd names": (lambda r: parts(r, "rote M\u00fctter \u87ba\u4e1d $(ls) 'x'"), 0, "0 errors"),
     "images in two lines": (lambda r: put(parts(r) / "nut/test/good/a\nb.png"), 0, "7 images"),
     "names that are no text": (lambda r: put(parts(r) / "nut/test/good" / b"\xff.png".decode("utf-8", "surrogateescape")), 0, "7 images"),

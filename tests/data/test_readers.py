@@ -167,7 +167,7 @@ def test_mvtec_skips_text_and_hidden_files_everywhere(tmp_path: Path):
             put(tmp_path / folder / name / "000.png")
     dataset = read_mvtec(tmp_path)
     assert relative(dataset) == clean
-    assert dataset.notes == ("78 files and folders that are not images, skipped: such as $RECYCLE.BIN",)
+    assert dataset.notes == ("91 files and folders that are not images, skipped: such as $RECYCLE.BIN",)
 
 
 def test_mvtec_understands_ok_for_good(tmp_path: Path):

@@ -94,6 +94,7 @@ def _flat_object(folder: Path, skipped: list[Path], unused: list[Path], good: Se
     samples: list[Sample] = []
     for sub in folders:
         if sub == truth:
+            contents(truth, skipped)
             continue
         require_no_masks(sub)
         images = images_in(sub, skipped)

@@ -59,7 +59,7 @@ def read_mvtec(
     _, folders = contents(base, skipped)
     found = [folder.name for folder in folders]
     single = any(name in found and not (base / name / "train").is_dir() for name in NORMAL)
-    if objects is None and (single or {"train", "test"} <= set(found)):
+    if (single or {"train", "test"} <= set(found)) and not set(objects or ()) & set(found):
         raise InputError(
             f"{base} looks like a single object: the data root is the folder above, {base.parent}"
         )
@@ -123,7 +123,9 @@ def _test(folder: Path, skipped: list[Path], good: Sequence[str], strange: list[
     samples: list[Sample] = []
     truth = folder / "ground_truth"
     has_masks = truth.is_dir()
-    for sub in contents(folder)[1]:
+    if has_masks:
+        contents(truth, skipped)
+    for sub in contents(folder, skipped)[1]:
         if sub.name not in ("train", "validation", "test", "ground_truth"):
             if not has_masks:
                 require_no_masks(sub)

@@ -34,17 +34,25 @@ MASK_WORDS = frozenset(
 FILLERS = frozenset({"test", "train", "image", "images", "img", "imgs", "sample", "samples", "part", "parts"})
 MAX_LIST = 2**28  # bytes of a list of images; those of Real-IAD's 150,000 images take about 70 million
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-# Files next to images that are not images: texts, annotations, lists, checksums.
+# Files next to images that are not images: texts, annotations, lists, checksums, backups.
 SKIPPED_SUFFIXES = frozenset(
-    {".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".json", ".jsonl", ".xml", ".csv", ".tsv",
-     ".yaml", ".yml", ".toml", ".ini", ".cfg", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256"}
+    {".txt", ".md", ".rst", ".pdf", ".html", ".htm", ".log", ".json", ".jsonl", ".ndjson", ".geojson", ".xml",
+     ".xmp", ".aae", ".ann", ".names", ".lst", ".csv", ".tsv", ".xlsx", ".yaml", ".yml", ".toml", ".ini",
+     ".cfg", ".info", ".db", ".lnk", ".url", ".md5", ".sha1", ".sha256", ".sha512", ".bak", ".orig"}
 )  # fmt: skip
-# Files and folders created by operating systems and tools: macOS, Windows, ext4, Synology, QNAP, Python.
+TEXTS = frozenset({"readme", "license", "licence", "copying", "authors", "notice"})  # without a suffix
+# Files and folders of systems and tools: macOS, Windows, ext4, Android, Synology, QNAP, NetApp, CVS,
+# Python, Node.
 LITTER = frozenset(
-    {"__macosx", "icon\r", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "recycled",
-     "system volume information", "found.000", "lost+found", "@eadir", "@tmp", "#recycle", "#snapshot",
-     "@recycle", "@__thumb", "__pycache__"}
+    {"__macosx", "icon\r", "network trash folder", "temporary items", "thumbs.db", "ehthumbs.db",
+     "desktop.ini", "$recycle.bin", "$extend", "recycler", "recycled", "system volume information",
+     "msocache", "wpsettings.dat", "indexervolumeguid", "lost+found", "lost.dir", "@eadir", "@tmp",
+     "@sharebin", "@appstore", "@docker", "#recycle", "#snapshot", "~snapshot", "@recycle",
+     "@recently-snapshot", "@__thumb", "cvs", "__pycache__", "node_modules"}
 )  # fmt: skip
+LITTER_PATTERN = re.compile(
+    r"\.|~\$|.*~$|found\.\d{3}$", re.DOTALL
+)  # hidden, of an open document, backup, chkdsk
 
 
 def require_root(root: str | os.PathLike[str], name: str) -> Path:
@@ -72,11 +80,12 @@ def contents(folder: Path, skipped: list[Path] | None = None) -> tuple[list[Path
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = folder / entry.name
-                if entry.name.startswith((".", "~$")) or entry.name.lower() in LITTER:
+                lower = entry.name.lower()
+                if lower in LITTER or LITTER_PATTERN.match(lower):
                     left_out.append(path)
                 elif _is_folder(entry, path):
                     folders.append(path)
-                elif path.suffix.lower() in SKIPPED_SUFFIXES:
+                elif path.suffix.lower() in SKIPPED_SUFFIXES or lower in TEXTS:
                     left_out.append(path)
                 else:
                     files.append(path)
