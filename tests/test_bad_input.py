@@ -366,7 +366,7 @@ def test_control_characters_do_not_reach_a_terminal(tmp_path, capsys, monkeypatc
     assert not set(told + out.getvalue()) & set("\x1b\x9b\r")
     path = make_run(tmp_path, image=None, status="interrupted")
     info = json.loads((path / "run.json").read_text())
-    info["strategy"]["title"] = info["status"] = bad
+    info["strategy"]["title"], info["warnings"] = bad, [bad]
     (path / "run.json").write_text(json.dumps(info))
     for words in (
         ["list", "runs"],
@@ -380,4 +380,4 @@ def test_control_characters_do_not_reach_a_terminal(tmp_path, capsys, monkeypatc
     (row,) = json.loads(
         CliRunner().invoke(main, ["list", "runs", "--json", "--results", str(tmp_path)]).stdout
     )
-    assert row["status"] == bad
+    assert row["note"] == bad

@@ -34,6 +34,7 @@ from iufbench.reporting.literature import published
 from iufbench.reporting.maps import read_maps, usual_value, write_maps
 from iufbench.reporting.report.parts import overview, provenance
 from iufbench.reporting.report.ranking import rankings
+from iufbench.reporting.rundir import record_hashes
 from iufbench.reporting.store import find_runs, record_baseline
 from iufbench.reporting.tables.build import build_tables, render
 from iufbench.reporting.undefined import remarks
@@ -83,9 +84,18 @@ def with_file(name: str, content: bytes):
     return lambda path: (path / name).write_bytes(content)
 
 
-def with_seed_of_5000_digits(path):
+def replaced(path, old: str, new: str) -> None:
     text = (path / "run.json").read_text()
-    (path / "run.json").write_text(text.replace('"seed": 0', '"seed": ' + "9" * 5000))
+    assert old in text
+    (path / "run.json").write_text(text.replace(old, new))
+
+
+def with_seed_of_5000_digits(path):
+    replaced(path, '"seed": 0', '"seed": ' + "9" * 5000)
+
+
+def nested(levels: int) -> dict:
+    return {"a": nested(levels - 1)} if levels else {}
 
 
 def folder_for_run_json(path):
@@ -110,9 +120,39 @@ DAMAGE = {
     "a huge cell": (with_file("metrics.csv", METRICS + b"0," + b"x" * 7 * MIB), "a row has more than"),
     "a huge quoted cell": (with_file("metrics.csv", METRICS + b'0,"' + b"\n" * 7 * MIB), "field limit"),
     "many quoted cells": (with_file("metrics.csv", METRICS + b'"\n",' * MIB), "a row has more than"),
+    "an experience with a leading zero": (
+        with_file("scores.csv.gz", gzip.compress(SCORES + b"0,candle,a,0,1\n00,candle,b,1,0\n")),
+        "experience is '00', not a whole number",
+    ),
     "an experience of 5,000 digits": (
         with_file("metrics.csv", METRICS + b"9" * 5000 + b",candle,image,auroc,0.5,1\n"),
         "not a whole number",
+    ),
+    "a duplicate key": (lambda p: replaced(p, '"seed": 0', '"seed": 7, "seed": 0'), "duplicate key 'seed'"),
+    "NaN": (lambda p: replaced(p, '"total": 380.0', '"total": NaN'), "NaN is not a number in JSON"),
+    "a number beyond float64": (
+        lambda p: replaced(p, '"total": 380.0', '"total": 1e999'),
+        "the number 1e999 is too large",
+    ),
+    "negative costs": (
+        lambda p: edited(p, lambda i: i["costs"].update(bytes_kept=[-1] * 5)),
+        "costs.bytes_kept[0]: expected `int` >= 0",
+    ),
+    "no pixels": (lambda p: edited(p, lambda i: i.update(image_size=0)), "image_size: expected `int` >= 1"),
+    "a nested recipe": (lambda p: edited(p, lambda i: i.update(recipe=nested(100))), "nested too deeply"),
+    "an object that is a path": (
+        lambda p: edited(p, lambda i: i["protocol"]["experiences"][0].__setitem__(0, "../../candle")),
+        "cannot name an object",
+    ),
+    "no rule of a threshold": (
+        lambda p: edited(p, lambda i: i.update(request={"threshold": "often"})),
+        "request.threshold: threshold 'often' is not a rule",
+    ),
+    "many metrics": (
+        lambda p: (p / "metrics.csv").write_bytes(
+            METRICS + b"".join(b"0,candle,image,m%d,0.5,1\n" % k for k in range(501))
+        ),
+        "more than 500 metrics",
     ),
     "a large run.json": (with_file("run.json", b'{"a": "' + b"x" * 3 * MIB + b'"}'), "the limit is"),
     "a large metrics.csv": (with_file("metrics.csv", b"x" * 9 * MIB), "the limit is"),
@@ -203,6 +243,39 @@ def test_every_command_that_reads_results_goes_past_corruption(good, tmp_path):
     for command in (["list", "runs"], ["tables"], ["report"], ["export"]):
         done = CliRunner().invoke(main, [*command, "--results", str(tmp_path)])
         assert done.exit_code == 0 and f"skipped {path}: " in done.stderr, (command, done.output)
+
+
+def test_texts_of_any_kind_are_shown_shortened_and_escaped(tmp_path):
+    """A valid run whose texts no page, figure or terminal could show as they are."""
+    path = make_run(tmp_path, "elpv_1_1", masks=False, scores=True)
+    odd = "\ud800 \x1b[31m \u202e $\\frac{ " + "x" * (MIB // 2)
+
+    def change(info):
+        info["strategy"]["title"] = info["licence"] = info["preset"] = odd
+        info["recipe"] = {"block": {"smoothing": "abc"}}
+
+    edited(path, change)
+    clock = time.process_time()
+    for command in (["tables", "--results"], ["report", "--results"]):
+        done = CliRunner().invoke(main, [*command, str(tmp_path)])
+        assert done.exit_code == 0 and "\x1b" not in done.output, (command, done.output[:1000])
+    assert time.process_time() - clock < 20
+
+
+def test_scores_that_were_taken_out_are_missed(tmp_path):
+    """Values of metrics.csv without scores are not recomputed: all who read them say so."""
+    path = make_run(tmp_path, "visa_8_1x4", scores=True)
+    lines = gzip.decompress((path / "scores.csv.gz").read_bytes()).splitlines(keepends=True)
+    hashes = record_hashes(path)
+    edited(path, lambda info: info.update(records_sha256=hashes))
+    (path / "scores.csv.gz").write_bytes(gzip.compress(b"".join(x for x in lines if b",cashew," not in x)))
+    warnings = " ".join(collect(tmp_path).warnings())
+    assert "no scores behind 5 values of metrics.csv (auroc of cashew after experience 0, ...)" in warnings
+    changed = "scores.csv.gz was changed after the run ended"
+    assert changed in warnings and changed in describe.run_rows(tmp_path)[0]["note"]
+    (path / "scores.csv.gz").unlink()
+    (path / "scores.csv.gz").mkdir()
+    assert "Is a directory" in describe.run_rows(tmp_path)[0]["note"]
 
 
 def mutate(path, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,11 @@ def check_data(dataset: DataSet, protocol: Protocol, hint: str = "") -> None:
 def check_weights(weights: str) -> None:
     if weights not in WEIGHT_SOURCES and not Path(weights).is_file():
         hint = suggest(weights, WEIGHT_SOURCES)
+        if re.match(r"[a-z]+:/", weights):
+            hint = ": download it first and give the file"
+        what = "it is not a regular file" if Path(weights).exists() else "there is no such file"
         raise InputError(
-            f"backbone.weights '{weights}': there is no such file{hint} "
-            f"(a file, or {', '.join(WEIGHT_SOURCES)})"
+            f"backbone.weights '{weights}': {what}{hint} (a file, or {', '.join(WEIGHT_SOURCES)})"
         )
 
 

@@ -22,13 +22,14 @@ from iufbench.data.undefined import undefined_lines
 from iufbench.engine.plan import BeforeCode, Plan, image_counts, iterations
 from iufbench.metrics import drift, summaries, values
 from iufbench.metrics.aggregate import AGGREGATES
+from iufbench.reporting.collect import changed_files
 from iufbench.reporting.drift import explanation, threshold_rows
 from iufbench.reporting.relative import knows_unseen
 from iufbench.reporting.store import LEVELS, Run, find_runs, load_run
 from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.results import METRIC_TITLES
 from iufbench.reporting.undefined import remarks, undefined
-from iufbench.support.errors import InputError, one_line
+from iufbench.support.errors import InputError, RunError, one_line
 from iufbench.support.fields import suggest
 
 
@@ -111,13 +112,22 @@ def run_rows(results: Path, warn: Callable[[str], None] = warn_on_stderr) -> lis
                 "image ACC": image.get("acc", math.nan),
                 "image ACC-final": image.get("acc_final", math.nan),
                 "image FM": image.get("fm", math.nan),
-                "note": "; ".join(remarks(run) if run.complete else run.record.warnings),
+                "note": "; ".join(_notes(run)),
                 "path": str(run.path),
             }
         )
     nothing = {"image ACC": math.nan, "image ACC-final": math.nan, "image FM": math.nan, "note": ""}
     rows += [{"run": "?", "status": "corrupted", **nothing, "path": str(path)} for path, _ in damaged]
     return rows
+
+
+def _notes(run: Run) -> list[str]:
+    if not run.complete:
+        return run.record.warnings
+    try:
+        return [*changed_files(run), *remarks(run)]
+    except RunError as error:  # a result file is not a regular file
+        return [str(error), *remarks(run)]
 
 
 def content_of(kind: str, name: str, before_code: BeforeCode = lambda text: None) -> dict[str, Any]:

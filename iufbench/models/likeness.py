@@ -86,7 +86,7 @@ def resemblance(given: Mapping[str, Tensor], name: str) -> str:
         except Exception:  # some timm models cannot be created this way: they are skipped
             continue
         if whole == own:
-            return f": they look like weights of {other}"
+            return f": they look like weights of {other}" if other != name else ""
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,9 +109,14 @@ def recompute(run: Run) -> tuple[Run, list[str]]:
     """
     notes = changed_files(run)
     if (run.path / SCORES).exists():
-        run, changed = _from_scores(run)
+        run, changed, absent = _from_scores(run)
         if changed:
             notes.append(f"metrics.csv disagrees with scores.csv.gz ({changed[0]}; {len(changed)} in all)")
+        if absent:
+            notes.append(
+                f"scores.csv.gz has no scores behind {len(absent)} values of metrics.csv ({absent[0]}, ...), "
+                "which were not recomputed"
+            )
     wrong = other_summaries(run)
     if wrong:
         notes.append(f"run.json's summary disagrees with metrics.csv ({wrong[0]}; {len(wrong)} in all)")
@@ -141,7 +147,8 @@ def changed_files(run: Run) -> list[str]:
     ]
 
 
-def _from_scores(run: Run) -> tuple[Run, list[str]]:
+def _from_scores(run: Run) -> tuple[Run, list[str], list[str]]:
+    """The run with image metrics from its scores, those that changed, and those that have no scores."""
     measured = run.measured
     column = {obj: i for i, obj in enumerate(run.objects)}
     keys = [(key, metric) for key, (level, metric) in enumerate(measured.keys) if level == "image"]
@@ -151,14 +158,20 @@ def _from_scores(run: Run) -> tuple[Run, list[str]]:
         for key, metric in keys
         if metric in found
     }
-    values, changed = measured.values.copy(), []
+    scored, image = {place[:2] for place in computed}, {key for key, _ in keys}
+    values, changed, absent = measured.values.copy(), [], []
     places = zip(measured.experience.tolist(), measured.column.tolist(), measured.key.tolist())
     for i, place in enumerate(places):
         value = computed.get(place)
         if value is None:
+            if scored and place[2] in image and place[:2] not in scored and not math.isnan(values[i]):
+                absent.append(place)
             continue
         if not (abs(value - values[i]) <= TOLERANCE or (math.isnan(value) and math.isnan(values[i]))):
-            experience, obj, key = place
-            changed.append(f"{measured.keys[key][1]} of {run.objects[obj]} after experience {experience}")
+            changed.append(place)
         values[i] = value
-    return run.with_values(values), changed
+
+    def named(places: Sequence[tuple[int, int, int]]) -> list[str]:
+        return [f"{measured.keys[k][1]} of {run.objects[obj]} after experience {t}" for t, obj, k in places]
+
+    return run.with_values(values), named(changed), named(absent)

@@ -86,7 +86,8 @@ class Group:
         if self.record.external:
             return "image scores as submitted"
         blocks = [b for b in self.record.recipe.values() if isinstance(b, dict) and "smoothing" in b]
-        sigma = [f"map sigma {block['smoothing']:g}" for block in blocks if block["smoothing"]]
+        found = [block["smoothing"] for block in blocks if isinstance(block["smoothing"], (int, float))]
+        sigma = [f"map sigma {value:g}" for value in found if value]
         return ", ".join([f"image score {self.runs[0].score_rule}", *(sigma or ["map not smoothed"])])
 
     @property

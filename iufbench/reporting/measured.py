@@ -28,7 +28,9 @@ from iufbench.support.errors import RunError
 
 # Limits for untrusted run directories, besides the sizes of their files (``rundir.LIMITS``).
 MAX_VALUES = 4_000_000  # of all matrices of a run
+MAX_METRICS = 500  # names of both levels
 MAX_SCORES = 1_000_000
+LONGEST_NAME = 200  # characters of a metric
 
 
 def introduction(experiences: Sequence[Sequence[str]]) -> dict[str, int]:
@@ -120,7 +122,7 @@ def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
             problem = f"object {obj[:100]!r} is not in the protocol"
         elif level not in LEVELS:
             problem = f"level {level[:40]!r} is neither image nor pixel"
-        elif not metric.isprintable():
+        elif not metric.isprintable() or len(metric) > LONGEST_NAME:
             problem = f"metric {metric[:40]!r} is not a valid name"
         elif text and not 0 <= value <= 1:
             problem = f"value {text[:40]} is outside [0, 1]"
@@ -128,6 +130,8 @@ def read_metrics(path: Path, experiences: Sequence[Sequence[str]]) -> Measured:
             problem = f"seen is {seen[:40]!r} but {obj} is introduced by experience {place[1]}"
         elif (level, metric) not in keys and (len(keys) + 1) * steps * width > MAX_VALUES:
             problem = f"more than {MAX_VALUES:,} values"
+        elif len(keys) >= MAX_METRICS and (level, metric) not in keys:
+            problem = f"more than {MAX_METRICS} metrics"
         if problem is not None or place is None:
             raise RunError(f"{path}, row {number}: {problem}")
         key.append(keys.setdefault((level, metric), len(keys)))

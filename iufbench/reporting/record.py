@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from iufbench.support.errors import InputError, RunError
+from iufbench.metrics.thresholds import read_rule
+from iufbench.support.errors import InputError, RunError, one_line
 from iufbench.support.files import read_json, write_json
+from iufbench.support.names import problem_with_name
 from iufbench.support.provenance import Environment
 
 FORMAT = 1
@@ -24,6 +27,12 @@ INFO = "run.json"
 EXTERNAL = "external"
 EXTERNAL_PREFIX = "external-"  # in strategy names, so that submitted scores are not mistaken for a strategy's
 COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
+Status = Literal["complete", "running", "interrupted", "failed"]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # of seconds, MiB, ...
+Side = Annotated[int, msgspec.Meta(ge=1, le=2**16)]  # pixels
+Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+LONGEST_LABEL = 100  # characters of a title that tables and figures show
 MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run
 PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists in the costs
 
@@ -73,14 +82,14 @@ class DatasetRecord:
     has_masks: bool | None = None
     notes: list[str] = field(default_factory=list)
     decoding: dict[str, Any] = field(default_factory=dict)
-    objects: int | None = None
-    objects_known: int | None = None
+    objects: Count | None = None
+    objects_known: Count | None = None
     licence: str | None = None
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    counts: dict[str, dict[str, Count]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        return self.title or self.name
+        return one_line(self.title or self.name)[:LONGEST_LABEL]
 
     @property
     def coverage(self) -> str:
@@ -111,7 +120,7 @@ class ProtocolRecord:
 
     @property
     def label(self) -> str:
-        return self.title or self.id
+        return one_line(self.title or self.id)[:LONGEST_LABEL]
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -133,7 +142,7 @@ class StrategyRecord:
 
     @property
     def label(self) -> str:
-        return self.title or self.name
+        return one_line(self.title or self.name)[:LONGEST_LABEL]
 
 
 @dataclass
@@ -150,10 +159,10 @@ class BackboneRecord:
 class Seconds:
     """Wall time of the parts of a run over all processes that did it; NaN where it was not recorded."""
 
-    features: float = math.nan
-    train: float = math.nan
-    evaluate: float = math.nan
-    total: float = math.nan
+    features: Amount = math.nan
+    train: Amount = math.nan
+    evaluate: Amount = math.nan
+    total: Amount = math.nan
 
 
 @dataclass
@@ -166,16 +175,16 @@ class Costs:
     in a short window of the first long experience.
     """
 
-    parameters_total: int | None = None
-    parameters_trainable: int | None = None
-    trained_images: list[int] = field(default_factory=list)
-    replayed_images: list[int] = field(default_factory=list)
-    bytes_kept: list[int] = field(default_factory=list)
-    train_seconds: list[float] = field(default_factory=list)
-    train_images_per_s: float | None = None
-    kernel_share: float | None = None
-    peak_memory_mb: float | None = None
-    peak_device_memory_mb: float | None = None
+    parameters_total: Count | None = None
+    parameters_trainable: Count | None = None
+    trained_images: list[Count] = field(default_factory=list)
+    replayed_images: list[Count] = field(default_factory=list)
+    bytes_kept: list[Count] = field(default_factory=list)
+    train_seconds: list[Amount] = field(default_factory=list)
+    train_images_per_s: Amount | None = None
+    kernel_share: Amount | None = None
+    peak_memory_mb: Amount | None = None
+    peak_device_memory_mb: Amount | None = None
 
 
 @dataclass
@@ -185,11 +194,11 @@ class ObjectThresholds:
     undefined.
     """
 
-    images: int
-    frozen_image: float | None = None
-    frozen_pixel: float | None = None
-    own_image: float | None = None
-    own_pixel: float | None = None
+    images: Count
+    frozen_image: Finite | None = None
+    frozen_pixel: Finite | None = None
+    own_image: Finite | None = None
+    own_pixel: Finite | None = None
 
 
 @dataclass
@@ -203,10 +212,10 @@ class ThresholdRecord:
 
     rule: str
     pixel_rule: str
-    share: float
+    share: Amount
     objects: dict[str, ObjectThresholds] = field(default_factory=dict)
-    pooled_image: float | None = None
-    pooled_pixel: float | None = None
+    pooled_image: Finite | None = None
+    pooled_pixel: Finite | None = None
 
 
 @dataclass
@@ -224,7 +233,7 @@ class Parent:
     """
 
     run: str
-    experiences: int
+    experiences: Count
     checkpoint_sha256: str
     missing: list[str] = field(default_factory=list)
 
@@ -259,7 +268,7 @@ class RunRecord:
     """
 
     id: str
-    status: str
+    status: Status
     recipe_hash: str
     seed: int
     dataset: DatasetRecord
@@ -269,13 +278,13 @@ class RunRecord:
     submission: SubmissionRecord | None = None
     warnings: list[str] = field(default_factory=list)
     iufbench: str | None = None
-    scores_version: int = 0
+    scores_version: Count = 0
     recipe: dict[str, Any] = field(default_factory=dict)
     preset: str | None = None
     seeds: dict[str, int | None] = field(default_factory=dict)
     backbone: BackboneRecord = field(default_factory=BackboneRecord)
-    image_size: int | None = None
-    map_size: int | None = None
+    image_size: Side | None = None
+    map_size: Side | None = None
     environment: Environment = field(default_factory=Environment)
     request: dict[str, Any] = field(default_factory=dict)
     command: str | None = None
@@ -285,7 +294,7 @@ class RunRecord:
     costs: Costs = field(default_factory=Costs)
     summary: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     records_sha256: dict[str, str] = field(default_factory=dict)
-    resumed: list[int] = field(default_factory=list)
+    resumed: list[Count] = field(default_factory=list)
     shared_base: SharedBase | None = None
     parent: Parent | None = None
     thresholds: ThresholdRecord | None = None
@@ -350,6 +359,16 @@ def _check(record: RunRecord, where: Path | str) -> None:
     once = experiences if record.protocol.stream else [[obj for e in experiences for obj in e]]
     if any(len(set(objects)) < len(objects) for objects in once):
         raise RunError(f"{where}: protocol.experiences must name every object once")
+    for name in record.protocol.objects:
+        problem = problem_with_name(name)
+        if problem is not None:
+            raise RunError(f"{where}: protocol.experiences: {name[:100]!r} cannot name an object: {problem}")
+    own = None if record.thresholds is None else record.thresholds.rule
+    for key, rule in (("thresholds.rule", own), ("request.threshold", record.request.get("threshold"))):
+        try:
+            _ = rule is None or read_rule(str(rule))
+        except InputError as error:
+            raise RunError(f"{where}: {key}: {error}") from error
     try:
         expected = run_id(
             record.dataset.name, record.protocol.id, record.strategy.name, record.recipe_hash, record.seed

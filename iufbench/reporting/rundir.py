@@ -221,7 +221,8 @@ def table_columns(
 
 
 def _is_experience(text: str) -> bool:
-    return text.isdecimal() and len(text) <= DIGITS
+    plain = text.isascii() and text.isdecimal() and len(text) <= DIGITS
+    return plain and (text == "0" or text[0] != "0")  # "01" would be an experience beside "1"
 
 
 def _refuse(path: Path, rows: Iterable[Sequence[str]], header: Sequence[str], start: int) -> NoReturn:

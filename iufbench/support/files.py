@@ -23,13 +23,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from iufbench.support.errors import RunError
 
 PathOrText = str | os.PathLike[str]
 LARGEST = 2**30  # bytes of a file that is read as a whole
 LONGEST_ROW = 2**16  # characters of one row of a table
+DEEPEST = 64  # levels of nested JSON
 ROWS_AT_ONCE = 256  # few enough that a part is freed before the garbage collector walks over it
 
 
@@ -92,8 +93,14 @@ def _lives(process: int) -> bool:
 
 
 def write_text(path: Path | str, text: str) -> Path:
-    """Write text atomically as UTF-8; file names that are not UTF-8 keep their bytes."""
-    return write_bytes(path, text.encode("utf-8", "surrogateescape"))
+    """Write text atomically as UTF-8; file names that are not UTF-8 keep their bytes, halves of other
+    characters are escaped.
+    """
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "backslashreplace")
+    return write_bytes(path, data)
 
 
 def write_json(path: Path | str, value: Any) -> Path:
@@ -195,25 +202,71 @@ def read_text(path: Path | str, limit: int = LARGEST) -> str:
 def read_json(path: Path | str, limit: int = LARGEST) -> dict[str, Any]:
     """Read a JSON object. Raises RunError naming file and line if it is something else or corrupted."""
     try:
-        value = json.loads(read_text(path, limit), object_pairs_hook=_fields)
+        value = json.loads(
+            read_text(path, limit),
+            object_pairs_hook=_fields,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
+            parse_float=_number,
+        )
     except json.JSONDecodeError as error:
         raise RunError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
     except RecursionError as error:
         raise RunError(f"{path}: brackets are nested too deeply") from error
     except UnicodeEncodeError as error:
         raise RunError(f"{path}: a key is not UTF-8 text") from error
-    except ValueError as error:  # Python's own limit for the digits of a number
-        raise RunError(f"{path}: a number has too many digits") from error
+    except _NotJson as error:
+        raise RunError(f"{path}: {error}") from error
     if not isinstance(value, dict):
         raise RunError(f"{path}: expected an object, found {type(value).__name__}")
+    if _is_deep(value):
+        raise RunError(f"{path}: brackets are nested too deeply")
     return value
 
 
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        if not level:
+            return False
+        inner = [v.values() if isinstance(v, dict) else v for v in level if isinstance(v, (dict, list))]
+        level = list(itertools.chain.from_iterable(inner))
+    return True
+
+
+class _NotJson(ValueError):
+    """Content that Python's parser accepts and others do not, or read differently."""
+
+
 def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object's fields. Raises UnicodeEncodeError for a key that holds half a character."""
-    for key, _ in pairs:
+    """An object's fields. Raises UnicodeEncodeError for a key that holds half a character, _NotJson for a
+    duplicate key.
+    """
+    found = dict(pairs)
+    for key in found:
         key.encode()
-    return dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise _NotJson(f"duplicate key {twice[:40]!r}")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _NotJson(f"{name} is not a number in JSON")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:  # of 64 bits
+        raise _NotJson("a number has too many digits")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _NotJson(f"the number {text[:40]} is too large")
+    return value
 
 
 class Rows(NamedTuple):

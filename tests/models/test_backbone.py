@@ -323,3 +323,32 @@ def test_weights_that_do_not_fit_name_the_first_wrong_tensor(tmp_path, monkeypat
     ):
         with pytest.raises(InputError, match=words):
             FrozenBackbone(BackboneSpec(name, str(tmp_path / file)))
+
+
+# Values that no weights can have, which torch would load without a word or with a traceback.
+NO_WEIGHTS = {
+    "NaN": (lambda t: t.fill_(float("nan")), "values that are not finite"),
+    "infinity": (lambda t: t.double().fill_(1e300), "values that are not finite"),
+    "integers": (lambda t: t.to(torch.int8), "type torch.int8, the model needs torch.float32"),
+    "truth values": (lambda t: t.bool(), "type torch.bool"),
+    "complex numbers": (lambda t: t.to(torch.complex64), "type torch.complex64"),
+    "a sparse tensor": (lambda t: t.to_sparse(), "quantised, sparse or without values"),
+    "no values": (lambda t: t.to("meta"), "quantised, sparse or without values"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_weights_that_cannot_be_weights_are_refused(tmp_path, kind):
+    change, words = NO_WEIGHTS[kind]
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save({**state, "conv1.0.weight": change(state["conv1.0.weight"])}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=f"w.pth for resnet10t: tensor 'conv1.0.weight' .*{words}"):
+        FrozenBackbone(BackboneSpec("resnet10t", str(tmp_path / "w.pth")))
+
+
+def test_names_with_a_prefix_are_reported_with_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(likeness, "PATIENCE", 0.1)
+    state = timm.create_model("resnet10t").state_dict()
+    torch.save({f"backbone.{name}": tensor for name, tensor in state.items()}, tmp_path / "w.pth")
+    with pytest.raises(InputError, match=r"without the prefix 'backbone\.'"):
+        FrozenBackbone(BackboneSpec("resnet10t", str(tmp_path / "w.pth")))

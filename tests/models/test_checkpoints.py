@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from iufbench.models.checkpoints import load_public_weights
@@ -91,6 +92,10 @@ class Surprise:
     [
         (lambda path: path.write_bytes(b"not a checkpoint"), "file.pth"),
         (lambda path: path.write_bytes(b""), "file.pth"),
+        (lambda path: path.write_bytes(b"<!DOCTYPE html><html>"), "begins with b'<!DOCTYPE'"),
+        (lambda path: path.mkdir(), "file.pth is not a regular file"),
+        (lambda path: torch.save({"teacher": {"a": torch.zeros(1)}}, path), "but teacher; save one of them"),
+        (lambda path: torch.jit.script(torch.nn.Linear(1, 1)).save(str(path)), "it is a TorchScript program"),
         (lambda path: torch.save({"state_dict": {}}, path), "no state dict"),
         (lambda path: torch.save([1, 2], path), "no state dict"),
         (lambda path: torch.save({"a": torch.zeros(1), "b": Surprise()}, path), "more than tensors"),
@@ -102,6 +107,21 @@ def test_files_that_are_no_weights(tmp_path, capsys, write, words):
         read_state_dict(tmp_path / "file.pth")
     assert "\n" not in str(error.value)
     assert "ran" not in capsys.readouterr().out
+
+
+def test_a_file_is_recognised_by_its_content_and_wrappers_are_removed(tmp_path):
+    state = {"a": torch.ones(2)}
+    for number, write in enumerate(
+        (
+            lambda path: safetensors.torch.save_file(state, path),
+            lambda path: torch.save({"model": {"state_dict": state}}, path),
+            lambda path: torch.save({f"module.{name}": value for name, value in state.items()}, path),
+            lambda path: torch.save({f"_orig_mod.{name}": value for name, value in state.items()}, path),
+        )
+    ):
+        path = tmp_path / f"{number}.bin"
+        write(path)
+        assert list(read_state_dict(path)) == ["a"]
 
 
 def test_truncated_files(tmp_path):

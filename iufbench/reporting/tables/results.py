@@ -46,8 +46,8 @@ def protocol_title(protocol: str, groups: Sequence[Group], published: Published)
     if base in published.protocols:
         title = published.protocols[base][1]
     else:
-        titles = [g.record.protocol.title for g in groups if g.protocol.partition("+")[0] == base]
-        title = next((str(t) for t in titles if t), base)
+        found = [g.record.protocol for g in groups if g.protocol.partition("+")[0] == base]
+        title = next((protocol.label for protocol in found if protocol.title), base)
     return f"{title}, order {order.removeprefix('order')}" if order else title
 
 
