@@ -165,6 +165,17 @@ def test_a_run_from_python_is_the_run_of_the_command_line(here, capsys):
         ({"train_list": "x"}, "belong together"),
         ({"diagnose_every": 2}, "belongs to"),
         ({"settings": {"image_sise": 64}}, "did you mean 'image_size'"),
+        ({"settings": {"image_size": np.int64(2000)}}, "image_size must be <= 1024"),
+        ({"settings": {"image_size": object()}}, "settings: image_size must be a plain value"),
+        ({"settings": "image_size=2000"}, "image_size must be <= 1024"),
+        ({"order": {"candle", "pcb1"}}, "order must be text or a list of texts"),
+        ({"order": [1, 2, 3]}, "order must be text or a list of texts"),
+        ({"order": []}, "contains no names"),
+        ({"good_names": "normal"}, "--good-name normal: "),
+        ({"good_names": [3]}, "good_names must be text or a list of texts"),
+        ({"protocol": None}, "unknown protocol 'None'"),
+        ({"data_root": 3}, "data_root must be a path"),
+        ({"accept_masks": "yes"}, "accept_masks must be true or false"),
     ],
 )
 def test_wrong_input_is_an_input_error_and_writes_nothing(here, options, reason):

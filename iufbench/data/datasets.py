@@ -167,6 +167,8 @@ def _read(
     synthetic = (root / SYNTHETIC_MARKER).is_file()
     filed = f"{name}-synthetic" if synthetic else name
     if lists is not None:
+        if good:
+            raise InputError(f"--good-name {good[0]}: {lists[-1]} says which images are normal")
         return _read_lists(root, lists, filed, objects, synthetic)
     if card is None and is_flat(root, objects, good):
         layout = "flat"

@@ -153,15 +153,20 @@ def request_of(**options: Any) -> Request:
         raise InputError("--diagnose-every belongs to --diagnose-selection")
     options["diagnose_every"] = (every or 1) if diagnose else None
     order, settings = options.get("order"), options.get("settings", ())
-    options["order"] = split_names(order) if isinstance(order, str) or order is None else tuple(order)
+    named = order is None or isinstance(order, str)
+    options["order"] = split_names(order) if named else _texts("order", order) or split_names("")
     if isinstance(settings, Mapping):
-        settings = [f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in settings.items()]
-    options["settings"] = tuple(settings)
-    options["good_names"] = tuple(options.get("good_names", ()))
+        settings = [f"{k}={v if isinstance(v, str) else _json(k, v)}" for k, v in settings.items()]
+    options["settings"] = _texts("settings", settings)
+    options["good_names"] = _texts("good_names", options.get("good_names"))
     for name in ("data_root", "card", "init_from", "results"):
-        options[name] = None if options.get(name) is None else Path(options[name]).expanduser()
-    for name in ("strategy", "weights", "threshold"):
+        options[name] = None if options.get(name) is None else _path(name, options[name]).expanduser()
+    for name in ("protocol", "strategy"):
+        options[name] = str(options[name])
+    for name in ("weights", "threshold"):
         options[name] = None if options.get(name) is None else str(options[name])
+    for name in ("synthetic", "compile", "eval_unseen", "cache", "accept_masks"):
+        convert(bool, options.get(name, False), "run", name, {})
     for name in ("seed", "data_seed", "order_seed"):
         _whole(name, options.get(name), 0)
     for name in ("threads", "max_pixels", "diagnose_every"):
@@ -171,6 +176,29 @@ def request_of(**options: Any) -> Request:
     if options.get("precision", "auto") not in PRECISIONS:
         raise InputError(f"precision must be {', '.join(PRECISIONS)}, not {options['precision']!r}")
     return Request(**options)
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    """Texts in their order: one alone, or a list or tuple; none for None."""
+    texts = () if value is None else (value,) if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise InputError(f"{name} must be text or a list of texts, not {value!r}")
+    return tuple(texts)
+
+
+def _json(key: str, value: Any) -> str:
+    """A setting as JSON; numbers of numpy are plain ones."""
+    try:
+        return json.dumps(value, default=lambda number: number.item())
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"settings: {key} must be a plain value, not {value!r}") from error
+
+
+def _path(name: str, value: Any) -> Path:
+    try:
+        return Path(value)
+    except TypeError as error:
+        raise InputError(f"{name} must be a path, not {value!r}") from error
 
 
 def _whole(name: str, value: Any, least: int) -> None:
