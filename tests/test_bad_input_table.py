@@ -247,6 +247,9 @@ JSON_LINES = {
     "object in two lines": ({**GOOD, "filename": "nut/extra.png", "clsname": "a\nb"}, "cannot name an object"),
     "mask of a normal image": ({**GOOD, "filename": "nut/extra.png", "maskname": "nut/ground_truth/dent/000_mask.png"}, "a normal image (label 0) cannot have a mask"),
     "text of megabytes": ({**GOOD, "label": "x" * 1_000_000}, "label is 'xxx"),
+    "label that its name contradicts": ({**GOOD, "label": 1, "label_name": "Normal"}, "defective by its label (1), but called 'Normal'"),
+    "name that its label contradicts": ({**GOOD, "label_name": "defective"}, "normal by its label (0), but called 'defective'"),
+    "key with a typo": ({**GOOD, "mask_name": "nut/x.png"}, "unknown key 'mask_name'; did you mean 'maskname'?"),
     "mask that is the image": ({**GOOD, "label": 1, "filename": "nut/extra.png", "maskname": "nut/extra.png"}, "is already listed"),
 }  # fmt: skip
 

@@ -396,7 +396,7 @@ JSON_MISTAKES = {
     "parent folder": ({**GOOD_LINE, "filename": "../x.png"}, "not a relative path below"),
     "absolute": ({**GOOD_LINE, "filename": "/x.png"}, "not a relative path below"),
     "no object": ({"filename": "x.png", "label": 0}, "clsname is missing"),
-    "no mask": ({**GOOD_LINE, "label": 1}, "defective image without maskname"),
+    "no mask": ({**GOOD_LINE, "label": 1, "label_name": "dent"}, "defective image without maskname"),
     "twice": ({**GOOD_LINE, "filename": "nut/test/good/000.png"}, "is already listed"),
     "also in training": ({**GOOD_LINE, "filename": "nut/train/good/000.png"}, "is already listed"),
     "not there": (GOOD_LINE, "9.png does not exist (1 of"),

@@ -9,12 +9,14 @@ One list for training, one for testing. ``maskname`` is absent for normal images
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from iufbench.data.readers.listing import require_consistent
 from iufbench.data.readers.reading import (
     FileList,
     choose_objects,
@@ -28,6 +30,7 @@ from iufbench.data.readers.reading import (
 from iufbench.data.samples import DataSet, Sample
 from iufbench.support.errors import InputError
 
+KEYS = ("filename", "label", "label_name", "maskname", "clsname")  # others are ignored
 Line = tuple[str, dict[str, Any]]
 
 
@@ -86,6 +89,9 @@ def _lines(path: Path) -> list[Line]:
             raise InputError(
                 f"{where}: not a JSON object but {type(fields).__name__}; one object per line is expected"
             )
+        for key in sorted(set(fields) - set(KEYS)):
+            if near := difflib.get_close_matches(key, KEYS, 1, 0.8):
+                raise InputError(f"{where}: unknown key {key[:60]!r}; did you mean {near[0]!r}?")
         lines.append((where, fields))
     if not lines:
         raise InputError(f"list {path} is empty")
@@ -125,6 +131,8 @@ def _sample(
     label = fields.get("label")
     if type(label) is not int or label not in (0, 1):
         raise InputError(f"{where}: label is {_shown(label)}, must be 0 (normal) or 1 (defective)")
+    kind = _text(where, fields, "label_name")
+    require_consistent(label, kind, where)
     image = files.add(path_below(base, _text(where, fields, "filename"), where), where)
     mask_text = _text(where, fields, "maskname")
     if label == 0 and mask_text:
@@ -138,4 +146,4 @@ def _sample(
             f"{where}: defective image without maskname, although other lines of this object have one"
         )
     mask = files.add(path_below(base, mask_text, where), where) if mask_text else None
-    return Sample(image, object_name, split, 1, _text(where, fields, "label_name") or "defective", mask)
+    return Sample(image, object_name, split, 1, kind or "defective", mask)

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from iufbench.data.readers.reading import (
+    NORMAL,
     FileList,
     choose_objects,
     in_order,
+    looks_normal,
     path_below,
     read_list,
     require_both_splits,
@@ -65,6 +67,16 @@ def dataset_of(
     require_both_splits(samples, chosen, str(source))
     files.require_all()
     return DataSet(name, root, chosen, in_order(samples, chosen), bool(masked))
+
+
+BAD = frozenset({"bad", "defect", "defective", "anomaly", "anomalous", "abnormal", "faulty", "ng", "nok"})
+
+
+def require_consistent(label: int, name: str, where: str) -> None:
+    """Raise InputError if the kind of a defective image (``label`` 1) is called good, or vice versa."""
+    if (name in NORMAL or looks_normal(name)) if label else name.lower() in BAD:
+        kind = "defective" if label else "normal"
+        raise InputError(f"{where}: the image is {kind} by its label ({label}), but called {name[:60]!r}")
 
 
 def _sample(root: Path, row: Row, has_masks: bool, files: FileList) -> Sample:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from iufbench.data.readers.listing import Row, dataset_of, read_json_file, text_of
+from iufbench.data.readers.listing import Row, dataset_of, read_json_file, require_consistent, text_of
 from iufbench.data.readers.reading import require_root
 from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
@@ -56,6 +56,8 @@ def _row(entry: object, split: str, object_name: str, where: str) -> Row:
     own = text_of(entry, "cls_name", where, required=False)
     if own and own != object_name:
         raise InputError(f"{where}: cls_name is {own!r}, but the entry is listed under {object_name!r}")
+    kind = text_of(entry, "specie_name", where, required=False)
+    require_consistent(label, kind, where)
     return Row(
         where=where,
         object=object_name,
@@ -63,5 +65,5 @@ def _row(entry: object, split: str, object_name: str, where: str) -> Row:
         label=label,
         image=text_of(entry, "img_path", where),
         mask=text_of(entry, "mask_path", where, required=False),
-        defect=text_of(entry, "specie_name", where, required=False) or "defective",
+        defect=kind or "defective",
     )
