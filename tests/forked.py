@@ -35,6 +35,7 @@ from iufbench.evaluation.objects import ObjectEvaluation
 from iufbench.reporting.record import INFO
 from iufbench.reporting.store import find_runs, load_run
 from iufbench.reporting.tables import build as _tables  # noqa: F401  imported once, not in each child
+from iufbench.support import processes
 from iufbench.support.progress import Progress, TrainingBar
 
 PHASES = ("starting", "training", "evaluating", "writing a checkpoint")
@@ -310,6 +311,7 @@ def soak(data: Path, folder: Path) -> dict:
         backbone="test_resnet",
         weights="random",
     )
+    processes.cores = lambda: 1  # images are decoded in this process: workers that are still ending hold files open
     gc.collect()
     gc.freeze()  # what exists now does not have to be searched after every experience
     found: dict[str, list[float]] = {"resident": [], "open": [], "recording": []}
