@@ -183,25 +183,21 @@ def data(session_folder: Path, backbones: None) -> Path:
 @pytest.fixture(scope="session")
 def two_objects(data: Path, session_folder: Path) -> Callable[[str], Run]:
     """A finished run of any strategy: candle, then capsules (cashew is not learnt). Read only."""
+    from tiny import finished
+
     return functools.cache(
-        lambda strategy: _finished(strategy, data, session_folder / "two_objects", "visa_1_1")
+        lambda strategy: finished(strategy, data, session_folder / "two_objects", "visa_1_1")
     )
 
 
 @pytest.fixture(scope="session")
 def three_objects(data: Path, session_folder: Path) -> Callable[[str], Run]:
     """A finished run of any strategy: candle and capsules, then cashew; see tests/tiny.py. Read only."""
+    from tiny import finished
+
     return functools.cache(
-        lambda strategy: _finished(strategy, data, session_folder / "three_objects", "visa_2_1")
+        lambda strategy: finished(strategy, data, session_folder / "three_objects", "visa_2_1")
     )
-
-
-def _finished(strategy: str, data: Path, folder: Path, protocol: str) -> Run:
-    from tiny import tiny_run
-
-    folder.mkdir(exist_ok=True)
-    with FileLock(folder / f"{strategy}.lock"):  # the second process finds the run complete
-        return tiny_run(strategy, data, folder / strategy, protocol=protocol)
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from PIL import Image
 from resuming import TABLES, assert_same_run, reassembly
-from tiny import assembled, tiny_plan, tiny_settings
+from tiny import assembled, finished, tiny_plan, tiny_settings
 
 from iufbench.cards.registry import card_paths
 from iufbench.cli.main import main
@@ -133,19 +133,21 @@ def one_run(plan, shared: Shared, fatal: tuple[str, int] | None = None) -> None:
     runner.execute(plan, Progress(-1), checkpoint_epochs=1)
 
 
-def kills(data: Path, folder: Path) -> dict:
-    """Kill runs at random moments until each has died often; what was hit, lost and different."""
+def kills(data: Path, folder: Path, wholes: Path) -> dict:
+    """Kill runs at random moments until each has died often; what was hit, lost and different.
+
+    ``wholes``: a folder of runs that were never killed (tiny.finished).
+    """
     chance, shared = random.Random(0), Shared()
-    hit, lost, finished = Counter(), [], 0
-    for turn, strategy in enumerate(sorted(card_paths("strategy"))):
+    clock = time.monotonic()
+    assert ended(fork(one_run, tiny_plan("finetune", data, folder / "first"), shared)) == 0
+    # Every strategy takes at least half of these steps.
+    seconds, steps = time.monotonic() - clock, {kind: shared[kind] for kind in ("disk", "objects")}
+    whole = {strategy: finished(strategy, data, wholes, "visa_2_1") for strategy in card_paths("strategy")}
+    hit, lost, completed = Counter(), [], 0
+    for turn, strategy in enumerate(sorted(whole)):
         _, parts = assembled(strategy, data, folder)
         runner.assemble = reassembly(parts)
-        plan = tiny_plan(strategy, data, folder / "whole")
-        shared.clear()
-        clock = time.monotonic()
-        assert ended(fork(one_run, plan, shared)) == 0
-        seconds, steps = time.monotonic() - clock, {kind: shared[kind] for kind in ("disk", "objects")}
-        whole = load_run(plan.path)
         plan = tiny_plan(strategy, data, folder / "killed")
         died, reached = 0, None
         while True:
@@ -167,13 +169,13 @@ def kills(data: Path, folder: Path) -> dict:
                     reached = (shared["experience"], shared["done"], shared["per_epoch"])
                 continue
             assert status == 0, f"{strategy}: exit status {status}"
-            assert_same_run(whole, load_run(plan.path))
+            assert_same_run(whole[strategy], load_run(plan.path))
             assert not list(folder.rglob("*.tmp")) and not list(folder.rglob("within*"))
-            finished, reached = finished + 1, None
+            completed, reached = completed + 1, None
             if enough:
                 break
             shutil.rmtree(plan.path)
-    return {"kills": sum(hit.values()), "hit": hit, "epochs_lost": max(lost), "finished": finished}
+    return {"kills": sum(hit.values()), "hit": hit, "epochs_lost": max(lost), "completed": completed}
 
 
 def lost_iterations(reached: tuple[int, int, int], shared: Shared) -> float:
@@ -223,6 +225,7 @@ def signals(data: Path, folder: Path) -> dict:
             child = fork(work)
             while shared["done"] < shared["first"] + 20:
                 time.sleep(0.01)
+                assert not os.waitpid(child, os.WNOHANG)[0], errors.read_text()
             clock = time.monotonic()
             os.kill(child, number)
             codes.append(ended(child))
@@ -311,7 +314,9 @@ def soak(data: Path, folder: Path) -> dict:
         backbone="test_resnet",
         weights="random",
     )
-    processes.cores = lambda: 1  # images are decoded in this process: workers that are still ending hold files open
+    processes.cores = lambda: (
+        1
+    )  # images are decoded in this process: workers that are still ending hold files open
     gc.collect()
     gc.freeze()  # what exists now does not have to be searched after every experience
     found: dict[str, list[float]] = {"resident": [], "open": [], "recording": []}
@@ -337,9 +342,9 @@ def soak(data: Path, folder: Path) -> dict:
     return {**found, "complete": load_run(plan.path).complete}
 
 
-def answer(what: str, data: str, folder: str) -> None:
+def answer(what: str, *folders: str) -> None:
     scenario = {"kills": kills, "signals": signals, "crowd": crowd, "soak": soak}[what]
-    print(json.dumps(scenario(Path(data), Path(folder))), flush=True)
+    print(json.dumps(scenario(*map(Path, folders))), flush=True)
 
 
 if __name__ == "__main__":

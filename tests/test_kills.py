@@ -30,8 +30,8 @@ def forked(tmp_path_factory):
         ) as process,
     ):
 
-        def carry_out(what, data, folder):
-            process.stdin.write(json.dumps([what, str(data), str(folder)]) + "\n")
+        def carry_out(what, *folders):
+            process.stdin.write(json.dumps([what, *map(str, folders)]) + "\n")
             process.stdin.flush()
             found = None
             while not (line := process.stdout.readline()).strip().lstrip("-").isdigit():
@@ -44,14 +44,14 @@ def forked(tmp_path_factory):
         process.stdin.close()
 
 
-def test_kills_of_every_strategy_lose_no_more_than_one_epoch(forked, data, tmp_path):
-    found = forked("kills", data, tmp_path)
+def test_kills_of_every_strategy_lose_no_more_than_one_epoch(forked, data, session_folder, tmp_path):
+    found = forked("kills", data, tmp_path, session_folder / "three_objects")
     assert found["kills"] >= 50
     for phase in ("training", "evaluating", "writing a checkpoint"):
         assert found["hit"][phase] >= 3, found
     assert found["epochs_lost"] <= 1, found  # --checkpoint-epochs 1
     # Of every strategy; each ended with the bytes of the run that was never killed, and no file more.
-    assert found["finished"] >= len(card_paths("strategy"))
+    assert found["completed"] >= len(card_paths("strategy"))
 
 
 def test_a_signal_ends_a_run_at_once_and_costs_at_most_an_epoch(forked, data, tmp_path):

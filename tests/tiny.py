@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import load_strategy
@@ -70,6 +71,13 @@ def tiny_run(
     """Train and evaluate ``tiny_plan``; the run loaded from its directory."""
     plan = tiny_plan(strategy, data, results, settings, **request)
     return load_run(execute(plan, Progress(-1), checkpoint_epochs=checkpoint_epochs))
+
+
+def finished(strategy: str, data: Path, folder: Path, protocol: str) -> Run:
+    """A ``tiny_run`` in a folder that processes share: the first trains, the others find it complete."""
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / f"{strategy}.lock"):
+        return tiny_run(strategy, data, folder / strategy, protocol=protocol)
 
 
 def assembled(strategy: str, data: Path, results: Path, **request) -> tuple[Plan, Parts]:
