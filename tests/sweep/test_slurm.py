@@ -38,7 +38,7 @@ def test_the_script_asks_for_what_a_run_needs(tmp_path):
 
 
 @pytest.mark.slow
-def test_tasks_of_the_array_are_the_runs(data, tmp_path):
+def test_a_task_of_the_array_is_a_run(data, tmp_path):
     submitit = pytest.importorskip("submitit", reason="submitit is not installed")
     file = grid_file(data, tmp_path, seeds="0-1")
     written = invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r")
@@ -49,19 +49,13 @@ def test_tasks_of_the_array_are_the_runs(data, tmp_path):
 
     executor = submitit.AutoExecutor(folder=tmp_path / "jobs", cluster="local")
     executor.update_parameters(timeout_min=10)
-    jobs = [
-        executor.submit(
-            submitit.helpers.CommandFunction(
-                ["env", f"SLURM_ARRAY_TASK_ID={task}", "bash", str(script), "0"], verbose=False
-            )
-        )
-        for task in (1, 2)
-    ]
-    for job in jobs:
-        job.result()
-    assert "2 runs: 2 complete" in invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny").stdout
-    assert invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r").stdout.strip() == ""
-    run = find_runs(tmp_path / "r")[0][1]
+    task = ["env", "SLURM_ARRAY_TASK_ID=2", "bash", str(script), "0"]
+    executor.submit(submitit.helpers.CommandFunction(task, verbose=False)).result()
+    assert "1 complete" in invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny").stdout
+    left = invoke("sweep", file, "--engine", "slurm", "--results", tmp_path / "r")
+    assert left.stdout == f"sbatch --array=1-1 {script} 0\n"
+    (run,) = find_runs(tmp_path / "r")[0]
+    assert run.info["seed"] == 1
     request = {**run.info["request"], "results": str(tmp_path / "local")}
     local = invoke(*arguments(Request.from_dict(request)))
     assert local.exit_code == 0, local.output

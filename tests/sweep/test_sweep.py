@@ -75,45 +75,71 @@ def equal(a, b):
     return a == b
 
 
-def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(data, tmp_path):
-    file = grid_file(data, tmp_path, seeds="0-1")
-    single, swept = tmp_path / "single", tmp_path / "swept"
-    done = invoke("sweep", file, "--jobs", 2, "--results", swept)
+@pytest.fixture(scope="module")
+def shareable(data, tmp_path_factory):
+    """A grid file of four runs, two each with the same base experience, and the runs without sharing it."""
+    strategies = ["ewc", "replay"]  # a penalty's state, stored images
+    folder = tmp_path_factory.mktemp("shareable")
+    file = grid_file(data, folder, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
+    return file, one_by_one(file, folder)
+
+
+def assert_a_shared_base_changes_no_number(apart, shared):
+    assert shared.keys() == apart.keys() and len(apart) == 4
+    for name, one in apart.items():
+        same_numbers(one.path, shared[name].path)
+        assert one.info["summary"] == shared[name].info["summary"]
+        assert one.info["costs"]["trained_images"] == shared[name].info["costs"]["trained_images"]
+    takers = [run for run in shared.values() if "shared_base" in run.info]
+    strategies = {run.info["strategy"]["name"] for run in apart.values()}
+    assert sorted(run.info["strategy"]["name"] for run in takers) == sorted(strategies) and len(takers) == 2
+    for run in takers:
+        giver = run.info["shared_base"]["run"]
+        assert giver in shared and giver.split("/")[2] == run.info["strategy"]["name"]
+        assert run.info["resumed"] == [1]
+
+
+@pytest.mark.slow
+def test_a_sweep_does_what_single_runs_do_and_only_what_is_missing(shareable, tmp_path):
+    (file, apart), results = shareable, tmp_path / "swept"
+    done = invoke("sweep", file, "--jobs", 2, "--share-base", "--results", results)
     assert done.exit_code == 0, done.output
-    assert "SYNTHETIC" in done.stdout and "visa_1_2" in done.stdout and "±" in done.stdout
-    assert "[2/2] complete visa-synthetic/visa_1_2/uniad" in done.stderr
-    runs = find_runs(swept)[0]
-    assert [run.info["seed"] for run in runs] == [0, 1]
-
-    request = Request.from_dict(runs[1].info["request"])
-    assert runs[1].info["command"] == "iufbench " + " ".join(arguments(request))
-    alone = invoke(*arguments(Request.from_dict({**runs[1].info["request"], "results": str(single)})))
+    assert_a_shared_base_changes_no_number(apart, {run.id: run for run in find_runs(results)[0]})
+    assert "SYNTHETIC" in done.stdout and "visa_1_2" in done.stdout and "visa_1_1x2" in done.stdout
+    assert "[4/4] complete visa-synthetic/visa_1_" in done.stderr
+    run = find_runs(results)[0][0]
+    request = Request.from_dict(run.info["request"])
+    assert run.info["command"] == "iufbench " + " ".join(arguments(request))
+    alone = invoke(*arguments(Request.from_dict({**run.info["request"], "results": str(tmp_path / "alone")})))
     assert alone.exit_code == 0, alone.output
-    (other,) = find_runs(single)[0]
-    same_numbers(runs[1].path, other.path)
-    assert sorted(p.name for p in runs[1].path.iterdir()) == sorted(p.name for p in other.path.iterdir())
+    (other,) = find_runs(tmp_path / "alone")[0]
+    same_numbers(run.path, other.path)
+    assert sorted(p.name for p in run.path.iterdir()) == sorted(p.name for p in other.path.iterdir())
 
-    stamps = [(run.path / "run.json").stat().st_mtime_ns for run in runs]
-    again = invoke("sweep", file, "--results", swept, "--seeds", "0-1", "--dry-run")
-    assert "2: 2 finished, 0 to do" in again.stdout
-    more = invoke("sweep", file, "--results", swept, "--seeds", "0-2", "--dry-run")
-    assert "1 to do" in more.stdout and "1 estimated from the same run" in more.stdout
-    nothing = invoke("sweep", file, "--results", swept)
+    stamps = [(run.path / "run.json").stat().st_mtime_ns for run in find_runs(results)[0]]
+    again = invoke("sweep", file, "--results", results, "--dry-run")
+    assert "4: 4 finished, 0 to do" in again.stdout
+    more = invoke("sweep", file, "--results", results, "--seeds", "0-1", "--dry-run")
+    assert "4 to do" in more.stdout and "2 estimated from the same run" in more.stdout
+    nothing = invoke("sweep", file, "--results", results)
     assert nothing.exit_code == 0 and nothing.stdout == done.stdout
-    assert stamps == [(run.path / "run.json").stat().st_mtime_ns for run in runs]
+    assert stamps == [(run.path / "run.json").stat().st_mtime_ns for run in find_runs(results)[0]]
 
-    status = invoke("sweep", "status", swept / "sweeps" / "tiny")
-    assert status.exit_code == 0 and "2 runs: 2 complete" in status.stdout
-    rows = json.loads(invoke("sweep", "status", swept / "sweeps" / "tiny", "--json").stdout)
-    assert [row["state"] for row in rows] == ["complete", "complete"]
+    status = invoke("sweep", "status", results / "sweeps" / "tiny")
+    assert status.exit_code == 0 and "4 runs: 4 complete" in status.stdout
+    rows = json.loads(invoke("sweep", "status", results / "sweeps" / "tiny", "--json").stdout)
+    assert [row["state"] for row in rows] == ["complete"] * 4
 
 
 def test_a_failed_run_is_listed_with_its_command_and_left_alone(data, tmp_path):
+    whole = one_by_one(grid_file(data, tmp_path), tmp_path / "whole")
     spoilt = grid_file(data, tmp_path, strategies=["uniad", {"uniad": ["base.lr=1e30"]}])
     done = invoke("sweep", spoilt, "--jobs", 1, "--results", tmp_path / "r")
     assert done.exit_code == 1, done.output
     assert "1 of 2 runs failed" in done.stderr and "--set base.lr=1e30" in done.stderr
     assert "visa_1_2" in done.stdout  # the other one is in the table
+    (run,) = find_runs(tmp_path / "r")[0]
+    same_numbers(run.path, whole[run.id].path)
     again = invoke("sweep", spoilt, "--jobs", 1, "--results", tmp_path / "r")
     assert again.exit_code == 1 and "skipped (--retry-failed repeats them)" in again.stderr
     status = invoke("sweep", "status", tmp_path / "r" / "sweeps" / "tiny")
@@ -137,35 +163,6 @@ def test_status_of_something_else(tmp_path):
     assert done.exit_code == 2 and "is not the folder of a sweep" in done.stderr
 
 
-@pytest.fixture(scope="module")
-def shareable(data, tmp_path_factory):
-    """A grid file of four runs, two each with the same base experience, and the runs without sharing it."""
-    strategies = ["ewc", "replay"]  # a penalty's state, stored images
-    folder = tmp_path_factory.mktemp("shareable")
-    file = grid_file(data, folder, protocols=["visa_1_2", "visa_1_1x2"], strategies=strategies)
-    return file, one_by_one(file, folder)
-
-
-@pytest.mark.slow
-def test_a_shared_base_changes_no_number(shareable, tmp_path):
-    file, apart = shareable
-    done = invoke("sweep", file, "--results", tmp_path, "--jobs", 2, "--share-base")
-    assert done.exit_code == 0, done.output
-    shared = {run.id: run for run in find_runs(tmp_path)[0]}
-    assert shared.keys() == apart.keys() and len(apart) == 4
-    for name, one in apart.items():
-        same_numbers(one.path, shared[name].path)
-        assert one.info["summary"] == shared[name].info["summary"]
-        assert one.info["costs"]["trained_images"] == shared[name].info["costs"]["trained_images"]
-    takers = [run for run in shared.values() if "shared_base" in run.info]
-    strategies = {run.info["strategy"]["name"] for run in apart.values()}
-    assert sorted(run.info["strategy"]["name"] for run in takers) == sorted(strategies) and len(takers) == 2
-    for run in takers:
-        giver = run.info["shared_base"]["run"]
-        assert giver in shared and giver.split("/")[2] == run.info["strategy"]["name"]
-        assert run.info["resumed"] == [1]
-
-
 @pytest.mark.slow
 def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(
     shareable, data, tmp_path, monkeypatch
@@ -178,7 +175,7 @@ def test_a_run_whose_process_is_killed_resumes_and_ends_with_the_same_bits(
     engine = LocalEngine(1, 1, function="victims:killed")
     failures = carry_out(Sweep("tiny", grid.as_dict(), runs, results), engine, "local", Screen(-1), False)
     assert "was killed by SIGKILL" in failures[run.id] and (tmp_path / "died").exists()
-    again = invoke("sweep", file, "--results", results, "--retry-failed")
+    again = invoke(*arguments(run.request))
     assert again.exit_code == 0, again.output
     killed = load_run(run.path)
     assert killed.info["resumed"] == [1]
