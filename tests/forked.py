@@ -260,7 +260,7 @@ def crowd(data: Path, folder: Path) -> dict:
         codes = Counter()
         while not (folder / "done").exists():
             codes[ended(fork(invoke, ["tables", "--results", str(results)], folder / "tables.txt"))] += 1
-            time.sleep(1)
+            time.sleep(2)
         (folder / "tables.json").write_text(json.dumps(codes))
 
     children = []

@@ -241,7 +241,9 @@ def test_a_sweep_takes_one_engine_of_three():
     assert "slurm" in sweeps_api.ENGINES and cli_sweep.ENGINES.choices == sweeps_api.ENGINES
 
 
-def test_the_page_runs_as_it_is_printed(here):
+def test_the_page_runs_as_it_is_printed(here, monkeypatch):
+    # One worker process: importing torch takes longer than its runs.
+    monkeypatch.setattr("iufbench.sweeps.drive.cores", lambda: 1)
     blocks = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
     names: dict = {"__name__": "docs"}
     with warnings.catch_warnings():

@@ -19,18 +19,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_trains_evaluates_and_repeats_itself(strategy, data, three_objects, tmp_path):
-    first, second = three_objects(strategy), tiny_run(strategy, data, tmp_path)
-    steps = 1 if first.info["recipe"]["stream"] == "joint" else 2
-    assert len(first.experiences) == steps
+def test_trains_and_evaluates(strategy, three_objects):
+    run = three_objects(strategy)
+    steps = 1 if run.info["recipe"]["stream"] == "joint" else 2
+    assert len(run.experiences) == steps
     for level in ("image", "pixel"):
-        assert first.matrix(level).complete
-    for name in ("metrics.csv", "scores.csv.gz", "train_log.csv"):
-        assert (first.path / name).read_bytes() == (second.path / name).read_bytes()
-    costs = first.info["costs"]
+        assert run.matrix(level).complete
+    costs = run.info["costs"]
     assert len(costs["bytes_kept"]) == len(costs["replayed_images"]) == steps
-    assert costs["bytes_kept"] == [bytes_beside_network(first, number) for number in range(steps)]
-    assert set(first.info["strategy"]["uses"]) >= {"object_id_at_training", "object_id_at_test", "gradients"}
+    assert costs["bytes_kept"] == [bytes_beside_network(run, number) for number in range(steps)]
+    assert set(run.info["strategy"]["uses"]) >= {"object_id_at_training", "object_id_at_test", "gradients"}
 
 
 def bytes_beside_network(run, experience: int) -> int:
@@ -60,7 +58,10 @@ def unfinished(results):
 def test_a_run_interrupted_anywhere_ends_with_the_same_bytes(
     strategy, data, three_objects, tmp_path, monkeypatch
 ):
-    """Interrupted in the base's second epoch, then killed in the increment's: the same command resumes it."""
+    """Interrupted in the base's second epoch, then killed in the increment's: the same command resumes it.
+
+    Equal bytes show as well that training repeats itself.
+    """
     whole = three_objects(strategy)
     plan, parts = assembled(strategy, data, tmp_path)
     monkeypatch.setattr(runner, "assemble", reassembly(parts))

@@ -72,7 +72,7 @@ def cluster(tmp_path_factory):
 
 @pytest.fixture
 def engine(cluster):
-    """An engine on a cluster of two nodes; a lost node is replaced first."""
+    """An engine on a cluster of two nodes; the last test loses one."""
     import ray
     from cluster import wait_for_nodes
 
@@ -110,63 +110,9 @@ def when(condition, act):
 
 
 @pytest.mark.slow
-def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, tmp_path):
-    from test_sweep import grid_file, one_by_one, same_numbers
-
-    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], seeds="0-3")
-    local = one_by_one(file, tmp_path / "local")
-
-    made, out = engine(function="victims:held"), io.StringIO()
-    sweep = plan(file, tmp_path / "ray")
-    record = Record(sweep.folder)
-    doomed = cluster.nodes[1]
-    on_node = {member.pid for member in doomed.members()}
-
-    def later(on_doomed):
-        """The process of a run that has finished its base, on the node to be killed or on the other one."""
-        for run in sweep.runs:
-            live = read_live(record.live(run))
-            on_node.update(member.pid for member in doomed.members())
-            if live.get("experience", 0) >= 2 and (live["pid"] in on_node) == on_doomed:
-                return live["pid"]
-        return None
-
-    killed = {}
-
-    def kill_worker():
-        killed["worker"] = later(on_doomed=False)
-        os.kill(killed["worker"], signal.SIGKILL)
-
-    def kill_node():
-        killed["node"] = later(on_doomed=True)
-        doomed.kill()
-
-    threads = [
-        when(lambda: later(False), kill_worker),
-        when(lambda: later(True), kill_node),
-        when(lambda: len(killed) == 2, (cluster.held / "release").touch),
-    ]
-    failures = carry_out(sweep, made, "ray", Screen(1, out), share_base=False)
-    for thread in threads:
-        thread.join()
-    assert failures == {} and killed["worker"] and killed["node"], out.getvalue()
-    swept = find_runs(tmp_path / "ray")[0]
-    assert [run.id for run in swept] == list(local) and len(swept) == 4
-    for one, other in zip(local.values(), swept):
-        same_numbers(one.path, other.path)
-        write_run_figures(one.path)
-        assert other.info["request"]["results"] == str(tmp_path / "ray")
-        assert {p.name for p in one.path.iterdir()} == {p.name for p in other.path.iterdir()}
-    assert sum("resumed" in run.info for run in swept) == 2
-    assert sum("attempt 2" in record.log(run).read_text() for run in sweep.runs) == 2
-
-
-@pytest.mark.slow
 def test_progress_and_failures_come_home_from_all_nodes(cluster, engine, tmp_path):
     from stubs import planned
 
-    if sum(node.process.poll() is None for node in cluster.nodes) < 2:
-        cluster.add()
     made = engine(function="stubs:act", shared=True)
     made.check = lambda runs: None  # stubs have no data
     runs = [planned(tmp_path, n, "wait=1.5", *(["fail=no disk"] if n == 2 else [])) for n in range(5)]
@@ -205,8 +151,6 @@ def test_a_node_without_the_data_is_named_before_anything_starts(cluster, engine
 
     from test_sweep import grid_file
 
-    if sum(node.process.poll() is None for node in cluster.nodes) < 2:
-        cluster.add()
     copy = shutil.copytree(data, tmp_path / "visa")
     sweep = plan(grid_file(copy, tmp_path), tmp_path / "r")
     shutil.rmtree(copy)
@@ -216,3 +160,55 @@ def test_a_node_without_the_data_is_named_before_anything_starts(cluster, engine
         carry_out(sweep, engine(), "ray", Screen(-1), share_base=False)
     assert str(caught.value).count("node ") == 2 and str(copy) in str(caught.value)
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.slow
+def test_a_lost_worker_and_a_lost_node_change_no_number(cluster, engine, data, tmp_path):
+    from test_sweep import grid_file, one_by_one, same_numbers
+
+    file = grid_file(data, tmp_path, protocols=["visa_1_1x2"], seeds="0-2")
+    local = one_by_one(file, tmp_path / "local")
+
+    made, out = engine(function="victims:held"), io.StringIO()
+    sweep = plan(file, tmp_path / "ray")
+    record = Record(sweep.folder)
+    doomed = cluster.nodes[1]
+    on_node = {member.pid for member in doomed.members()}
+
+    def later(on_doomed):
+        """The process of a run that has finished its base, on the node to be killed or on the other one."""
+        for run in sweep.runs:
+            live = read_live(record.live(run))
+            on_node.update(member.pid for member in doomed.members())
+            if live.get("experience", 0) >= 2 and (live["pid"] in on_node) == on_doomed:
+                return live["pid"]
+        return None
+
+    killed = {}
+
+    def kill_worker():
+        killed["worker"] = later(on_doomed=False)
+        os.kill(killed["worker"], signal.SIGKILL)
+
+    def kill_node():
+        killed["node"] = later(on_doomed=True)
+        doomed.kill()
+
+    threads = [
+        when(lambda: later(False), kill_worker),
+        when(lambda: later(True), kill_node),
+        when(lambda: len(killed) == 2, (cluster.held / "release").touch),
+    ]
+    failures = carry_out(sweep, made, "ray", Screen(1, out), share_base=False)
+    for thread in threads:
+        thread.join()
+    assert failures == {} and killed["worker"] and killed["node"], out.getvalue()
+    swept = find_runs(tmp_path / "ray")[0]
+    assert [run.id for run in swept] == list(local) and len(swept) == 3
+    for one, other in zip(local.values(), swept):
+        same_numbers(one.path, other.path)
+        write_run_figures(one.path)
+        assert other.info["request"]["results"] == str(tmp_path / "ray")
+        assert {p.name for p in one.path.iterdir()} == {p.name for p in other.path.iterdir()}
+    assert sum("resumed" in run.info for run in swept) == 2
+    assert sum("attempt 2" in record.log(run).read_text() for run in sweep.runs) == 2
