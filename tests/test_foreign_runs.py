@@ -251,12 +251,13 @@ def test_texts_of_any_kind_are_shown_shortened_and_escaped(tmp_path):
     odd = "\ud800 \x1b[31m \u202e $\\frac{ " + "x" * (MIB // 2)
 
     def change(info):
-        info["strategy"]["title"] = info["licence"] = info["preset"] = odd
+        info["strategy"]["title"] = info["licence"] = odd
+        info["preset"] = info["backbone"]["name"] = odd[:200]
         info["recipe"] = {"block": {"smoothing": "abc"}}
 
     edited(path, change)
     clock = time.process_time()
-    for command in (["tables", "--results"], ["report", "--results"]):
+    for command in (["tables", "--results"], ["export", "--results"], ["report", "--results"]):
         done = CliRunner().invoke(main, [*command, str(tmp_path)])
         assert done.exit_code == 0 and "\x1b" not in done.output, (command, done.output[:1000])
     assert time.process_time() - clock < 20

@@ -414,3 +414,30 @@ def test_a_changed_baseline_is_refused(data, tmp_path, monkeypatch):
     edited(plan.path / "baseline.csv")
     with pytest.raises(RunError, match=r"baseline\.csv has been changed .*--restart"):
         runner.execute(plan, Progress(-1))
+
+
+# What belongs to another run ---------------------------------------------------------------------------
+
+
+def test_checkpoints_of_another_run_are_refused(data, tmp_path, monkeypatch):
+    """Neither run has recorded a result, so the checkpoints agree with all records of either."""
+    for seed in (0, 1):
+        with interruption(monkeypatch, experience=0, epoch=2), pytest.raises(Killed):
+            tiny_run("finetune", data, tmp_path, checkpoint_epochs=1, seed=seed)
+    mine, other = (tiny_plan("finetune", data, tmp_path, seed=seed) for seed in (0, 1))
+    shutil.rmtree(mine.path / "checkpoints")
+    shutil.copytree(other.path / "checkpoints", mine.path / "checkpoints")
+    with pytest.raises(RunError, match=r"belongs to the run .*/seed1, not to .*/seed0: .*--restart"):
+        runner.execute(mine, Progress(-1))
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_directory_of_another_run_is_refused(data, tmp_path, whole, stopped, finished):
+    other = tiny_plan("finetune", data, tmp_path, seed=1)
+    shutil.copytree(whole.path if finished else stopped.path, other.path)
+    done = command(data, tmp_path, "--seed", 1)
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1 and done.stdout == "", done.output
+    assert "seed1 holds the run " in done.stderr and "/seed0: was it renamed" in done.stderr
+    if not finished:
+        with pytest.raises(InputError, match=r"run: .*/seed0 before, .*/seed1 now"):
+            runner.execute(other, Progress(-1))

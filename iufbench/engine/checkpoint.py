@@ -26,6 +26,7 @@ import torch
 
 from iufbench.evaluation.loggers import FOLDERS as LOG_FOLDERS
 from iufbench.reporting.maps import MAPS
+from iufbench.reporting.record import INFO, read_record
 from iufbench.reporting.rundir import (
     BASELINE,
     CALIBRATION,
@@ -55,11 +56,13 @@ SHARE = 50  # ... or this multiple of the time the last one took to write, if th
 
 @dataclass
 class _Manifest:
-    """``manifest.json``: hashes of files and of the rows of every experience, and how many are evaluated."""
+    """``manifest.json``: hashes of files and of the rows of every experience, how many are evaluated, and the
+    id of the run ("" in older files)."""
 
     files: dict[str, str]
     evaluated: Annotated[int, msgspec.Meta(ge=0)]
     records: dict[str, list[str]] = field(default_factory=dict)
+    run: str = ""
 
 
 def checkpoint_path(run: Path, experience: int) -> Path:
@@ -240,13 +243,24 @@ def _manifest(run: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         return {"files": {}, "evaluated": 0, "records": {}}
     try:
-        return msgspec.to_builtins(msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest))
+        manifest = msgspec.convert(read_json(path, MAX_MANIFEST), _Manifest)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise RunError(f"{path} is corrupted ({error}); --restart repeats the stream") from error
+    own = _id(run)
+    if manifest.run and own and manifest.run != own:
+        raise RunError(
+            f"{path} belongs to the run {manifest.run}, not to {own}: restore the checkpoints of this run, "
+            "or --restart repeats the stream"
+        )
+    return msgspec.to_builtins(manifest)
 
 
 def _write_manifest(run: Path, manifest: dict[str, Any]) -> None:
-    write_json(run / FOLDER / MANIFEST, manifest)
+    write_json(run / FOLDER / MANIFEST, {**manifest, "run": _id(run)})
+
+
+def _id(run: Path) -> str:
+    return read_record(run).id if os.path.lexists(run / INFO) else ""
 
 
 def _vouching(run: Path, rows: dict[str, int]) -> dict[str, Any]:

@@ -100,8 +100,9 @@ def _refuse_changes(run: Path, before: RunRecord, info: RunRecord) -> None:
 
 
 def _made_of(info: RunRecord) -> dict[str, Any]:
-    """Everything that affects the numbers of a run and is not in its directory's name."""
+    """The identity of a run, which is wrong in a renamed directory, and whatever else affects its numbers."""
     return {
+        "run": info.id,
         "experiences of the protocol": info.protocol.experiences,
         "backbone weights, SHA-256": info.backbone.weights_sha256,
         "--eval-unseen": info.request.get("eval_unseen"),

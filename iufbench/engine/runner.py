@@ -42,6 +42,7 @@ from iufbench.reporting.record import (
     Costs,
     RunRecord,
     Seconds,
+    Status,
     StrategyRecord,
     read_record,
     write_record,
@@ -102,6 +103,11 @@ def is_complete(plan: Plan) -> bool:
         record = read_record(plan.path)
     except RunError as error:
         raise RunError(f"{error}; --restart repeats it") from error
+    if record.id != plan.id:
+        raise RunError(
+            f"{plan.path} holds the run {record.id}: was it renamed or copied? move it back to its own "
+            "folder, or --restart replaces it"
+        )
     if record.dataset.fingerprint != plan.dataset.fingerprint() or other_orientation(plan, record):
         raise InputError(
             f"{plan.path} holds a run on different data ({what_differs(plan, record)}): "
@@ -322,7 +328,7 @@ def _short(names: tuple[str, ...]) -> str:
     return ", ".join(names) if len(names) <= 2 else f"{len(names)} objects"
 
 
-def _write(plan: Plan, info: RunRecord, status: str) -> None:
+def _write(plan: Plan, info: RunRecord, status: Status) -> None:
     info.status = status
     write_record(plan.path, info)
 

@@ -26,12 +26,16 @@ FORMAT = 1
 INFO = "run.json"
 EXTERNAL = "external"
 EXTERNAL_PREFIX = "external-"  # in strategy names, so that submitted scores are not mistaken for a strategy's
-COMPLETE, RUNNING, INTERRUPTED, FAILED = "complete", "running", "interrupted", "failed"
 Status = Literal["complete", "running", "interrupted", "failed"]
+COMPLETE: Status = "complete"
+RUNNING: Status = "running"
+INTERRUPTED: Status = "interrupted"
+FAILED: Status = "failed"
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # of seconds, MiB, ...
 Side = Annotated[int, msgspec.Meta(ge=1, le=2**16)]  # pixels
 Finite = Annotated[float, msgspec.Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
 LONGEST_LABEL = 100  # characters of a title that tables and figures show
 MAX_BYTES, MAX_EXPERIENCES, MAX_OBJECTS = 2**21, 1000, 1000  # of a run
 PER_EXPERIENCE = ("trained_images", "replayed_images", "bytes_kept", "train_seconds")  # lists in the costs
@@ -76,7 +80,7 @@ class DatasetRecord:
 
     name: str
     synthetic: bool
-    fingerprint: str
+    fingerprint: Name
     title: str | None = None
     root: str | None = None
     has_masks: bool | None = None
@@ -134,7 +138,7 @@ class StrategyRecord:
 
     name: str
     title: str | None = None
-    family: str | None = None
+    family: Name | None = None
     version: int | None = None
     uses: dict[str, Any] = field(default_factory=dict)
     card_sha256: str | None = None
@@ -149,7 +153,7 @@ class StrategyRecord:
 class BackboneRecord:
     """The frozen backbone; ``random``: without pretrained weights."""
 
-    name: str | None = None
+    name: Name | None = None
     weights: str | None = None
     weights_sha256: str | None = None
     random: bool | None = None
@@ -280,7 +284,7 @@ class RunRecord:
     iufbench: str | None = None
     scores_version: Count = 0
     recipe: dict[str, Any] = field(default_factory=dict)
-    preset: str | None = None
+    preset: Name | None = None
     seeds: dict[str, int | None] = field(default_factory=dict)
     backbone: BackboneRecord = field(default_factory=BackboneRecord)
     image_size: Side | None = None

@@ -96,11 +96,14 @@ def write_text(path: Path | str, text: str) -> Path:
     """Write text atomically as UTF-8; file names that are not UTF-8 keep their bytes, halves of other
     characters are escaped.
     """
+    return write_bytes(path, _encoded(text))
+
+
+def _encoded(text: str) -> bytes:
     try:
-        data = text.encode("utf-8", "surrogateescape")
+        return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        data = text.encode("utf-8", "backslashreplace")
-    return write_bytes(path, data)
+        return text.encode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path | str, value: Any) -> Path:
@@ -127,7 +130,7 @@ def write_csv(path: Path | str, columns: Sequence[str], rows: Iterable[Sequence[
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(value) for value in row] for row in rows)
-    data = text.getvalue().encode("utf-8", "surrogateescape")
+    data = _encoded(text.getvalue())
     if str(path).endswith(".gz"):
         data = gzip.compress(data, compresslevel=6, mtime=0)
     return write_bytes(path, data)
