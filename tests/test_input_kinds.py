@@ -404,6 +404,27 @@ def test_the_depth_of_16_bit_images_is_kept(tmp_path):
     assert data.decoding["bits"] == 12 and "12 bits, so 4095 becomes 255" in data.notes[0]
 
 
+def test_an_object_added_later_does_not_change_the_depth(tmp_path):
+    """The bank holds features of images that were scaled by 12 bits."""
+
+    def wide(factor: int):
+        return lambda p, a: save(p, a[..., 0].astype(np.uint16) * factor)
+
+    root = make(tmp_path / "parts", "bolt", "nut", images=wide(16))
+    assert run(root, tmp_path / "r").exit_code == 0
+    parent = only_run(tmp_path / "r").path
+    make(root, "pin", images=wide(3))
+    assert invoke("extend", parent, "--object", "pin", "-q", "--results", tmp_path / "r2").exit_code == 0
+    extended = only_run(tmp_path / "r2")
+    assert extended.record.dataset.decoding["bits"] == 12
+    assert invoke("verify", extended.path, "-q").exit_code == 0
+    make(root, "rim", images=wide(200))
+    before = sorted(tmp_path.rglob("*"))
+    refused = invoke("extend", parent, "--object", "rim", "-q", "--results", tmp_path / "r3")
+    assert refused.exit_code == 2 and "more than the 12 bits of its data set hold" in refused.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 # Names ---------------------------------------------------------------------------------------------------
 
 

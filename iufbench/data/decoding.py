@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from iufbench.support.fields import number
+
 MAX_PIXELS = 100_000_000  # an image of 300 MB in memory; the largest official one has 4 million
 
 
@@ -15,8 +17,8 @@ class Decoding:
     """
 
     upright: bool = True
-    bits: int = 16
-    max_pixels: int = MAX_PIXELS
+    bits: int = number(16, at_least=8, at_most=16)
+    max_pixels: int = number(MAX_PIXELS, at_least=1)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

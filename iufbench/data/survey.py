@@ -14,10 +14,14 @@ from iufbench.data.samples import DataSet
 from iufbench.support.errors import InputError
 
 DEPTHS = (8, 10, 12, 14, 16)  # bit depths of common cameras
+WIDE = "16-bit pixels"
 
 
-def surveyed(dataset: DataSet) -> DataSet:
+def surveyed(dataset: DataSet, bits: int | None = None) -> DataSet:
     """The data set with the bit depth of its 16-bit images and notes on unusual decoding.
+
+    ``bits``: the depth that a run has scaled such images by, which does not change when it is evaluated or
+    extended; None finds it.
 
     Takes about 0.1 ms per image; 16-bit images are decoded until one uses the full range. Unreadable files
     are skipped here and reported when they are decoded.
@@ -53,11 +57,11 @@ def surveyed(dataset: DataSet) -> DataSet:
         ),
         *_note([p for p, h in headers.items() if h.frames > 1], dataset, "several frames; the first is used"),
     ]
-    bits = 16
-    if wide or deep:
-        bits, largest = _depth([*wide, *deep], dataset.decoding)
-        text = f"16-bit pixels: the largest value is {largest}, {bits} bits, so {2**bits - 1} becomes 255"
-        notes += _note(wide, dataset, text)
+    reason = "as in the run"
+    if bits is None:
+        bits, largest = _depth([*wide, *deep], dataset.decoding) if wide or deep else (16, 0)
+        reason = f"the largest value is {largest}"
+    notes += _note(wide, dataset, f"{WIDE}: {reason}, {bits} bits, so {2**bits - 1} becomes 255")
     if bits == 16:
         notes += _note(deep, dataset, "16-bit colours, of which the high bytes are used")
     decoding = replace(dataset.decoding, bits=bits)

@@ -39,7 +39,14 @@ def plan_again(run: Run, data_root: Path | None = None, trust_code: bool = False
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was run on different data than {plan.dataset.root} contains now")
     require_recipe(run, plan.recipe, plan.recipe_hash)
-    return plan
+    return replace(plan, bits=recorded_decoding(run).bits)
+
+
+def recorded_decoding(run: Run) -> Decoding:
+    """How a run has decoded images. Raises InputError for invalid values."""
+    known = {field.name for field in dataclasses.fields(Decoding)}
+    given = {k: v for k, v in run.record.dataset.decoding.items() if k in known}
+    return build(Decoding, given, str(run.path / INFO), "dataset.decoding")
 
 
 def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) -> Plan:
@@ -61,15 +68,13 @@ def plan_without_data(run: Run, device: str = "auto", trust_code: bool = False) 
     recipe, learner, options = resolve_recipe(request, card, name, protocol, preset, gate(run, trust_code))
     recipe_hash = identity_of(recipe, request)
     require_recipe(run, recipe, recipe_hash)
-    known = {field.name for field in dataclasses.fields(Decoding)}
-    decoding = Decoding(**{k: v for k, v in record.dataset.decoding.items() if k in known})
     dataset = DataSet(
         name=record.dataset.name,
         root=Path(record.dataset.root or "."),
         objects=protocol.products,
         samples=(),
         synthetic=record.dataset.synthetic,
-        decoding=decoding,
+        decoding=recorded_decoding(run),
     )
     return Plan(
         request=request,

@@ -110,7 +110,7 @@ def assemble(plan: Plan, device: torch.device, progress: Progress, compare_cache
     set_threads(plan)
     keep_freed_memory()
     recipe = plan.recipe
-    dataset = surveyed(plan.dataset)
+    dataset = surveyed(plan.dataset, plan.bits)
     inputs = frozen_inputs(plan, device, dataset)
     backbone = inputs.backbone
     first = plan.parent.experiences if plan.parent else 0

@@ -6,7 +6,10 @@ copied, so old training images are not needed; old objects are evaluated if thei
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,8 @@ from iufbench.cards.protocols import Protocol, find_protocol, resolve_protocol
 from iufbench.cards.request import Request
 from iufbench.data.datasets import MIXED, open_requested, synthetic_root
 from iufbench.data.samples import DataSet
-from iufbench.engine.again import gate, request_of, require_recipe
+from iufbench.data.survey import WIDE
+from iufbench.engine.again import gate, recorded_decoding, request_of, require_recipe
 from iufbench.engine.checkpoint import check_records, checkpoint_sha256, copy_checkpoint, trained_experiences
 from iufbench.engine.plan import Plan, prepare
 from iufbench.engine.recording import begun_record
@@ -65,8 +69,16 @@ def extend(
     if is_complete(plan):
         progress.say(f"already complete: {plan.path}")
     else:
+        begun = plan.path.exists()
         _adopt(run, plan)
-        execute(plan, progress)
+        try:
+            execute(plan, progress)
+        except InputError:  # an image of the new object, before anything was trained on
+            if not begun:
+                shutil.rmtree(plan.path)
+                with suppress(OSError):
+                    os.removedirs(plan.path.parent)
+            raise
     return load_run(plan.path)
 
 
@@ -102,7 +114,9 @@ def plan_extended(
     last = len(run.experiences) - 1
     parent = Parent(run.id, last + 1, checkpoint_sha256(run.path, last), missing)
     plan = prepare(request, False, (protocol, dataset), gate(run, trust_code))
-    plan = replace(plan, parent=parent)
+    wide = any(WIDE in note for note in run.record.dataset.notes)
+    bits = recorded_decoding(run).bits if wide else None  # without 16-bit images it has none
+    plan = replace(plan, parent=parent, bits=bits)
     require_recipe(run, plan.recipe, plan.recipe_hash)
     return plan
 

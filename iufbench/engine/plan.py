@@ -46,7 +46,8 @@ MAP_SIZE = 224  # anomaly maps and masks are compared at 224x224, as UniAD and I
 @dataclass(frozen=True)
 class Plan:
     """A resolved request. ``learner`` is the strategy class, ``options`` its card blocks; ``parent`` is the
-    run that has trained the first experiences."""
+    run that has trained the first experiences, ``bits`` the depth by which a run that is evaluated or
+    extended has scaled 16-bit images."""
 
     request: Request
     protocol: Protocol
@@ -59,6 +60,7 @@ class Plan:
     learner: Any
     options: Any
     parent: Parent | None = None
+    bits: int | None = None
 
     @property
     def rule(self) -> Rule | None:
