@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -232,12 +231,3 @@ def test_preview(tmp_path: Path):
         preview(tmp_path / "x.png", "visa", ["bottle"])
     with pytest.raises(RunError, match="cannot write"):
         preview(tmp_path / "new" / "sheet.png" / "x.png", "visa", ["fryum"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dataset", DATASETS)
-def test_speed_on_one_core(tmp_path: Path, dataset: str):
-    objects = list(get_scenes(dataset))[::3]
-    start = time.process_time()
-    images = make(tmp_path / "d", dataset, objects, 10, 4, 6, workers=1)
-    assert images / (time.process_time() - start) >= 20
