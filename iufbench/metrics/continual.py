@@ -131,12 +131,6 @@ def new_object_per_object(R: npt.ArrayLike, introduced: Introduced) -> np.ndarra
     return results(R, introduced).when_new
 
 
-def new_object_per_experience(R: npt.ArrayLike, introduced: Introduced) -> np.ndarray:
-    """[T] mean of R[t, o] over the objects introduced in t; from 1 on: how well increments are learnt."""
-    found = results(R, introduced)
-    return np.array([_mean(row[found.introduced == t]) for t, row in enumerate(found.values)])
-
-
 def fm_step(R: npt.ArrayLike, introduced: Introduced) -> float:
     """mean over t >= 1 of f_t (``forgetting_per_experience``): the mean of the per-step mean forgetting."""
     return _mean(forgetting_per_experience(R, introduced)[1:])

@@ -143,10 +143,6 @@ class FrozenBackbone:
         self._model.to(self.device)
         return self
 
-    def parameter_count(self) -> int:
-        """Number of frozen weights in use."""
-        return sum(p.numel() for p in self._model.parameters())
-
     def features(self, images: Tensor) -> Tensor:
         """The map of ``encode``, float32 [B, C, h, w]."""
         return self.encode(images).map

@@ -16,7 +16,8 @@ from iufbench.reporting.relative import relative
 from iufbench.reporting.store import Run
 from iufbench.reporting.worlds import World, worlds
 
-FROZEN, CUMULATIVE = REFERENCES = ("frozen", "cumulative")
+FROZEN = "frozen"
+REFERENCES = (FROZEN, "cumulative")
 FINETUNE = "finetune"
 
 

@@ -170,7 +170,6 @@ def test_vectors_per_object_and_experience():
         "forgetting_per_object": [0.02, 0.12, -0.05, NAN],
         "bwt_per_object": [-0.02, -0.10, 0.05, NAN],
         "new_object_per_object": [0.90, 0.80, 0.70, 0.95],
-        "new_object_per_experience": [0.85, 0.70, 0.95],
     }
     for name, values in expected.items():
         assert getattr(continual, name)(R, introduced) == pytest.approx(np.array(values), nan_ok=True), name
