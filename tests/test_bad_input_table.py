@@ -333,7 +333,7 @@ CSV_ROWS = {
     "unknown split": (b"a,validation,normal,x.JPG,\n", "split is 'validation'"),
     "unknown label": (b"a,test,good,x.JPG,\n", "label is 'good'"),
     "defects in training": (b"a,train,anomaly,x.JPG,x.png\n", "in the training split"),
-    "defect without mask": (b"a,test,anomaly,x.JPG,\n", "has no mask"),
+    "defect without mask": (b"a,test,anomaly,x.JPG,\na,test,anomaly,y.JPG,y.png\n", ("line 2", "has no mask")),
     "object outside": (b"../evil,test,normal,x.JPG,\n", "cannot name an object"),
     "no object": (b",test,normal,x.JPG,\n", "cannot name an object"),
     "not there": (b"a,test,normal,x.JPG,\na,train,normal,y.JPG,\n", "line 2"),

@@ -26,7 +26,7 @@ def _visa(
     root: Path, name: str, objects: Sequence[str] | None, synthetic: bool, good: Sequence[str] = ()
 ) -> DataSet:
     """VisA in its published layout, or prepared in the one-class MVTec layout."""
-    if (root / "split_csv").exists():
+    if (root / "split_csv").exists() or any(root.glob("*/Data/Images")):
         if good:
             raise InputError(f"--good-name {good[0]}: {root / LIST} says which images are normal")
         return read_visa(root, name=name, objects=objects, synthetic=synthetic)

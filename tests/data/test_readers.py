@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from iufbench.data.datasets import open_dataset
 from iufbench.data.masks import read_mask
 from iufbench.data.readers.elpv import read_elpv
 from iufbench.data.readers.json_lists import read_json_lists
@@ -334,6 +335,19 @@ def test_visa_errors_are_named_with_their_line(tmp_path: Path, mistake: str):
     message = error_of(lambda: read_visa(visa_folder(tmp_path, [*VISA_ROWS, row])))
     assert expected in message and str(Path("split_csv") / "1cls.csv") in message
     assert "line 7" in message or mistake == "unclosed quote"
+
+
+def test_visa_objects_without_masks_have_image_metrics(tmp_path: Path):
+    rows = [[*row[:4], ""] if row[0] == "cashew" else row for row in VISA_ROWS]
+    data = read_visa(visa_folder(tmp_path, rows))
+    assert [data.is_masked(name) for name in data.objects] == [True, False] and data.has_masks
+    assert data.notes == ("no mask in the list, so image metrics only: cashew",)
+    assert not read_visa(tmp_path, objects=["cashew"]).has_masks
+
+
+def test_visa_without_its_list_is_not_taken_for_another_layout(tmp_path: Path):
+    shutil.rmtree(visa_folder(tmp_path) / "split_csv")
+    assert "1cls.csv is missing" in error_of(lambda: open_dataset("visa", None, tmp_path))
 
 
 def test_visa_files_and_lists_that_are_missing(tmp_path: Path):

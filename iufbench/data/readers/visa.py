@@ -44,7 +44,8 @@ def read_visa(
     sorted by name. Defective images get ``defect="anomaly"``: the list has no defect types.
 
     Raises InputError (with file and line) for a missing list, a malformed line, paths that leave the
-    root, an image listed twice, anomalies in training, an anomaly without mask, files not on disk.
+    root, an image listed twice, anomalies in training, an anomaly without mask if others of its object have
+    one, files not on disk.
     """
     base = require_root(root, name)
     table = base / LIST
@@ -57,10 +58,13 @@ def read_visa(
     chosen = choose_objects((fields[0] for _, fields in rows), objects, table)
     files = FileList()
     wanted = set(chosen)
-    samples = [_sample(base, where, fields, files) for where, fields in rows if fields[0] in wanted]
+    masked = {fields[0] for _, fields in rows if fields[2] == "anomaly" and fields[4]} & wanted
+    samples = [_sample(base, where, fields, files, masked) for where, fields in rows if fields[0] in wanted]
     require_both_splits(samples, chosen, str(table))
     files.require_all()
-    return DataSet(name, base, chosen, in_order(samples, chosen), True, synthetic)
+    without = [o for o in chosen if o not in masked]
+    notes = (f"no mask in the list, so image metrics only: {', '.join(without)}",) if without else ()
+    return DataSet(name, base, chosen, in_order(samples, chosen), bool(masked), synthetic, notes)
 
 
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
@@ -82,7 +86,7 @@ def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
         raise InputError(f"{table}, line {reader.line_num} cannot be read as a CSV table: {error}") from error
 
 
-def _sample(base: Path, where: str, fields: list[str], files: FileList) -> Sample:
+def _sample(base: Path, where: str, fields: list[str], files: FileList, masked: set[str]) -> Sample:
     object_name, split, label, image_text, mask_text = fields
     if split not in ("train", "test"):
         raise InputError(f"{where}: split is {split!r}, must be train or test")
@@ -97,8 +101,10 @@ def _sample(base: Path, where: str, fields: list[str], files: FileList) -> Sampl
         raise InputError(
             f"{where}: an anomaly in the training split; the list must be the one-class split, 1cls.csv"
         )
+    if object_name not in masked:
+        return Sample(image, object_name, "test", 1, "anomaly")
     if not mask_text:
-        raise InputError(f"{where}: test image {image_text} is an anomaly and has no mask")
+        raise InputError(f"{where}: test image {image_text} is an anomaly and has no mask, others have one")
     return Sample(
         image, object_name, "test", 1, "anomaly", files.add(path_below(base, mask_text, where), where)
     )
