@@ -208,6 +208,26 @@ def test_a_name_that_no_file_can_have_is_a_usage_error(arguments):
     assert "'... cannot be the name of a file: File name too long" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--card", "/dev/zero", "/dev/zero: no such file"),
+        ("--strategy", "pipe.yaml", "pipe.yaml: no such file"),
+        ("--init-from", "/dev/zero", "/dev/zero: is not a regular file"),
+        ("--weights", "https://example.org/w.pth", "there is no such file: download it first"),
+        ("--weights", "/dev/zero", "'/dev/zero': it is not a regular file"),
+        ("--data-root", "~nobody-of-that-name/x", "~nobody-of-that-name/x"),
+        ("--card", "~nobody-of-that-name/x.yaml", "x.yaml: no such file"),
+    ],
+)
+def test_what_never_ends_or_does_not_exist_is_no_file(data, tmp_path, monkeypatch, option, value, words):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.yaml")
+    given = {"--protocol": "visa_2_1", "--strategy": "finetune", "--data-root": str(data), option: value}
+    done = CliRunner().invoke(main, ["run", "--dry-run", *(f"{k}={v}" for k, v in given.items())])
+    assert done.exit_code == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.output
+
+
 def test_two_processes_do_not_write_into_one_run(data, tmp_path):
     results = tmp_path / "r"
     assert run(data, results).exit_code == 0

@@ -102,8 +102,11 @@ def dataset_card(name: str, file: Path | None = None) -> DataSetCard | None:
 def own_card(name: str, file: Path | None = None) -> Path | None:
     """The user's own card of a data set: ``file``, or one in the folders of ``local_cards``; else None.
 
-    Raises InputError if a card that comes with iufbench has the same name, or if two cards have it.
+    Raises InputError if the file does not exist, a card that comes with iufbench has the same name, or two
+    cards have it.
     """
+    if file is not None and not file.is_file():
+        raise InputError(f"data set card {file}: no such file")
     found = [path for path in local_cards("dataset") if path.stem == name] if file is None else [file]
     if name in shipped_cards("dataset") and found:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -73,9 +74,11 @@ def _parsed(text: str, where: str) -> Any:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping from a file. Raises InputError with file and line."""
     try:
-        size = path.stat().st_size
-        if size > CARD_BYTES:
-            raise InputError(f"{path}: has {size} bytes; the limit for a card is {CARD_BYTES}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may never end
+            raise InputError(f"{path}: is not a regular file")
+        if status.st_size > CARD_BYTES:
+            raise InputError(f"{path}: has {status.st_size} bytes; the limit for a card is {CARD_BYTES}")
         content = deepcopy(_parsed(path.read_text(encoding="utf-8"), str(path)))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -160,7 +161,7 @@ def request_of(**options: Any) -> Request:
     options["settings"] = _texts("settings", settings)
     options["good_names"] = _texts("good_names", options.get("good_names"))
     for name in ("data_root", "card", "init_from", "results"):
-        options[name] = None if options.get(name) is None else _path(name, options[name]).expanduser()
+        options[name] = None if options.get(name) is None else _path(name, options[name])
     for name in ("protocol", "strategy"):
         options[name] = str(options[name])
     for name in ("weights", "threshold"):
@@ -196,7 +197,7 @@ def _json(key: str, value: Any) -> str:
 
 def _path(name: str, value: Any) -> Path:
     try:
-        return Path(value)
+        return Path(os.path.expanduser(value))  # unlike Path.expanduser, an unknown user is no error
     except TypeError as error:
         raise InputError(f"{name} must be a path, not {value!r}") from error
 

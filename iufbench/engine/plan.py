@@ -278,6 +278,8 @@ def identity_of(recipe: Recipe, request: Request) -> str:
 
 
 def _content_hash(path: Path) -> str:
+    if path.exists() and not path.is_file():  # a pipe or device may never end
+        raise InputError(f"{path}: is not a regular file")
     try:
         return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ def score(
     request = scoring_request(protocol=protocol, strategy=name, seed=seed, results=results, **data)
     run = score_file(
         request,
-        Path(scores).expanduser(),
-        maps=None if maps is None else Path(maps).expanduser(),
-        masks=None if masks is None else Path(masks).expanduser(),
+        Path(os.path.expanduser(scores)),
+        maps=None if maps is None else Path(os.path.expanduser(maps)),
+        masks=None if masks is None else Path(os.path.expanduser(masks)),
         link=link,
         save_maps=save_maps,
         progress=Progress(-1 if quiet else 0),
