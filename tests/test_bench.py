@@ -141,6 +141,7 @@ def test_the_gpu_program_runs_on_the_cpu(two_objects, tmp_path, monkeypatch):
     assert [(k["synthetic"], k["device"]) for k in asked] == [(True, "cpu")]
     table = out.with_suffix(".md").read_text()
     assert "| `iuf` | bf16 | eager |" in table and f"| all | {found['hours']['iuf']:.2f} |" in table
+    assert set(found["compression_ms"]) == {"eigenvalues", "products"} and "IUF's compression loss: " in table
     assert len(found["projections"]) == 7
     hours = {row["protocol"]: row["hours"] for row in found["projections"]}
     # 11 base objects of 12 are more than 8 and 4 in one step of the same length: same images in all.

@@ -1,10 +1,10 @@
 """One command for a machine with a GPU: does it agree with the CPU, how fast is it, what holds it back?
 
 Checks that anomaly maps and losses agree between CPU and device (float32, bf16), measures training (eager and
-captured, with the milliseconds of each part) and evaluation of every strategy asked for on random features,
-says which resource is the limit, projects the wall time of the seven full protocols and of three seeds of all
-of them, and times one whole run. Prints lines, writes JSON and a table in Markdown, exits 1 when the device
-disagrees. What has not begun after --minutes is left out, and named.
+captured, with the milliseconds of each part and of both forms of IUF's compression loss) and evaluation of
+every strategy asked for on random features, says which resource is the limit, projects the wall time of the
+seven full protocols and of three seeds of all of them, and times one whole run. Prints lines, writes JSON and a
+table in Markdown, exits 1 when the device disagrees. What has not begun after --minutes is left out, and named.
 
 Usage: python tests/perf/bench_gpu.py [--device cuda] [--strategy uniad --strategy iuf ...] [--out FILE.json]
 """
@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_step import counted, parts_of
+from gpu_step import compression_ms, counted, parts_of
 from projection import hours
 
 from iufbench.bench.learner import build_learner
@@ -222,7 +222,10 @@ def table(device: str, found: dict[str, Any]) -> str:
     lines += ["", "| strategy | hours of the seven protocols | of three seeds |", "|---|---:|---:|"]
     lines += [f"| `{name}` | {hours:.2f} | {SEEDS * hours:.2f} |" for name, hours in found["hours"].items()]
     total = sum(found["hours"].values())
-    return "\n".join([*lines, f"| all | {total:.2f} | {SEEDS * total:.2f} |", ""])
+    forms = " and ".join(f"{ms:.1f} ms by {form}" for form, ms in found["compression_ms"].items())
+    return "\n".join(
+        [*lines, f"| all | {total:.2f} | {SEEDS * total:.2f} |", "", f"IUF's compression loss: {forms}.", ""]
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -299,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
         "peak": top,
         "agreement": agreed,
         "steps": steps,
+        "compression_ms": compression_ms(given.device, given.batch, given.repeats),
         "images_per_s": {f"{stage} {item}": speed for (stage, item), speed in others.items()},
         "projections": projections,
         "hours": hours_of,

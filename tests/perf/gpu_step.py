@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from iufbench.bench.timing import synchronising
+from iufbench.bench.timing import Spread, synchronising, take_turns
 from iufbench.learning.step import Step, eager
+from iufbench.models.compression import RecentRows, StaticRows, tail_by_products, tail_singular_values
 
 PARTS = {
     "forward": "forward",
@@ -70,3 +73,26 @@ def parts_of(strategy: Any, step: Callable[[], object], device: str, repeats: in
             for name, piece in pieces.items():
                 timed(name, piece)()
     return {name: 1000 * statistics.median(seconds[1:]) for name, seconds in taken.items()}
+
+
+def compression_ms(device: str, batch: int, repeats: int = 5, window: int = 768, width: int = 256) -> dict:
+    """Median milliseconds of IUF's compression loss with its gradient, in both forms, in turns.
+
+    By default of the published size: three layers of 768 kept rows, a quarter of the channels left alone.
+    """
+    generator = torch.Generator().manual_seed(0)
+    made = torch.randn(3, window + batch, width, generator=generator).to(device)
+    kept, new, first = made[:, :window], made[:, window:].clone().requires_grad_(), width // 4
+    batches, static = list(kept.split(batch, dim=1)), StaticRows(window, kept.split(batch, dim=1))
+    recent = RecentRows(window, batches)
+    recent.with_new(list(kept[:, :batch]))  # as in the middle of an epoch, with the Gram matrices at hand
+
+    def gradient(loss: Callable[[], Tensor]) -> Callable[[], object]:
+        return lambda: torch.autograd.grad(loss(), new)
+
+    forms = {
+        "eigenvalues": gradient(lambda: tail_singular_values(recent.with_new(list(new)), first)),
+        "products": gradient(lambda: tail_by_products(static.joined(list(new)), first)),
+    }
+    timings = take_turns(forms, repeats, synchronising(device), warm_up=2)
+    return {name: 1000 * Spread.of(timing.wall).median for name, timing in timings.items()}
