@@ -3,8 +3,9 @@
 Checks that anomaly maps and losses agree between CPU and device (float32, bf16), measures training (eager and
 captured, with the milliseconds of each part and of both forms of IUF's compression loss) and evaluation of
 every strategy asked for on random features, says which resource is the limit, projects the wall time of the
-seven full protocols and of three seeds of all of them, and times one whole run. Prints lines, writes JSON and a
-table in Markdown, exits 1 when the device disagrees. What has not begun after --minutes is left out, and named.
+seven full protocols and of three seeds of all of them, and times one whole run. Prints lines, writes JSON
+and a table in Markdown, exits 1 when the device disagrees. What has not begun after --minutes is left out,
+and named.
 
 Usage: python tests/perf/bench_gpu.py [--device cuda] [--strategy uniad --strategy iuf ...] [--out FILE.json]
 """
