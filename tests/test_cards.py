@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import pytest
 from tiny import assembled
 
 from iufbench.cards.layers import merge
-from iufbench.cards.registry import card_paths
+from iufbench.cards.registry import card_paths, load_class
 from iufbench.cards.strategies import FAMILIES, Resources, load_strategy, resolve
 from iufbench.models.position import SinePosition
 from iufbench.support.errors import InputError
@@ -135,7 +136,6 @@ def test_the_hash_follows_what_can_change_a_score(card):
     ],
 )
 def test_bad_cards_are_named_with_their_file(tmp_path, text, message):
-    from iufbench.cards.registry import load_class
     from iufbench.cards.strategies import options_of
 
     path = tmp_path / "mine.yaml"
@@ -164,3 +164,10 @@ def test_position_and_mask_switches_reach_the_network(strategy, data, tmp_path):
     told = ("network.position=sine", "network.mask_switches=[true, false, true]")
     model = assembled(strategy, data, tmp_path, settings=told)[1].strategy.model
     assert isinstance(model.pos_embed, SinePosition) and model.mask_switches == (True, False, True)
+
+
+def test_the_folder_of_a_card_is_searched_only_for_the_learner_that_it_names(tmp_path, monkeypatch):
+    """A received card with a learner of iufbench does not supply other modules that are missing here."""
+    monkeypatch.setattr("sys.path", list(sys.path))
+    load_class("iufbench.strategies.uniad:UniAD", tmp_path / "card.yaml")
+    assert str(tmp_path) not in sys.path

@@ -586,6 +586,24 @@ def test_a_grid_of_too_many_seeds_is_refused_at_once(seeds):
         read_seeds(seeds)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "make", "x", "--train"],
+        ["data", "make", "x", "--workers"],
+        ["data", "check", ".", "--dataset", "mine", "--workers"],
+        ["sweep", "paper", "--jobs"],
+        ["bench", "--threads"],
+        ["bench", "--batch"],
+    ],
+)
+def test_a_number_beyond_any_machine_is_refused_at_once(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(main, [*arguments, "9" * 30])
+    assert done.exit_code == 2 and done.stdout == "" and not list(tmp_path.iterdir()), done.output
+    assert "is not in the range" in done.stderr or "the limit is 100,000" in done.stderr
+
+
 @pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
 def test_a_name_of_two_gigabytes_is_not_read(tmp_path, kind):
     entry = tarfile.TarInfo("././@LongLink")

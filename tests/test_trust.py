@@ -188,6 +188,10 @@ def test_the_code_of_a_run_needs_trust(copied, data, tmp_path, monkeypatch):
         "run", "--protocol", "visa_2_1", "--strategy", card, "--data-root", "nowhere", "--dry-run"
     )
     assert planned.exit_code == 2 and place in planned.stderr
+    other = card.rename(card.with_name("other.yaml"))
+    grid = ("--protocol", "visa_2_1", "--strategy", other, "--data-root", "nowhere", "--list")
+    assert f"note: {other} imports 'theirs:UniAD'" in invoke("sweep", *grid).stderr
+    card.write_text(other.read_text())
     done = invoke("verify", copied, "-q", "--trust-code")
     assert done.exit_code == 1 and "learner was" in done.stderr  # it was not made with this card
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from iufbench.cards.protocols import Protocol
-from iufbench.cards.registry import load_class
+from iufbench.cards.registry import announce, foreign_code, load_class
 from iufbench.cards.request import Request
 from iufbench.cards.strategies import load_strategy, options_of, resolve
 from iufbench.data.masks import PackedMasks
@@ -123,6 +123,8 @@ def build_learner(
     """
     card = load_strategy(name)
     recipe = resolve(card, "visa", "", preset, settings)
+    if foreign := foreign_code(recipe.learner, card.path):
+        announce(foreign)
     learner = load_class(recipe.learner, card.path)
     options = options_of(recipe, learner, str(card.path))
     recipe = dataclasses.replace(recipe, options=dataclasses.asdict(options))

@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from iufbench.support.errors import InputError
+from iufbench.support.errors import InputError, one_line
 from iufbench.support.fields import suggest
 from iufbench.support.memory import lacks_memory
 
@@ -169,8 +169,8 @@ def load_class(target: str, where: Path) -> Any:
     if not attribute:
         raise InputError(f"{where}: learner must be 'module:Class', not '{target}'")
     folder = str(where.parent.resolve())
-    own = find_room(where) is None
-    if own and folder not in sys.path:
+    # Only for a learner that may lie there: a later import of a missing package must find nothing in it.
+    if not _is_installed(target) and folder not in sys.path:
         sys.path.append(folder)
     importlib.import_module("iufbench.support.framework")  # every learner derives from Avalanche
     try:
@@ -199,11 +199,9 @@ def foreign_code(target: str, where: Path) -> str:
     Returns:
         ``card.yaml imports 'mine:Mine' from /path/mine.py``.
     """
-    top = MOVED.get(target, target).partition(":")[0].partition(".")[0]
-    if top == "iufbench" or top in {
-        entry.module.partition(".")[0] for entry in _plug_ins("strategy").values()
-    }:
+    if _is_installed(target):
         return ""
+    top = _package(target)
     folder = where.parent.resolve()
     beside = [path for path in (folder / f"{top}.py", folder / top) if path.exists()]
     try:
@@ -218,16 +216,24 @@ def foreign_code(target: str, where: Path) -> str:
     return f"{where} imports {target!r} from {place or 'an unknown place'}"
 
 
+@cache
+def announce(text: str) -> None:
+    """Print what ``foreign_code`` says to stderr, once."""
+    print(f"note: {one_line(text)}", file=sys.stderr)
+
+
+def _package(target: str) -> str:
+    return MOVED.get(target, target).partition(":")[0].partition(".")[0]
+
+
+def _is_installed(target: str) -> bool:
+    """Whether a learner belongs to iufbench or to an installed plug-in."""
+    package = _package(target)
+    return package == "iufbench" or package in {_package(e.module) for e in _plug_ins("strategy").values()}
+
+
 def _place(error: Exception) -> str:
     """File and line at which the imported module failed; empty if it failed before its first line."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if f.filename != __file__ and "importlib" not in f.filename]
     return f" ({own[0].filename}, line {own[0].lineno})" if own else ""
-
-
-def find_room(card: Path) -> str | None:
-    """The kind of a card that comes with iufbench; None for any other file."""
-    for kind in _ROOMS:
-        if card.resolve().parent == _room(kind).resolve():
-            return kind
-    return None

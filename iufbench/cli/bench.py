@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from iufbench.bench import STAGES
+from iufbench.cards.request import MAX_THREADS
 from iufbench.cli.echo import echo
 from iufbench.cli.options import FILE, FOLDER, json_option, results_option, trust_option
 from iufbench.support.errors import InputError
@@ -39,10 +40,14 @@ _SAME = ("preset", "device", "precision", "compiled", "batch", "settings")  # mu
     help="Strategy whose steps and evaluation are timed; repeatable.",
 )
 @click.option("--preset", type=click.Choice(["quick", "paper"]), default="quick", show_default=True)
-@click.option("--batch", type=click.IntRange(1), help="Images per training step [default: the card's].")
-@click.option("--repeats", type=click.IntRange(1), help="[default: 5; 50 with --latency]")
+@click.option(
+    "--batch", type=click.IntRange(1, 1_000_000), help="Images per training step [default: the card's]."
+)
+@click.option("--repeats", type=click.IntRange(1, 1_000_000), help="[default: 5; 50 with --latency]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option(
+    "--threads", type=click.IntRange(1, MAX_THREADS), default=1, show_default=True, help="CPU threads."
+)
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), default="fp32", show_default=True)
 @click.option("--compile", "compiled", is_flag=True, help="Train with torch.compile.")
 @click.option(

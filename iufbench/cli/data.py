@@ -10,7 +10,7 @@ import click
 from iufbench.cli.cache import cache
 from iufbench.cli.download import download
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER, SEED, json_option, reading_options
+from iufbench.cli.options import FOLDER, PROCESSES, SEED, json_option, reading_options
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text
 
@@ -28,7 +28,7 @@ def data() -> None:
 @click.option("--good", "n_good", type=click.IntRange(1), default=15, show_default=True)
 @click.option("--defective", "n_defective", type=click.IntRange(1), default=24, show_default=True)
 @click.option("--seed", type=SEED, default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@click.option("--workers", type=PROCESSES, help="Processes [default: one per core].")
 @click.option("-q", "--quiet", is_flag=True)
 def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts: Any) -> None:
     """Generate a synthetic data set in FOLDER, which must be empty or not exist.
@@ -51,7 +51,7 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 @click.option("--dataset", required=True, help="The expected data set (visa, mvtec, or a name of your own).")
 @click.option("--objects", help="Only these objects, for a folder with part of the data set: a,b,c.")
 @reading_options
-@click.option("--workers", type=click.IntRange(1), help="Processes [default: one per core].")
+@click.option("--workers", type=PROCESSES, help="Processes [default: one per core].")
 @json_option
 def check(
     folder: Path,

@@ -34,6 +34,7 @@ class HomePath(click.Path):
 
 
 FOLDER = HomePath(path_type=Path, file_okay=False)
+PROCESSES = click.IntRange(1, 1024)
 SEED = click.IntRange(0, 2**63 - 1)
 FILE = HomePath(path_type=Path, dir_okay=False)
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from iufbench.cards.request import MAX_THREADS
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER, json_option, results_option
+from iufbench.cli.options import FOLDER, PROCESSES, json_option, results_option
 from iufbench.support.errors import InputError, RunError
 from iufbench.support.files import json_text
 
@@ -51,7 +52,9 @@ def sweep() -> None:
 @click.option("--backbone", help="Any timm model instead of the card's.")
 @click.option("--weights", help="File with backbone weights, or package, pretrained, random.")
 @click.option("--device", help="auto, cpu, cuda or cuda:N [default: auto].")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of each run [default: cores / jobs].")
+@click.option(
+    "--threads", type=click.IntRange(1, MAX_THREADS), help="CPU threads of each run [default: cores / jobs]."
+)
 @click.option("--precision", help="auto, fp32, tf32 or bf16; all but fp32 are separate recipes.")
 @click.option("--step", help="auto, eager or graph: how an iteration is executed.")
 @click.option("--compile", is_flag=True, default=None, help="Train with torch.compile.")
@@ -80,7 +83,7 @@ def sweep() -> None:
     help="This machine, a Ray cluster (iufbench[ray]), or a SLURM script to submit.",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(1), help="Runs at once [default: up to 4 per GPU, else one per core]."
+    "-j", "--jobs", type=PROCESSES, help="Runs at once [default: up to 4 per GPU, else one per core]."
 )
 @click.option("--address", help="ray: host:port of the head [default: $RAY_ADDRESS, or this machine's].")
 @click.option(

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from iufbench.cards.registry import announce
 from iufbench.cards.request import Request, arguments
 from iufbench.cards.strategies import Resources
 from iufbench.engine.plan import Plan, prepare
@@ -128,7 +129,7 @@ def plan_runs(requests: Sequence[Request], cores: int) -> list[PlannedRun]:
 
 def _prepared(request: Request, mistakes: list[str]) -> Plan | None:
     try:
-        return prepare(request, progress=False)
+        return prepare(request, progress=False, before_code=announce)
     except InputError as error:
         mistakes.append(str(error))
         return None

@@ -33,6 +33,7 @@ NOTICE = (
     "scenes; no image shows, contains or derives from a real photograph, and results are not comparable to "
     "results on the real data set."
 )
+MOST = 100_000  # images of each kind per object; processes are fewer
 DEFAULT_COUNTS = {"n_train": 40, "n_good": 15, "n_defective": 24}
 _JPEG_QUALITY = 95
 _CHUNK = 8  # images per task of a worker
@@ -137,6 +138,8 @@ def _check_counts(n_train: int, n_good: int, n_defective: int, seed: int, worker
     for name, (value, low) in least.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < low:
             raise InputError(f"{name}={value!r}: give a whole number of at least {low}")
+        if name != "seed" and value > MOST:
+            raise InputError(f"{name} is a number of {len(str(value))} digits; the limit is {MOST:,}")
     if seed >= 1 << 32:
         raise InputError(f"seed={seed}: give a seed below 2**32")
 
