@@ -141,6 +141,7 @@ def folder(tmp_path, data):
 # arguments after RUN, standard input, and what the line says
 WRONG = {
     "missing file": (["{}/nowhere.png"], None, "nowhere.png does not exist"),
+    "pattern without matches": (["{}/*.tiff"], None, "*.tiff does not exist, and matches nothing"),
     "missing among others": (["{}/good.jpg", "{}/nowhere.png"], None, "nowhere.png does not exist"),
     "folder without images": (["{}/texts"], None, "texts has no images"),
     "not an image": (["{}/web.png"], None, "web.png cannot be read as an image"),
@@ -204,3 +205,11 @@ def test_folders_are_searched_in_order(folder):
     ]
     with pytest.raises(InputError, match="no images given"):
         given_images([])
+
+
+def test_patterns_are_those_of_the_shell(folder):
+    """Quoted for folders with more files than a command line holds; a file of that very name comes first."""
+    assert [p.name for p in given_images(folder / "[cg]*.jpg")] == ["cut.jpg", "good.jpg"]
+    assert [p.name for p in given_images(f"{folder.parent}/**/go?d.jpg")] == ["good.jpg"]
+    shutil.copy(folder / "good.jpg", folder / "[cg]*.jpg")
+    assert [p.name for p in given_images(folder / "[cg]*.jpg")] == ["[cg]*.jpg"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -277,5 +278,7 @@ def test_predictions_decide_at_the_frozen_threshold(made, data, calibration):
     found = list(predict(made, images, object=name))
     assert [p.threshold for p in found] == pytest.approx([expected] * 3)
     assert [p.decision for p in found] == ["defective" if p.score > expected else "good" for p in found]
-    unknown = list(predict(made, images))
-    assert {p.threshold for p in unknown} == {made.record.thresholds.pooled_image}
+    done = CliRunner().invoke(main, ["predict", str(made.path), *map(str, images)])
+    unknown = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {row["threshold"] for row in unknown} == {made.record.thresholds.pooled_image}
+    assert "unknown object: the threshold is pooled over all objects" in done.stderr

@@ -51,8 +51,8 @@ def predict(
 ) -> None:
     """Score new images with the last checkpoint of a finished run.
 
-    IMAGES are files, folders, or - for a list on standard input, one file a line. The run's data are not
-    needed. The scores are those that `iufbench evaluate` gives the same images.
+    IMAGES are files, folders, quoted patterns, or - for a list on standard input, one file a line. The run's
+    data are not needed. The scores are those that `iufbench evaluate` gives the same images.
 
     \b
     iufbench predict results/runs/parts/parts_1_1/patchcore/1a2b3c4d/seed0 new.png

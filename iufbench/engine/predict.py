@@ -102,8 +102,10 @@ class Predictor:
             InputError: An image cannot be decoded; the message names the file.
             RunError: A score is not finite.
         """
-        batch = self.plan.recipe.evaluation_batch_size
-        with (progress or Progress(-1)).bar("scoring", len(images)) as bar:
+        batch, progress = self.plan.recipe.evaluation_batch_size, progress or Progress(-1)
+        if self.object == AUTO and self.run.record.thresholds and not self.plan.learner.uses.routing:
+            progress.say("unknown object: the threshold is pooled over all objects (--object NAME: its own)")
+        with progress.bar("scoring", len(images)) as bar:
             for start in range(0, len(images), batch):
                 paths = images[start : start + batch]
                 yield from self._scored(paths)
@@ -158,7 +160,7 @@ def predict(
 
     Args:
         run: A finished run, or its directory.
-        images: Files or folders.
+        images: Files, folders or patterns.
         object: As for :class:`Predictor`.
         out: A new folder for the rows and overlays (``reporting.predictions.PredictionFolder``); it appears
             once all images have been scored.

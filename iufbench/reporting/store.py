@@ -261,7 +261,7 @@ class Run:
         """Score new images with the last checkpoint: ``iufbench predict``.
 
         Args:
-            images: Files or folders.
+            images: Files, folders or patterns (``today/*.png``).
             object: The object in the images; ``auto``: unknown.
             out: New folder for tables, anomaly maps and overlays.
             device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
