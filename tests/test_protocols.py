@@ -72,6 +72,7 @@ def test_a_data_set_name_may_hold_underscores():
         ("visa_8_0x2", {}, "at least one object"),
         ("visa_8_1x0", {}, "leaves no increment"),
         ("visa_9_9", {}, "needs 18 objects, but visa has 12"),
+        ("visa_3x5", {}, "protocol 'visa_3x5' needs 15 objects, but visa has 12"),
         ("visa_1_1", {"order": ["pcb4", "candel"]}, "did you mean 'candle'"),
         ("visa_1_1", {"order": ["pcb4"]}, "names 1 objects"),
         ("visa_1_1", {"order": ["pcb4", "pcb4"]}, "twice"),
@@ -87,11 +88,11 @@ def test_bad_protocols_are_named(name, options, message):
 def test_published_orders_are_on_the_cards():
     """Every order of a card names its own objects, and is used by its name."""
     for name, card in dataset_cards().items():
-        for order, objects in card.named_orders.items():
+        for order, objects in card.orders.items():
             assert len(set(objects)) == len(objects) and set(objects) <= set(card.objects), (name, order)
     card = dataset_cards()["btad"]
-    found = resolve_protocol("btad_1_1x2", card.objects, order=["easy-hard"], orders=card.named_orders)
+    found = resolve_protocol("btad_1_1x2", card.objects, order=["easy-hard"], orders=card.orders)
     assert found.id == "btad_1_1x2+easy-hard" and found.objects == ("03", "01", "02")
     with pytest.raises(InputError, match="--order easy-hard has 6 objects, protocol 'visa_8_4' needs 12"):
         card = dataset_cards()["visa"]
-        resolve_protocol("visa_8_4", card.objects, order=["easy-hard"], orders=card.named_orders)
+        resolve_protocol("visa_8_4", card.objects, order=["easy-hard"], orders=card.orders)

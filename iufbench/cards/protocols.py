@@ -197,7 +197,7 @@ def resolve_protocol(
     if stream_name:
         return _with_stream(protocol_name, find_stream(stream_name), objects, order, order_seed, orders)
     dataset, card = find_protocol(name)
-    name = _one_way(name)
+    typed, name = name, _one_way(name)
     if card is not None:
         sizes = [len(e) for e in card.experiences]
         sequence: Sequence[str] = card.objects
@@ -208,15 +208,15 @@ def resolve_protocol(
         base, step, count = int(match["base"]), int(match["step"]), int(match["count"] or 1)
         alone = step == 0 and match["count"] is None  # a base without increments
         if base == 0 or (count > 0 and step == 0 and not alone):
-            raise InputError(f"protocol '{name}': an experience needs at least one object")
+            raise InputError(f"protocol '{typed}': an experience needs at least one object")
         if match["count"] is not None and count == 0:
-            raise InputError(f"protocol '{name}': x0 leaves no increment; the smallest is x1")
+            raise InputError(f"protocol '{typed}': x0 leaves no increment; the smallest is x1")
         sizes = [base] + ([] if alone else [step] * count)
         sequence = objects
         protocol_id = name if count != 1 else f"{dataset}_{base}_{step}"
     if order is None and sum(sizes) > len(objects):
         raise InputError(
-            f"protocol '{name}' needs {sum(sizes)} objects, "
+            f"protocol '{typed}' needs {sum(sizes)} objects, "
             f"but {dataset} has {len(objects)}: {', '.join(objects)}"
         )
     origin = "dataset"
@@ -231,11 +231,11 @@ def resolve_protocol(
         sequence, origin = published[key], f"published:{key}"
         if len(sequence) < sum(sizes):
             raise InputError(
-                f"--order {key} has {len(sequence)} objects, protocol '{name}' needs {sum(sizes)}"
+                f"--order {key} has {len(sequence)} objects, protocol '{typed}' needs {sum(sizes)}"
             )
         protocol_id += f"+{key}"
     elif order is not None:
-        sequence, origin = _given_order(order, objects, sum(sizes), name), "given"
+        sequence, origin = _given_order(order, objects, sum(sizes), typed), "given"
         joined = "-".join(sequence)
         # A folder name has room for two objects, not for fifteen; run.json has the complete order.
         dashes = any("-" in name for name in sequence)  # a-b and c would be confused with a and b-c
@@ -249,7 +249,7 @@ def resolve_protocol(
     missing = [o for o in sequence if o not in objects]
     if missing:
         raise InputError(
-            f"protocol '{name}': {dataset} has no object '{missing[0]}' (has: {', '.join(objects)})"
+            f"protocol '{typed}': {dataset} has no object '{missing[0]}' (has: {', '.join(objects)})"
         )
     groups, start = [], 0
     for size in sizes:
