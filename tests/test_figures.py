@@ -192,10 +192,18 @@ def test_costs(tmp_path):
 
 
 def test_costs_that_were_not_recorded_are_not_drawn(tmp_path):
-    make_run(tmp_path, strategy="a", seconds={}, costs={})
+    """As of an external run, which has no device either."""
+    make_run(tmp_path, strategy="a", seconds={}, costs={}, environment={"device": None})
+    for number in range(8):
+        make_run(
+            tmp_path, strategy=f"external-{number} of somebody else", kind="external", seconds={}, costs={}
+        )
     make_run(tmp_path, strategy="b")
     figure = cost_figure(groups_of(tmp_path), published(), "image")
     assert figure.axes[0].get_legend_handles_labels()[1] == ["b"]
+    note = figure.legends[0].get_title().get_text()
+    assert "no costs recorded, not drawn: a" in note and "devices" not in note
+    assert_inside(figure)
 
 
 def test_titles_are_text_not_formulas(tmp_path):

@@ -153,6 +153,19 @@ def test_drift_is_what_the_files_say_with_the_guarantee_beside_it(made, calibrat
     assert text.endswith(f"false_alarm_drift: {alarms:.3f}")
 
 
+def test_rates_of_errors_have_means_but_no_forgetting(made):
+    """FM is a drop: of a rate that rises while a model forgets it would be negative."""
+    found = made.summary("image", "false_alarm_frozen")
+    assert set(found) == {"acc", "acc_final", "new_object", "pyclad_average"}
+    rates = made.matrix("image", "false_alarm_frozen").values[-1]
+    assert found["acc_final"] == pytest.approx(rates.mean())
+    (group,) = group_runs([made])
+    assert np.isnan(group.values("image", "fpr_at_recall_95", "fm_final")).all()
+    assert np.isfinite(group.values("image", "recall_frozen", "fm_final")).all()
+    text = explain_metric("fm_final", made.path)
+    assert "(recall (frozen))" in text and "(false alarms" not in text
+
+
 def test_the_pooled_auroc_is_that_of_all_last_scores_together(made):
     last = made.scores()[made.scores()["experience"] == 1]
     expected = roc_auc_score(last["label"], last["score"])

@@ -323,7 +323,8 @@ def _summary_on(run: Run, name: str) -> list[str]:
     """A continual learning summary at each level, for every recorded metric."""
     lines = []
     for level in LEVELS:
-        found = {m: run.summary(level, m).get(name, math.nan) for m in run.names(level)}
+        names = [m for m in run.names(level) if name in summaries.MEANS or not values.falls(m)]
+        found = {m: run.summary(level, m).get(name, math.nan) for m in names}
         cells = [f"{_cell(v) or 'undefined'} ({METRIC_TITLES.get(m, m)})" for m, v in found.items()]
         if found:
             lines.append(f"  {level}: {', '.join(cells)}")

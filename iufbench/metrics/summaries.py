@@ -184,6 +184,10 @@ DEFINITIONS: dict[str, Definition] = {
 }
 
 
+MEANS = ("acc", "acc_final", "new_object", "pyclad_average")
+"""Summaries of any metric; the others are differences, and defined for metrics of which higher is better."""
+
+
 def summarise(R: npt.ArrayLike, introduced: Introduced) -> dict[str, float]:
     """Every definition that needs nothing but R, by name, in the order of ``DEFINITIONS``."""
     shared = continual.results(R, introduced)

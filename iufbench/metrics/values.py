@@ -149,3 +149,8 @@ DEFINITIONS: dict[str, Definition] = {
         *_at_thresholds(),
     )
 }
+
+
+def falls(metric: str) -> bool:
+    """Whether lower values of a metric are better (false alarms); False for names without a definition."""
+    return metric in DEFINITIONS and not DEFINITIONS[metric].higher_is_better

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from iufbench.metrics.continual import intransigence, plasticity
+from iufbench.metrics.values import falls
 from iufbench.reporting.store import Matrix, Run
 
 
@@ -14,10 +15,11 @@ def relative(
     """``plasticity`` and ``intransigence``, as far as the reference runs allow.
 
     ``frozen`` and ``cumulative`` have the same seed and conditions as ``run``. Plasticity is omitted if the
-    run has its own values of unseen objects (``--eval-unseen``), which take precedence.
+    run has its own values of unseen objects (``--eval-unseen``), which take precedence. Both need a metric of
+    which higher is better.
     """
     result = {}
-    if metric not in run.names(level):
+    if metric not in run.names(level) or falls(metric):
         return {}
     matrix = run.matrix(level, metric)
     if frozen is not None and metric in frozen.names(level) and not knows_unseen(run, level, metric):

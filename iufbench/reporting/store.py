@@ -21,7 +21,8 @@ import pandas as pd
 
 from iufbench.evaluation.rows import MetricRow, ScoreRow
 from iufbench.metrics.continual import fwt
-from iufbench.metrics.summaries import summarise
+from iufbench.metrics.summaries import MEANS, summarise
+from iufbench.metrics.values import falls
 from iufbench.reporting.latency import Latency, read_latency
 from iufbench.reporting.measured import (
     Measured,
@@ -186,7 +187,8 @@ class Run:
 
         Returns:
             Summary name (acc, acc_final, fm, ...) -> value; empty if the run lacks the metric. ``fwt`` is
-            included if the untrained learner was measured (``--eval-unseen``).
+            included if the untrained learner was measured (``--eval-unseen``). Of a metric of which lower is
+            better: means only.
         """
         if metric not in self.names(level):
             return {}
@@ -196,7 +198,7 @@ class Run:
             baseline = self.baseline(level, metric)
             if baseline is not None:
                 found["fwt"] = fwt(matrix.values, matrix.introduced, baseline)
-            self._summaries[level, metric] = found
+            self._summaries[level, metric] = {s: found[s] for s in MEANS} if falls(metric) else found
         return dict(self._summaries[level, metric])
 
     def summaries(self, metric: str = "auroc") -> dict[str, dict[str, float]]:

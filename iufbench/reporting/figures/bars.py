@@ -157,9 +157,11 @@ def cost_figure(
             axes.set_xlabel(title)
             axes.grid()
         grid[0].set_ylabel(f"ACC, {level} AUROC (%)")
-        devices = sorted({str(r.record.environment.device) for g in groups for r in g.runs})
+        devices = sorted({r.record.environment.device or "" for g in groups for r in g.runs} - {""})
+        bare = [g.title for g in groups for r in g.runs[:1] if any(np.isnan(read(r)) for _, read, _ in AXES)]
         note = "line: Pareto front; bars: ± one standard deviation over seeds"
         note += f"; times on several devices: {', '.join(devices)}" if len(devices) > 1 else ""
+        note += plain(f"\nno costs recorded, not drawn: {', '.join(bare)}") if bare else ""
         legend(figure, note + no_value(groups, [level], figure, "without ACC and not drawn:"))
         info = groups[0].record
         dataset = groups[0].dataset_title

@@ -156,7 +156,9 @@ def head(figure: Figure, title: str, synthetic: bool, foot: float = 0.0) -> None
 
 
 def legend(figure: Figure, note: str = "") -> None:
-    """One legend below all panels, in as many columns as fit, with ``note`` above it."""
+    """One legend below all panels, in as many columns as fit, with ``note``, wrapped, above it."""
+    width = int(NOTE_LETTERS * figure.get_figwidth())
+    note = "\n".join(textwrap.fill(line, width) for line in note.splitlines())
     entries: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
@@ -164,8 +166,8 @@ def legend(figure: Figure, note: str = "") -> None:
     if not entries:
         figure.supxlabel(plain(note), fontsize=7)
         return
-    width = 0.5 + 0.065 * max(map(len, entries))
-    columns = max(1, min(len(entries), int(figure.get_figwidth() / width)))
+    column = 0.5 + 0.065 * max(map(len, entries))
+    columns = max(1, min(len(entries), int(figure.get_figwidth() / column)))
     rows = -(-len(entries) // columns)
     figure.set_figheight(figure.get_figheight() + 0.165 * max(0, rows - 3))  # space not taken from the panels
     figure.legend(
