@@ -228,6 +228,22 @@ def test_what_never_ends_or_does_not_exist_is_no_file(data, tmp_path, monkeypatc
     assert done.exit_code == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.output
 
 
+def test_a_working_folder_that_is_gone_is_named(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    arguments = ["--protocol", "visa_2_1", "--strategy", "finetune", "--synthetic", "--dry-run"]
+    done = CliRunner().invoke(main, ["run", *arguments])
+    assert done.exit_code == 1 and "the working folder has been deleted; change to" in done.stderr
+
+
+def test_a_closed_standard_input_is_named(tmp_path, monkeypatch, capsys):
+    path = make_run(tmp_path)
+    monkeypatch.setattr("sys.stdin", None)
+    assert main.main(["predict", str(path), "-"], standalone_mode=False) == 2
+    assert capsys.readouterr().err.startswith("error: standard input is closed")
+
+
 def test_two_processes_do_not_write_into_one_run(data, tmp_path):
     results = tmp_path / "r"
     assert run(data, results).exit_code == 0

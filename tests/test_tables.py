@@ -12,11 +12,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import fake_runs
 import numpy as np
 import pytest
 from fake_runs import make_run
 
 from iufbench.reporting.collect import collect
+from iufbench.reporting.compare import compare_groups
+from iufbench.reporting.groups import group_runs
 from iufbench.reporting.literature import published
 from iufbench.reporting.rundir import record_hashes
 from iufbench.reporting.store import find_runs
@@ -214,6 +217,35 @@ def test_runs_by_code_that_scores_differently_never_share_a_table(results):
     }
     with pytest.raises(RunError, match="scored by different code"):
         write_tables(results, results / "tables", strict=True)
+
+
+def test_maps_of_different_sizes_never_share_a_table(results):
+    make_run(results, "visa_8_4", "ewc", 0, map_size=128)
+    tables = tables_of_collection(results)
+    assert {r.labels[0] for r in tables["results_visa_mapsize128_pixel"].rows if r.kind == "ours"} == {
+        "UniAD + EWC"
+    }
+    with pytest.raises(
+        RunError, match=r"maps of different sizes are in separate tables: 128 px: .*; 224 px: "
+    ):
+        write_tables(results, results / "tables", strict=True)
+
+
+def test_a_protocol_with_other_objects_is_another_one(tmp_path, monkeypatch):
+    """The first objects of a folder without a card change when a new one sorts before them."""
+    for seed, objects in ((0, ["bolt", "nut"]), (1, ["axle", "bolt"])):
+        monkeypatch.setitem(fake_runs.OBJECTS, "elpv", objects)
+        make_run(tmp_path, "elpv_1_1", "iuf", seed)
+    found = collect(tmp_path)
+    assert found.differences == [
+        "runs of elpv_1_1 with different objects are in separate tables: axle, bolt: "
+        "elpv/elpv_1_1/iuf/0a1b2c3d/seed1; bolt, nut: elpv/elpv_1_1/iuf/0a1b2c3d/seed0"
+    ]
+    named = [name for name in tables_of_collection(tmp_path) if name.startswith("results_")]
+    assert len(named) == 4 and all("_objects" in name for name in named)
+    one, other = group_runs(found.runs)
+    with pytest.raises(InputError, match="differ in objects: "):
+        compare_groups(one, other)
 
 
 def test_partial_data_stand_apart_and_say_so(results):

@@ -61,9 +61,18 @@ class Commands(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             context.exit(0)
         except OSError as error:  # a full disk under redirected output, a folder that vanished
-            place = f" ({error.filename})" if error.filename else ""
+            place = f" ({error.filename})" if error.filename else _where_from()
             echo(f"error: {error.strerror or error}{place}", err=True)
             context.exit(1)
+
+
+def _where_from() -> str:
+    """A hint if the working folder is the one that is missing."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return ": the working folder has been deleted; change to another one"
+    return ""
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -9,6 +9,7 @@ import click
 
 from iufbench.cli.echo import echo
 from iufbench.cli.options import FOLDER, HomePath, trust_option
+from iufbench.support.errors import InputError
 
 
 @click.command()
@@ -68,6 +69,8 @@ def predict(
     given: list[Path] = []
     for image in images:
         if str(image) == "-":
+            if sys.stdin is None:
+                raise InputError("standard input is closed: name the images, or pipe a list into -")
             sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # names of any bytes
             given += listed_images(sys.stdin)
         else:

@@ -126,6 +126,7 @@ def _footnote(title: str, group: Group) -> str:
 SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("data set", lambda run: run.record.dataset.name),
     ("protocol", lambda run: run.record.protocol.id),
+    ("objects", lambda run: ", ".join(sorted(run.objects))),
     ("data fingerprint", lambda run: run.record.dataset.fingerprint),
     ("EXIF orientation", lambda run: run.record.dataset.orientation),
     ("version of the scores", lambda run: run.record.scores_version),

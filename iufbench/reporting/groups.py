@@ -89,7 +89,11 @@ class Group:
         blocks = [b for b in self.record.recipe.values() if isinstance(b, dict) and "smoothing" in b]
         found = [block["smoothing"] for block in blocks if isinstance(block["smoothing"], (int, float))]
         sigma = [f"map sigma {value:g}" for value in found if value]
-        return ", ".join([f"image score {self.runs[0].score_rule}", *(sigma or ["map not smoothed"])])
+        size = self.record.image_size
+        inputs = [] if size in (None, self.record.map_size) else [f"images of {size} px"]
+        return ", ".join(
+            [f"image score {self.runs[0].score_rule}", *(sigma or ["map not smoothed"]), *inputs]
+        )
 
     @property
     def joint(self) -> bool:
