@@ -29,6 +29,7 @@ from iufbench.support.progress import Progress
 from iufbench.trust.verify import verify_run
 
 OBJECTS = ("bolt", "nut", "pin")
+DRIFT = {"kind": "drift"}
 SETTINGS = ("base.epochs=1", "increment.epochs=1")
 
 
@@ -216,6 +217,31 @@ def test_conditions_are_for_recorded_drifts(tmp_path, keys, message):
     assert message in error_of(lambda: find_stream(str(path)))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"kind": "few_shot", "levels": [[1]]}, "a few_shot stream has no key 'levels' (it has: images)"),
+        ({"kind": "recurring", "parameter": "nonsense"}, "a recurring stream has no key 'nonsense'"),
+        (
+            {**DRIFT, "transform": "blur", "levels": [[3.5, 1]]},
+            "kernel is 3.5, must be a whole number",
+        ),
+        (
+            {**DRIFT, "transform": "jpeg", "levels": [[75.5]]},
+            "quality is 75.5, must be a whole number",
+        ),
+        (
+            {**DRIFT, "transform": "color", "levels": [[0.5, 0.1]]},
+            "from is 0.5, above to: 0.1",
+        ),
+    ],
+)
+def test_cards_with_values_that_would_have_no_effect_are_refused(tmp_path, keys, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"id": "mine", **keys}))
+    assert message in error_of(lambda: find_stream(str(path)))
+
+
 # Whole runs
 
 
@@ -318,10 +344,16 @@ def test_bad_stream_names_say_what_is_allowed(name, message):
     assert message in error_of(lambda: resolve_protocol(name, OBJECTS))
 
 
+@pytest.mark.parametrize("name", ["visa_2_1@drift_noise", "visa_6x2@drift_noise", "8-4@drift_noise"])
+def test_a_stream_of_one_object_belongs_to_a_data_set(name):
+    message = error_of(lambda: find_protocol(name))
+    assert "is a protocol" in message and "one object of a data set: visa@drift_noise" in message
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("parts@bolt_8_2x3", "bolt has 9 training images, too few for 8+2+2+1"),
+        ("parts@bolt_8_2x3", "bolt has 9 training images, too few for 8+2x2+1"),
         ("parts_1_1@few_shot_10", "nut has 9 training images, too few for 10"),
         ("parts_1_1@contaminated_30", "30 % of the training images of bolt are 4 defective ones; it has 2"),
     ],

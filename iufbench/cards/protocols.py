@@ -101,10 +101,12 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
         return own.dataset, own
     base, _, stream = name.partition(SEPARATOR)
     if stream:
-        one = find_stream(stream).kind in ONE_OBJECT
-        return (_data_set(base), None) if one else find_protocol(base)
+        if find_stream(stream).kind not in ONE_OBJECT:
+            return find_protocol(base)
+        _require_data_set(base, stream)
+        return _data_set(base), None
     cards = protocol_cards()
-    by_name = {_plain(alias): p for p in cards.values() for alias in (p.id, *p.aliases)}
+    by_name = _by_name(cards)
     name = _one_way(name)
     if (card := by_name.get(_plain(name))) is not None:
         return card.dataset, card
@@ -118,6 +120,23 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
             "digits, '_', '.' and '-', the first a letter or digit)"
         )
     return _data_set(match["dataset"]), None
+
+
+def _by_name(cards: Mapping[str, Protocol]) -> dict[str, Protocol]:
+    """Protocols by id and alias."""
+    return {_plain(alias): p for p in cards.values() for alias in (p.id, *p.aliases)}
+
+
+def _require_data_set(base: str, stream: str) -> None:
+    """Raise InputError if ``base``, to which a stream of one object is added, is a protocol."""
+    card = _by_name(protocol_cards()).get(_plain(base))
+    match = _GRAMMAR.fullmatch(base) or _EQUAL.fullmatch(base)
+    dataset = card.dataset if card is not None else match["dataset"] if match is not None else None
+    if dataset is not None:
+        raise InputError(
+            f"'{base}' is a protocol, but stream '{stream}' changes one object of a data set: "
+            f"{dataset}@{stream}, with --order OBJECT"
+        )
 
 
 def _data_set(name: str) -> str:

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import msgspec
 
 from iufbench.cards.strategies import WEIGHT_SOURCES
-from iufbench.support.errors import RunError
+from iufbench.support.errors import InputError, RunError
+from iufbench.support.files import PathOrText
 
 Seed = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
@@ -134,3 +135,18 @@ def arguments(request: Request) -> list[str]:
 def command(request: Request) -> str:
     """The command that executes only this run, ready to paste."""
     return shlex.join(["iufbench", *arguments(request)])
+
+
+def lists_of(
+    train_list: PathOrText | None, test_list: PathOrText | None, manifest: PathOrText | None
+) -> tuple[Path, ...] | None:
+    """The lists of images of a request: a manifest, or a training and a test list; None if there are none.
+
+    Raises InputError for one list without the other, and for both kinds.
+    """
+    pair = [path for path in (train_list, test_list) if path is not None]
+    if len(pair) == 1:
+        raise InputError("--train-list and --test-list belong together")
+    if manifest is not None and pair:
+        raise InputError("--manifest and --train-list, --test-list cannot be given together")
+    return tuple(map(Path, pair if manifest is None else [manifest])) or None

@@ -28,6 +28,16 @@ GROWING = re.compile(r"(?P<object>.+)_(?P<base>[1-9]\d*)_(?P<step>[1-9]\d*)x(?P<
 ONE_OBJECT = ("growing", "drift")
 SEPARATOR = "@"
 
+COMMON = ("id", "kind", "title", "source", "version", "parameter")
+KEYS = {
+    "growing": ("object", "base", "step", "steps"),
+    "few_shot": ("images",),
+    "contaminated": ("percent",),
+    "recurring": ("returns",),
+    "drift": ("object", "transform", "levels", "conditions"),
+}
+WHOLE = {"blur": 0, "jpeg": 0}  # transform -> place of the value of a level that is a whole number
+
 # transform -> (name, minimum, maximum) of each value of a level, in the order of the drift card.
 LEVELS: dict[str, tuple[tuple[str, float, float], ...]] = {
     "color": (("from", 0.0, 0.5), ("to", 0.0, 0.5)),
@@ -103,12 +113,12 @@ def find_stream(name: str) -> Stream:
         if not card.parameter:
             raise InputError(f"stream '{name}': {stem} has no parameter that a number could set")
         content = {**read_yaml(cards[stem]), "id": name, card.parameter: _number(value)}
-        return _checked(build(Stream, content, f"stream '{name}'"), f"stream '{name}'")
+        return _checked(content, f"stream '{name}'")
     match = GROWING.fullmatch(name)
     if match is not None:
         sizes = {key: int(match[key]) for key in ("base", "step", "steps")}
         content = {**read_yaml(cards["growing"]), **sizes, "id": name, "object": match["object"]}
-        return _checked(build(Stream, content, f"stream '{name}'"), f"stream '{name}'")
+        return _checked(content, f"stream '{name}'")
     raise InputError(
         f"unknown stream '{name}'{suggest(name, cards)} (known: {', '.join(cards)}, <object>_<X>_<Y>x<N>)"
     )
@@ -119,10 +129,16 @@ def _number(text: str) -> int | float:
 
 
 def _read(path: Path) -> Stream:
-    return _checked(build(Stream, read_yaml(path), str(path)), str(path))
+    return _checked(read_yaml(path), str(path))
 
 
-def _checked(stream: Stream, where: str) -> Stream:
+def _checked(content: dict[str, Any], where: str) -> Stream:
+    """The stream of a card's content. Raises InputError for keys and values that its kind does not have."""
+    stream = build(Stream, content, where)
+    own = KEYS[stream.kind]
+    for key in (*(k for k in content if k not in COMMON), *filter(None, [stream.parameter])):
+        if key not in own:
+            raise InputError(f"{where}: a {stream.kind} stream has no key {key!r} (it has: {', '.join(own)})")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,80}", stream.id):
         raise InputError(f"{where}: id is {stream.id!r}, must be letters, digits, '_', '-' and '.'")
     if stream.kind != "drift":
@@ -152,6 +168,13 @@ def _checked(stream: Stream, where: str) -> Stream:
                 raise InputError(
                     f"{where}: levels[{place}]: {name} is {value:g}, must be from {lowest:g} to {highest:g}"
                 )
+        whole = WHOLE.get(stream.transform)
+        if whole is not None and not level[whole].is_integer():
+            raise InputError(
+                f"{where}: levels[{place}]: {fields[whole][0]} is {level[whole]:g}, must be a whole number"
+            )
+        if stream.transform == "color" and level[0] > level[1]:
+            raise InputError(f"{where}: levels[{place}]: from is {level[0]:g}, above to: {level[1]:g}")
     if stream.transform == "blur" and any(level[0] % 2 == 0 for level in stream.levels):
         raise InputError(f"{where}: the kernel of a blur must be an odd number of pixels")
     return stream

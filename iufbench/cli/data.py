@@ -10,7 +10,7 @@ import click
 from iufbench.cli.cache import cache
 from iufbench.cli.download import download
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FOLDER, PROCESSES, SEED, json_option, reading_options
+from iufbench.cli.options import FOLDER, PROCESSES, SEED, json_option, list_options, reading_options
 from iufbench.support.errors import InputError
 from iufbench.support.files import json_text
 
@@ -51,6 +51,7 @@ def make(folder: Path, dataset: str, objects: str | None, quiet: bool, **counts:
 @click.option("--dataset", required=True, help="The expected data set (visa, mvtec, or a name of your own).")
 @click.option("--objects", help="Only these objects, for a folder with part of the data set: a,b,c.")
 @reading_options
+@list_options
 @click.option("--workers", type=PROCESSES, help="Processes [default: one per core].")
 @json_option
 def check(
@@ -61,6 +62,9 @@ def check(
     good_names: tuple[str, ...],
     max_pixels: int | None,
     accept_masks: bool,
+    train_list: Path | None,
+    test_list: Path | None,
+    manifest: Path | None,
     workers: int | None,
     as_json: bool,
 ) -> None:
@@ -69,15 +73,18 @@ def check(
     \b
     iufbench data check ~/data/visa --dataset visa
     iufbench data check ~/data/part-of-mvtec --dataset mvtec --objects bottle,pill
+    iufbench data check ~/data --dataset ten-sets --manifest ~/data/meta.json
     """
+    from iufbench.cards.request import lists_of
     from iufbench.data.check import check_folder
     from iufbench.engine.plan import split_names
 
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder: give the data set's root folder")
     names = split_names(objects)
+    lists = lists_of(train_list, test_list, manifest)
     report = check_folder(
-        folder, dataset, workers, not as_json, names, card, good_names, max_pixels, accept_masks
+        folder, dataset, workers, not as_json, names, card, good_names, max_pixels, accept_masks, lists
     )
     echo(json_text(report.as_dict()) if as_json else report.as_text())
     if report.errors:

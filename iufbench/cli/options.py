@@ -75,6 +75,17 @@ def reading_options(function: F) -> F:
     return function
 
 
+def list_options(function: F) -> F:
+    """Lists of the images of a data set."""
+    for option in (
+        click.option("--manifest", type=FILE, help="List of all images: meta.json (ADer) or CSV (InCLAD)."),
+        click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images."),
+        click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images."),
+    ):
+        function = option(function)
+    return function
+
+
 def data_root_option(function: F) -> F:
     """For commands on a finished run."""
     return click.option(

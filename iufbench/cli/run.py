@@ -14,6 +14,7 @@ from iufbench.cli.options import (
     FOLDER,
     SEED,
     data_root_option,
+    list_options,
     reading_options,
     results_option,
     trust_option,
@@ -33,9 +34,7 @@ from iufbench.support.errors import InputError
 )
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
 @reading_options
-@click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
-@click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
-@click.option("--manifest", type=FILE, help="List of all images: meta.json (ADer) or CSV (InCLAD).")
+@list_options
 @click.option(
     "--preset", help="paper (published schedule) or quick (minutes on a CPU; default on synthetic)."
 )

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from iufbench.cli.echo import echo
-from iufbench.cli.options import FILE, FOLDER, SEED, reading_options, results_option
+from iufbench.cli.options import FILE, FOLDER, SEED, list_options, reading_options, results_option
 
 
 @click.command()
@@ -26,9 +26,7 @@ from iufbench.cli.options import FILE, FOLDER, SEED, reading_options, results_op
     "--synthetic", is_flag=True, help="The synthetic stand-in data set (results are labelled as such)."
 )
 @click.option("--data-seed", type=SEED, default=0, show_default=True, help="Seed of --synthetic.")
-@click.option("--train-list", type=FILE, help="IUF/UniAD JSON-lines list of training images.")
-@click.option("--test-list", type=FILE, help="IUF/UniAD JSON-lines list of test images.")
-@click.option("--manifest", type=FILE, help="List of all images: meta.json (ADer) or CSV (InCLAD).")
+@list_options
 @click.option("--order", help="Objects in this order: a,b,c, or a published order's name.")
 @click.option("--order-seed", type=SEED, help="Objects in a reproducibly shuffled order.")
 @reading_options

@@ -119,6 +119,7 @@ def check_folder(
     good: Sequence[str] = (),
     max_pixels: int | None = None,
     accept_masks: bool = False,
+    lists: tuple[Path, ...] | None = None,
 ) -> Report:
     """Check a folder that should contain the data set ``name``.
 
@@ -135,6 +136,7 @@ def check_folder(
         good: Further names of folders with normal images, as in ``open_dataset``.
         max_pixels: Size limit of images, as in ``open_dataset``.
         accept_masks: Do not report doubtful masks.
+        lists: Lists of the images, as in ``open_dataset``; all their objects are checked.
 
     Returns:
         The report.
@@ -146,8 +148,14 @@ def check_folder(
     card = dataset_card(name, card_file)
     if card is None and name.lower() in card_paths("dataset"):
         known_objects(name, root)  # raises: results on MVTec AD are not those of a custom "MVTec"
-    given: dict[str, Any] = {"root": root, "card_file": card_file, "good": good, "max_pixels": max_pixels}
-    wanted = objects if objects is not None or card is None else card.objects
+    given: dict[str, Any] = {
+        "root": root,
+        "lists": lists,
+        "card_file": card_file,
+        "good": good,
+        "max_pixels": max_pixels,
+    }
+    wanted = objects if objects is not None or card is None or lists else card.objects
     try:
         opened = [open_dataset(name, wanted, **given)]
         findings: list[Finding] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from iufbench.cards.request import Request
+from iufbench.cards.request import Request, lists_of
 from iufbench.engine import describe
 from iufbench.engine.plan import prepare, split_names
 from iufbench.reporting.store import Run, load_run
@@ -141,14 +141,8 @@ def run(
 
 def request_of(**options: Any) -> Request:
     """Convert options of :func:`run` to a request. Raises InputError if they are invalid."""
-    lists = [options.pop(name, None) for name in ("train_list", "test_list")]
-    manifest = options.pop("manifest", None)
-    if (lists[0] is None) != (lists[1] is None):
-        raise InputError("--train-list and --test-list belong together")
-    if manifest is not None and lists[0] is not None:
-        raise InputError("--manifest and --train-list, --test-list cannot be given together")
-    given = [manifest] if manifest is not None else [path for path in lists if path is not None]
-    options["lists"] = tuple(map(Path, given)) or None
+    lists = ("train_list", "test_list", "manifest")
+    options["lists"] = lists_of(*(options.pop(name, None) for name in lists))
     diagnose, every = options.pop("diagnose_selection", False), options.get("diagnose_every")
     if every is not None and not diagnose:
         raise InputError("--diagnose-every belongs to --diagnose-selection")

@@ -69,9 +69,11 @@ def _shares(dataset: DataSet, protocol: Protocol, name: str, seed: int) -> list[
         sizes = [stream.base, *[stream.step] * stream.steps]
         sizes[-1] = min(sizes[-1], len(samples) - sum(sizes[:-1]))
     if min(sizes) < 1 or sum(sizes) > len(samples):
+        between = f"{stream.steps - 1}x{stream.step}+" if stream.steps > 1 else ""
+        needed = {"few_shot": f"{stream.images}", "growing": f"{stream.base}+{between}1"}
         raise InputError(
             f"stream '{stream.id}': {name} has {len(samples)} training images, too few for "
-            f"{'+'.join(str(max(size, 1)) for size in sizes)}"
+            + needed.get(stream.kind, f"{visits} visits")
         )
     ordered, start, result = _shuffled(samples, dataset, seed), 0, []
     for size in sizes:

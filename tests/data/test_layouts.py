@@ -329,6 +329,19 @@ def test_a_tree_passes_data_check(name, tree):
     assert [f for f in findings if f.severity == "error"] == []
 
 
+@pytest.mark.parametrize("make", [trees.meta_json, trees.inclad_csv])
+def test_the_images_of_a_list_are_checked(make, tmp_path):
+    manifest = make(tmp_path)
+    options = ["--dataset", "mine", "--manifest", str(manifest), "--workers", "1"]
+    words = ["data", "check", str(tmp_path), *options]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0 and "2 objects" in done.stdout and "0 errors" in done.stdout, done.output
+    (image, *_) = sorted(p for p in tmp_path.rglob("*.png") if "train" in p.parts)
+    image.write_bytes(b"cut")
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 1 and f"{image} cannot be read as an image" in done.stdout
+
+
 def test_collected_counts_warn_and_official_ones_are_errors(tmp_path):
     trees.mtd(tmp_path)
     report = check_folder(tmp_path, "mtd", workers=1, progress=False)
