@@ -274,6 +274,10 @@ def test_a_card_that_changes_the_pixels_gives_another_run(plain, tmp_path):
     assert tables.exit_code == 0 and "(EXIF ignored): " in tables.stderr
     strict = invoke("tables", "--results", results, "--out", tmp_path / "tables", "--strict")
     assert strict.exit_code == 1 and "are in separate tables" in strict.stderr
+    former = next((results / "runs/parts/parts_1_1+bolt-nut").rglob("seed0"))
+    (tmp_path / "parts.yaml").write_text(CARD)
+    evaluated = invoke("evaluate", former, "-q")
+    assert evaluated.exit_code == 1 and "EXIF orientations ignored, which the card" in evaluated.stderr
 
 
 def test_counts_of_a_card_of_ones_own_are_those_of_the_card(plain, tmp_path):
@@ -340,6 +344,18 @@ def test_a_card_cannot_take_the_place_of_one_that_ships(plain, tmp_path):
     (tmp_path / "visa.yaml").write_text(CARD.replace("name: parts", "name: visa"))
     done = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "visa.yaml", protocol="visa_1_1")
     assert done.exit_code == 2 and "'visa' is the name of a card that comes with iufbench" in done.stderr
+    (tmp_path / "Visa.yaml").write_text(CARD.replace("name: parts", "name: Visa"))
+    done = run(plain / "parts", tmp_path / "r", "--card", tmp_path / "Visa.yaml", protocol="Visa_1_1")
+    assert done.exit_code == 2 and "'visa' is the name of a card that comes with iufbench" in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "words"), [("link", "no such file"), ("pipe", "is not a regular file")])
+def test_cards_that_are_no_files_stop_nothing_else(plain, tmp_path, kind, words):
+    path = tmp_path / "loop.yaml"
+    path.symlink_to(path) if kind == "link" else os.mkfifo(path)
+    assert run(plain / "parts", tmp_path / "r", "--dry-run", IUFBENCH_CARDS=str(tmp_path)).exit_code == 0
+    listed = invoke("list", "datasets", IUFBENCH_CARDS=str(tmp_path))
+    assert listed.exit_code == 2 and f"loop.yaml: {words}" in listed.stderr
 
 
 def test_a_part_of_a_data_set_is_enough_for_its_objects(tmp_path):
@@ -375,6 +391,9 @@ def test_a_new_object_that_comes_first_is_reported(plain, tmp_path):
     assert done.exit_code == 0 and "to keep the former: --order bolt,nut,anchor" in done.stderr
     kept = run(root, results, "--order", "bolt,nut,anchor", protocol="parts_1_1x2")
     assert kept.exit_code == 0 and kept.stderr == ""
+    former = next((results / "runs/parts/parts_1_1").rglob("seed0"))
+    evaluated = invoke("evaluate", former, "-q", "--data-root", root)
+    assert evaluated.exit_code == 0 and "no difference" in evaluated.stdout, evaluated.output
 
 
 def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(plain, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,10 +109,10 @@ def own_card(name: str, file: Path | None = None) -> Path | None:
     if file is not None and not file.is_file():
         raise InputError(f"data set card {file}: no such file")
     found = [path for path in local_cards("dataset") if path.stem == name] if file is None else [file]
-    if name in shipped_cards("dataset") and found:
+    if name.lower() in shipped_cards("dataset") and found:
         raise InputError(
-            f"data set card {found[0]}: '{name}' is the name of a card that comes with iufbench; rename "
-            "your card"
+            f"data set card {found[0]}: '{name.lower()}' is the name of a card that comes with iufbench; "
+            "rename your card"
         )
     if len(found) > 1:
         raise InputError(f"data set '{name}' has two cards, {found[0]} and {found[1]}: remove one")
@@ -130,8 +131,9 @@ def _named(path: Path) -> object:
 
 
 def _read(path: Path, name: str) -> DataSetCard:
-    if not path.is_file():
-        raise InputError(f"data set card {path}: no such file")
+    if not os.path.isfile(path):
+        what = "is not a regular file" if os.path.exists(path) else "no such file"
+        raise InputError(f"data set card {path}: {what}")
     card = build(DataSetCard, dataset_content(path), str(path))
     if card.name != name:
         raise InputError(f"{path}: the card is for data set '{card.name}', not '{name}'")

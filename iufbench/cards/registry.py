@@ -66,9 +66,9 @@ def local_cards(kind: str) -> list[Path]:
                 f"IUFBENCH_CARDS: {folder} is not a folder: name folders of cards, separated by "
                 f"'{os.pathsep}', or one card with --card FILE"
             )
-    shipped = {path.resolve() for path in _own_cards(kind).values()}
+    shipped = {os.path.realpath(path) for path in _own_cards(kind).values()}
     folders = [Path("benchmarks/datasets"), *named]
-    found = {path.resolve(): path for folder in folders for path in sorted(folder.glob("*.y*ml"))}
+    found = {os.path.realpath(path): path for folder in folders for path in sorted(folder.glob("*.y*ml"))}
     return [path for real, path in found.items() if real not in shipped and not path.stem.startswith("_")]
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from iufbench.cards.protocols import Protocol, find_protocol
+from iufbench.cards.registry import shipped_cards
 from iufbench.cards.request import MAX_THREADS, Request
 from iufbench.cards.strategies import Recipe, load_strategy
 from iufbench.cards.streams import Stream
 from iufbench.data.decoding import Decoding
 from iufbench.data.samples import DataSet
 from iufbench.engine.plan import BeforeCode, Plan, identity_of, prepare, resolve_recipe
+from iufbench.engine.resume import other_orientation
 from iufbench.reporting.record import INFO, RunRecord
 from iufbench.reporting.store import Run
 from iufbench.support.errors import InputError, RunError
@@ -35,7 +37,16 @@ def plan_again(run: Run, data_root: Path | None = None, trust_code: bool = False
         changes |= {"data_root": data_root, "synthetic": False}
     elif request.data_root is None and not request.synthetic and recorded and Path(recorded).is_dir():
         changes["data_root"] = Path(recorded)
-    plan = prepare(replace(request, **changes), progress=False, before_code=gate(run, trust_code))
+    name, _ = find_protocol(request.protocol)
+    found = None
+    if name not in shipped_cards("dataset") and request.order is None:  # objects may have been added since
+        found = _protocol(run.record, name, run.path), None
+    plan = prepare(replace(request, **changes), False, found, before_code=gate(run, trust_code))
+    if other_orientation(plan, run.record):
+        raise RunError(
+            f"{run.path} was run with EXIF orientations {run.record.dataset.orientation}, which the card of "
+            f"the data set has changed"
+        )
     if plan.dataset.fingerprint() != run.record.dataset.fingerprint:
         raise RunError(f"{run.path} was run on different data than {plan.dataset.root} contains now")
     require_recipe(run, plan.recipe, plan.recipe_hash)

@@ -111,7 +111,7 @@ BeforeCode = Callable[[str], None]
 def prepare(
     request: Request,
     progress: bool = True,
-    found: tuple[Protocol, DataSet] | None = None,
+    found: tuple[Protocol, DataSet | None] | None = None,
     before_code: BeforeCode = lambda text: None,
 ) -> Plan:
     """Resolve and validate a request. Writes nothing except synthetic images in the cache on first use.
@@ -119,7 +119,7 @@ def prepare(
     Args:
         request: What to run.
         progress: Show a bar while synthetic images are generated.
-        found: The requested protocol and data, if they are known already.
+        found: The requested protocol, and its data, if they are known already.
         before_code: Called with ``cards.registry.foreign_code`` before a learner is imported that belongs
             neither to iufbench nor to an installed plug-in; may raise.
 
@@ -154,14 +154,15 @@ def prepare(
     first_recipe, first_learner, _ = recipe_for(first_guess)
     request = dataclasses.replace(request, precision=_precision(request, first_learner))
     check_step(request, first_learner, first_recipe)
-    dataset = requested_data(request, protocol, progress) if found is None else found[1]
+    given = None if found is None else found[1]
+    dataset = requested_data(request, protocol, progress) if given is None else given
     if request.calibration is None:
         check_data(
             dataset, protocol, "; for decisions from good images alone add --threshold 'quantile 0.95'"
         )
     else:
         dataset = set_aside(
-            dataset, dataset.objects if found else protocol.objects, request.calibration, request.seed
+            dataset, dataset.objects if given else protocol.objects, request.calibration, request.seed
         )
     train_samples(dataset, protocol, seed=request.seed)  # raises if a stream needs more images than exist
     if about is None and request.lists is None:
