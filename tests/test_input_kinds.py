@@ -518,6 +518,8 @@ def test_data_sets_of_any_script(plain, name):
 def test_data_set_names_that_are_refused_with_the_rule(plain, tmp_path, name):
     done = run(plain / "parts", tmp_path / "r", "--dry-run", f"--protocol={name}_1_1")
     assert done.exit_code == 2 and ("the name of a data set is" in done.stderr or "the rule:" in done.stderr)
+    checked = invoke("data", "check", plain / "parts", f"--dataset={name}", "--workers", "1")
+    assert checked.exit_code == 2 and "cannot name a data set; the rule: " in checked.stderr
 
 
 def test_orders_of_names_with_dashes_are_distinguished(tmp_path):

@@ -104,7 +104,7 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
         if find_stream(stream).kind not in ONE_OBJECT:
             return find_protocol(base)
         _require_data_set(base, stream)
-        return _data_set(base), None
+        return require_dataset_name(base), None
     cards = protocol_cards()
     by_name = _by_name(cards)
     name = _one_way(name)
@@ -119,7 +119,7 @@ def find_protocol(name: str) -> tuple[str, Protocol | None]:
             "or <dataset>_<N>x<M>: M experiences of N objects (visa_2x6); the name of a data set is letters, "
             "digits, '_', '.' and '-', the first a letter or digit)"
         )
-    return _data_set(match["dataset"]), None
+    return require_dataset_name(match["dataset"]), None
 
 
 def _by_name(cards: Mapping[str, Protocol]) -> dict[str, Protocol]:
@@ -139,8 +139,8 @@ def _require_data_set(base: str, stream: str) -> None:
         )
 
 
-def _data_set(name: str) -> str:
-    """The name of a data set. Raises InputError, with the rule, if it cannot be one."""
+def require_dataset_name(name: str) -> str:
+    """The name of a data set, unchanged. Raises InputError, with the rule, if it cannot be one."""
     rule = problem_with_name(name)
     if rule is None and not re.fullmatch(_DATASET, name):
         rule = "letters, digits, '_', '.' and '-', the first a letter or digit"

@@ -13,8 +13,9 @@ from typing import Any, Literal
 from tqdm import tqdm
 
 from iufbench.cards.datasets import dataset_card, own_card
+from iufbench.cards.protocols import require_dataset_name
 from iufbench.cards.registry import card_paths
-from iufbench.data.datasets import known_objects, open_dataset
+from iufbench.data.datasets import MIXED, known_objects, open_dataset
 from iufbench.data.decoding import Decoding
 from iufbench.data.images import read_image
 from iufbench.data.masks import MaskFacts, doubts, inspect_mask
@@ -142,12 +143,14 @@ def check_folder(
         The report.
 
     Raises:
-        InputError: The name is misspelt.
+        InputError: The name is misspelt, or cannot name a data set.
         RunError: A worker process died.
     """
     card = dataset_card(name, card_file)
-    if card is None and name.lower() in card_paths("dataset"):
-        known_objects(name, root)  # raises: results on MVTec AD are not those of a custom "MVTec"
+    if card is None:
+        require_dataset_name(name)
+        if name == MIXED or name.lower() in card_paths("dataset"):
+            known_objects(name, root)  # raises: results on MVTec AD are not those of a custom "MVTec"
     given: dict[str, Any] = {
         "root": root,
         "lists": lists,
