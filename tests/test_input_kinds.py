@@ -396,6 +396,13 @@ def test_a_new_object_that_comes_first_is_reported(plain, tmp_path):
     assert evaluated.exit_code == 0 and "no difference" in evaluated.stdout, evaluated.output
 
 
+def test_a_run_with_a_stream_is_rebuilt_from_its_record(plain, tmp_path):
+    assert run(plain / "parts", tmp_path / "r", protocol="parts_1_1@recurring").exit_code == 0
+    found = only_run(tmp_path / "r").path
+    assert "no difference" in invoke("evaluate", found, "-q").stdout
+    assert invoke("predict", found, plain / "parts/nut/test/dent/0.png", "-q").exit_code == 0
+
+
 def test_a_tilde_that_the_shell_left_alone_is_the_home_folder(plain, tmp_path):
     done = invoke(
         "run", "--protocol", "parts_1_1", "--strategy", "padim", "--data-root=~/parts", "--preset", "quick",

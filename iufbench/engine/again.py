@@ -137,7 +137,8 @@ def _protocol(record: RunRecord, dataset: str, path: Path) -> Protocol:
     stream = None
     if record.protocol.stream is not None:
         try:
-            stream = build(Stream, record.protocol.stream, f"{path / INFO}: protocol.stream")
+            given = {key: value for key, value in record.protocol.stream.items() if value not in ([], ())}
+            stream = build(Stream, given, f"{path / INFO}: protocol.stream")
         except InputError as error:
             raise RunError(str(error)) from error
     groups = tuple(tuple(group) for group in record.protocol.experiences)
