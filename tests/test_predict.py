@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 from PIL import Image
 
@@ -192,6 +194,26 @@ def test_a_run_that_is_not_finished_or_lacks_its_checkpoint(two_objects, folder,
     (copy / "checkpoints/experience1.pt").unlink()
     done = invoke(copy, folder / "good.jpg")
     assert done.exit_code == 1 and "experience1.pt is missing" in done.stderr
+
+
+def test_a_received_checkpoint_of_other_contents_is_corrupted(two_objects, folder, tmp_path):
+    """Its hash is right: only types and shapes are not those of a state."""
+    run = two_objects("iuf")
+    shutil.copytree(run.path, tmp_path / "run")
+    file, manifest = (tmp_path / "run/checkpoints" / name for name in ("experience1.pt", "manifest.json"))
+    state, hashes = torch.load(file, weights_only=True), json.loads(manifest.read_text())
+    for wrong in (
+        [1, 2],
+        {**state, "network": None},
+        {**state, "memory": torch.ones(2)},
+        {**state, "clock": 1},
+    ):
+        torch.save(wrong, file)
+        hashes["files"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        manifest.write_text(json.dumps(hashes))
+        done = invoke(tmp_path / "run", folder / "good.jpg")
+        assert done.exit_code == 1 and f"{file} is corrupted (" in done.stderr, done.output
+        assert done.stderr.count("\n") == 1
 
 
 def test_folders_are_searched_in_order(folder):

@@ -39,6 +39,7 @@ from iufbench.reporting.rundir import (
 )
 from iufbench.support.errors import RunError
 from iufbench.support.files import open_file, read_json, write_bytes, write_json
+from iufbench.support.memory import lacks_memory
 
 FOLDER, MANIFEST = "checkpoints", "manifest.json"
 VOUCHED = (
@@ -309,8 +310,10 @@ def _load(run: Path, name: str, device: torch.device, use: Any) -> None:
         use(torch.load(io.BytesIO(data), map_location=device, weights_only=True))
     except pickle.UnpicklingError as error:  # torch's message advises to execute the content of the file
         raise RunError(f"{path} is corrupted (no checkpoint)") from error
-    except (OSError, EOFError, RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except Exception as error:  # a state of other types and shapes may raise anything
+        if lacks_memory(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise RunError(f"{path} is corrupted ({reason})") from error
 
 
