@@ -23,6 +23,9 @@ from iufbench.data.requested import requested_data, requested_protocol
 from iufbench.data.samples import DataSet
 from iufbench.reporting.collect import collect
 from iufbench.reporting.figures.build import write_run_figures
+from iufbench.reporting.figures.curves import stream_figure
+from iufbench.reporting.groups import group_runs
+from iufbench.reporting.literature import published
 from iufbench.streams.schedule import train_samples
 from iufbench.support.errors import InputError
 from iufbench.support.progress import Progress
@@ -267,6 +270,8 @@ def test_a_stream_runs_to_a_complete_matrix(root, tmp_path, name, experiences, c
         [np.mean(row[matrix.introduced <= t]) for t, row in enumerate(matrix.values)]
     ))  # fmt: skip
     if strategy == "patchcore":
+        axes = stream_figure(group_runs([run]), published(), ["image"]).axes[0]
+        assert axes.get_xlabel() == ("experiences" if experiences > columns else "objects seen")
         assert write_run_figures(run.path) and collect(tmp_path).runs[0].id == run.id
         assert verify_run(run.path, Progress(-1)).differences == []
         rows = run.scores().query(f"experience == {experiences - 1} and object == {run.objects[0]!r}")

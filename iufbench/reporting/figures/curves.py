@@ -40,13 +40,27 @@ def _note(figure: Figure, groups: Sequence[Group], beside: bool, levels: Sequenc
     return "; ".join(parts)
 
 
+def _seen(group: Group) -> np.ndarray:
+    """How many objects have been trained on after each experience, [T]."""
+    first = group.runs[0].matrix("image").introduced
+    return np.array([(first <= t).sum() for t in range(len(group.runs[0].experiences))])
+
+
+def _recur(group: Group) -> bool:
+    """Whether an experience brings no new object."""
+    return bool((np.diff(_seen(group)) == 0).any())
+
+
+def _axis_title(group: Group) -> str:
+    return "experiences" if _recur(group) else "objects seen"
+
+
 def run_curves(group: Group, level: str) -> tuple[np.ndarray, np.ndarray]:
     """Number of objects [T] (of experiences if objects recur) and c_t in percent [n, T], the mean AUROC of
     the objects seen, one row per seed.
     """
-    first = group.runs[0].matrix("image").introduced
-    counts = np.array([(first <= t).sum() for t in range(len(group.runs[0].experiences))])
-    if (np.diff(counts) == 0).any():  # recurring objects: the axis shows experiences
+    counts = _seen(group)
+    if _recur(group):
         counts = np.arange(1, len(counts) + 1)
     curves = []
     for run in group.runs:
@@ -69,7 +83,7 @@ def curve_figure(runs: Sequence[Run], published: Published, protocol: str, level
         look = styles(groups)
         _panel(axes, groups, published, protocol, level, look, beside=not synthetic)
         axes.set_ylabel(f"{level} AUROC (%)")
-        axes.set_xlabel("objects seen")
+        axes.set_xlabel(_axis_title(groups[0]))
         legend(figure, _note(figure, groups, not synthetic and protocol in published.protocols, [level]))
         dataset = groups[0].dataset_title
         head(figure, f"{dataset}, {protocol_title(protocol, groups, published)}, {level} level", synthetic)
@@ -139,7 +153,7 @@ def stream_figure(
                 _name_ends(axes, members, level, look)
                 name = f"{family}, {level} level" if family else f"{level} level"
                 axes.set_title(name, loc="left")
-                axes.set_xlabel("objects seen")
+                axes.set_xlabel(_axis_title(groups[0]))
             row[0].set_ylabel("AUROC (%)")
         beside = not synthetic and len(columns) == 1 and protocol in published.protocols
         note = _note(figure, groups, beside, levels)
