@@ -26,6 +26,7 @@ from iufbench.cli.main import main
 from iufbench.data.datasets import open_dataset
 from iufbench.data.download.extract import unpack
 from iufbench.data.readers.reading import choose_objects, is_normal
+from iufbench.data.synthetic import writer
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.models.backbone import BackboneSpec, FrozenBackbone
 from iufbench.models.likeness import require_no_leftovers, shapes_of
@@ -593,6 +594,19 @@ def test_a_closed_terminal_interrupts_unless_it_is_ignored():
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_every_command_that_is_ended_cleans_up(tmp_path, monkeypatch, name):
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)
+    monkeypatch.setattr(writer, "_write_images", lambda *arguments: os.kill(os.getpid(), number))
+    try:
+        done = CliRunner().invoke(main, ["data", "make", str(tmp_path / "parts"), "--workers", "1"])
+    finally:
+        signal.signal(number, before)
+    assert done.exit_code == 130 and done.stderr == "\ninterrupted\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path):

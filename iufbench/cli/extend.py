@@ -41,13 +41,11 @@ def extend(
     from iufbench.engine.describe import describe_results
     from iufbench.engine.extend import extend as add
     from iufbench.engine.plan import split_names
-    from iufbench.engine.stopping import terminated_as_interrupted
     from iufbench.reporting.figures.build import write_run_figures
     from iufbench.support.progress import Progress
 
     progress = Progress(-1 if quiet else 0)
-    with terminated_as_interrupted():
-        run = add(path, split_names(objects) or (), progress, data_root, results, device, trust_code)
+    run = add(path, split_names(objects) or (), progress, data_root, results, device, trust_code)
     write_run_figures(run.path)
     echo(describe_results(run))
     costs = run.record.costs

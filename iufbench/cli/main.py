@@ -22,6 +22,7 @@ from iufbench.cli.run import evaluate, run
 from iufbench.cli.score import score
 from iufbench.cli.sweep import sweep
 from iufbench.cli.trust import rerun, verify
+from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.support.errors import InputError, RunError, shown
 from iufbench.support.files import json_text
 from iufbench.support.memory import lacks_memory
@@ -29,7 +30,7 @@ from iufbench.support.version import __version__
 
 
 class Commands(click.Group):
-    """Turns expected errors into one line and an exit code."""
+    """Turns expected errors into one line and an exit code; SIGTERM and SIGHUP clean up like Ctrl-C."""
 
     def invoke(self, context: click.Context) -> Any:
         for stream in (sys.stdout, sys.stderr):  # file names may not be valid text but must be printable
@@ -38,7 +39,8 @@ class Commands(click.Group):
         # Avalanche warns about solvers that only its GEM strategy needs.
         warnings.filterwarnings("ignore", message="no QP solver found")
         try:
-            return super().invoke(context)
+            with terminated_as_interrupted():
+                return super().invoke(context)
         except InputError as error:
             echo(f"error: {shown(error)}", err=True)
             context.exit(2)

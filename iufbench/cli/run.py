@@ -20,7 +20,6 @@ from iufbench.cli.options import (
     trust_option,
 )
 from iufbench.cli.trust import conclude
-from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.support.errors import InputError
 
 
@@ -162,37 +161,36 @@ def run(
 
     if probe and not dry_run:
         raise InputError("--probe belongs to --dry-run")
-    with terminated_as_interrupted():
-        if dry_run:
-            from iufbench.engine.describe import describe_plan
+    if dry_run:
+        from iufbench.engine.describe import describe_plan
 
-            plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
-            echo(describe_plan(plan))
-            if probe:
-                from iufbench.bench import probe as probing
+        plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
+        echo(describe_plan(plan))
+        if probe:
+            from iufbench.bench import probe as probing
 
-                echo("\n" + probing.describe(plan, probing.probe(plan)))
-            return
-        from iufbench.support.progress import Progress
+            echo("\n" + probing.describe(plan, probing.probe(plan)))
+        return
+    from iufbench.support.progress import Progress
 
-        progress = Progress(-1 if quiet else int(verbose))
-        if verify:
-            plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
-            _do_twice(plan, progress)
-            return
-        done = api.run(
-            **options,
-            resume=resume,
-            checkpoint_epochs=checkpoint_epochs,
-            loggers=loggers,
-            quiet=quiet,
-            verbose=verbose,
-        )
-        _show_results(done, progress)
-        if options["diagnose_selection"]:
-            from iufbench.engine.selection import describe_optimism
+    progress = Progress(-1 if quiet else int(verbose))
+    if verify:
+        plan = prepare(api.request_of(**options), progress=not quiet, before_code=say_code)
+        _do_twice(plan, progress)
+        return
+    done = api.run(
+        **options,
+        resume=resume,
+        checkpoint_epochs=checkpoint_epochs,
+        loggers=loggers,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    _show_results(done, progress)
+    if options["diagnose_selection"]:
+        from iufbench.engine.selection import describe_optimism
 
-            echo(describe_optimism(done.path), err=True)
+        echo(describe_optimism(done.path), err=True)
 
 
 def _do_twice(plan: Any, progress: Any) -> None:
