@@ -18,7 +18,7 @@ WIDE = "16-bit pixels"
 
 
 def surveyed(dataset: DataSet, bits: int | None = None) -> DataSet:
-    """The data set with the bit depth of its 16-bit images and notes on unusual decoding.
+    """The data set with the bit depth of its 16-bit images and notes on unusual decoding and unused images.
 
     ``bits``: the depth that a run has scaled such images by, which does not change when it is evaluated or
     extended; None finds it.
@@ -64,6 +64,9 @@ def surveyed(dataset: DataSet, bits: int | None = None) -> DataSet:
     notes += _note(wide, dataset, f"{WIDE}: {reason}, {bits} bits, so {2**bits - 1} becomes 255")
     if bits == 16:
         notes += _note(deep, dataset, "16-bit colours, of which the high bytes are used")
+    dropped = sum(s.split == "train" and s.label == 1 for s in dataset.samples)
+    if dropped and not dataset.noisy_training:
+        notes.append(f"{dropped} defective training image{'s are' if dropped > 1 else ' is'} not trained on")
     decoding = replace(dataset.decoding, bits=bits)
     return replace(dataset, decoding=decoding, notes=(*dataset.notes, *notes))
 

@@ -325,8 +325,13 @@ def test_a_list_of_another_kind_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", trees.TREES)
 def test_a_tree_passes_data_check(name, tree):
-    findings = check_dataset(opened(name, tree(name)), workers=1, progress=False)
+    data = opened(name, tree(name))
+    findings = check_dataset(data, workers=1, progress=False)
     assert [f for f in findings if f.severity == "error"] == []
+    dropped = sum(counts.get("train_defective", 0) for counts in data.counts().values())
+    said = [f.message for f in findings if "not trained on" in f.message]
+    one = f"{dropped} defective training images are not trained on"
+    assert said == ([one] if name in ("dagm", "kolektorsdd2", "vad") else [])
 
 
 @pytest.mark.parametrize("make", [trees.meta_json, trees.inclad_csv])
