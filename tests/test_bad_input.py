@@ -244,6 +244,14 @@ def test_a_closed_standard_input_is_named(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("error: standard input is closed")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit address space")
+def test_a_limit_on_addresses_is_an_error_before_libraries_abort():
+    words = [f"ulimit -v 250000; exec {sys.executable} -m iufbench list runs"]
+    done = subprocess.run(words, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "limited to 244 MiB (ulimit -v): commands that read results need 512 MiB" in done.stderr
+
+
 def test_two_processes_do_not_write_into_one_run(data, tmp_path):
     results = tmp_path / "r"
     assert run(data, results).exit_code == 0

@@ -25,7 +25,7 @@ from iufbench.cli.trust import rerun, verify
 from iufbench.engine.stopping import terminated_as_interrupted
 from iufbench.support.errors import InputError, RunError, shown
 from iufbench.support.files import json_text
-from iufbench.support.memory import lacks_memory
+from iufbench.support.memory import lacks_memory, require_addresses
 from iufbench.support.version import __version__
 
 
@@ -39,6 +39,7 @@ class Commands(click.Group):
         # Avalanche warns about solvers that only its GEM strategy needs.
         warnings.filterwarnings("ignore", message="no QP solver found")
         try:
+            require_addresses()
             with terminated_as_interrupted():
                 return super().invoke(context)
         except InputError as error:

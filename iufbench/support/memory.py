@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from iufbench.support.errors import RunError
+
+LEAST_ADDRESSES = 2**29  # bytes: with a smaller address space, libraries abort the process while loading
 CGROUPS = (
     ("memory.max", "memory.current"),  # version 2
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # version 1
@@ -49,3 +52,17 @@ def lacks_memory(error: BaseException) -> bool:
         "can't start new thread",
     )
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
+
+
+def require_addresses() -> None:
+    """Raise RunError if the address space is limited to less than even light commands need."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < LEAST_ADDRESSES:
+        raise RunError(
+            f"the address space is limited to {limit // 2**20} MiB (ulimit -v): commands that read results "
+            f"need {LEAST_ADDRESSES // 2**20} MiB, training needs several GiB; raise the limit or remove it"
+        )
