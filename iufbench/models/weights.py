@@ -6,6 +6,7 @@ import codecs
 import hashlib
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,8 @@ def _read(path: Path) -> Any:
         return load_file(path)
     if not head.startswith((b"PK", b"\x80")):
         raise ValueError(f"it begins with {head!r}, unlike files of torch.save and safetensors")
-    with torch.serialization.safe_globals(_NUMBERS):
+    with torch.serialization.safe_globals(_NUMBERS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what is refused with a reason of ours
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
