@@ -165,7 +165,8 @@ def dagm(root: Path) -> None:
                 put(root / o / split / f"{k:04d}.PNG", defective)
                 if defective:
                     put_mask(root / o / split / "Label" / f"{k:04d}_label.PNG")
-            (root / o / split / "Label" / "Labels.txt").write_text("1\n")
+            named = (f"{k}\t1\t{k:04d}.PNG\t0\t{k:04d}_label.PNG\n" for k in range(good, good + 2))
+            (root / o / split / "Label" / "Labels.txt").write_text("1\n" + "".join(named))
 
 
 def kolektorsdd2(root: Path) -> None:

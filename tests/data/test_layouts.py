@@ -176,6 +176,14 @@ def test_dagm_needs_the_image_of_a_label(tmp_path):
     assert "0003_label.PNG labels an image that is not in" in error_of(lambda: opened("dagm", tmp_path))
 
 
+def test_dagm_needs_the_labels_that_its_list_names(tmp_path):
+    trees.dagm(tmp_path)
+    (tmp_path / "Class1/Test/Label/0003_label.PNG").unlink()
+    assert "Labels.txt names 0003_label.png (1 in all), which is missing" in error_of(
+        lambda: opened("dagm", tmp_path)
+    )
+
+
 def test_kolektor_opens_no_pickle_and_leaves_the_stray_copy_out(tree, monkeypatch):
     import pickle
 
