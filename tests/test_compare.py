@@ -77,6 +77,13 @@ def test_one_common_seed_has_no_spread(results):
     assert acc["95 % interval"].text == "" and acc["effect d_z"].value is None
 
 
+def test_runs_on_images_of_another_size_are_compared_and_say_so(results):
+    """As in tables: the size of the input belongs to the recipe, like the backbone."""
+    make_run(results, "visa_8_4", "large", 0, image_size=512)
+    notes = [text for _, text in compare(results, "a", "large").footnotes]
+    assert ["images of 512 px" in text for text in notes] == [False, True]
+
+
 def test_what_does_not_compare_is_an_error(results):
     make_run(results, "visa_8_4", "late", 9)
     with pytest.raises(InputError, match="no common seed"):
@@ -84,9 +91,9 @@ def test_what_does_not_compare_is_an_error(results):
     make_run(results, "visa_11_1", "other", 0)
     with pytest.raises(InputError, match="differ in protocol"):
         compare(results, "a", "other")
-    make_run(results, "visa_8_4", "large", 0, image_size=256)
-    with pytest.raises(InputError, match="differ in image size"):
-        compare(results, "a", "large")
+    make_run(results, "visa_8_4", "coarse", 0, map_size=128)
+    with pytest.raises(InputError, match="differ in map size"):
+        compare(results, "a", "coarse")
     with pytest.raises(InputError, match="did you mean 'late'"):
         compare(results, "a", "lates")
     with pytest.raises(InputError, match="did you mean 'auroc'"):

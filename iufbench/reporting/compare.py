@@ -115,12 +115,12 @@ def compare_groups(first: Group, second: Group, metric: str = "auroc") -> Table:
 
 
 def _footnote(title: str, group: Group) -> str:
-    """The runs of one side, and whether it is better than ``frozen`` if that was run under the same
-    conditions.
+    """The runs of one side, how they were scored, and whether it is better than ``frozen`` if that was run
+    under the same conditions.
     """
     compared = ((level, against_frozen(group, level)) for level in LEVELS)
     verdicts = [f"{level} level: {found.text}" for level, found in compared if found]
-    return ". ".join([f"{title}: runs {group.ids}", *verdicts])
+    return ". ".join([f"{title}: runs {group.ids}, {group.scoring}", *verdicts])
 
 
 SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
@@ -130,7 +130,6 @@ SAME: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("data fingerprint", lambda run: run.record.dataset.fingerprint),
     ("EXIF orientation", lambda run: run.record.dataset.orientation),
     ("version of the scores", lambda run: run.record.scores_version),
-    ("image size", lambda run: run.record.image_size),
     ("map size", lambda run: run.record.map_size),
 )
 
