@@ -612,10 +612,13 @@ def test_every_command_that_is_ended_cleans_up(tmp_path, monkeypatch, name):
 def test_leftovers_of_killed_processes_are_removed(tmp_path):
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom iufbench.support import files\n"
-        "os.replace = lambda *names: os._exit(9)\nfiles.write_text(Path(sys.argv[1]) / 'a', 'x')\n"
+        "os.replace = lambda *names: os._exit(9)\n"
+        "with files.work_folder(Path(sys.argv[1]) / 'folder') as made:\n"
+        "    (made / 'x').touch()\n    files.write_text(Path(sys.argv[1]) / 'a', 'x')\n"
     )
     subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
-    (left,) = tmp_path.iterdir()
+    left, folder = sorted(tmp_path.iterdir(), key=Path.is_dir)
+    assert (folder / "x").exists()
     alive = left.with_name(left.name.replace(left.name.split(".")[-2], str(os.getppid())))
     alive.write_text("y")
     write_text(tmp_path / "b", "z")

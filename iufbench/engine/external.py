@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -52,7 +50,7 @@ from iufbench.reporting.record import (
 from iufbench.reporting.rundir import METRIC_COLUMNS, METRICS, SCORE_COLUMNS, SCORES, record_hashes
 from iufbench.reporting.store import Run, load_run
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import file_sha256, write_csv
+from iufbench.support.files import file_sha256, work_folder, write_csv
 from iufbench.support.names import is_link, problem_with_name
 from iufbench.support.progress import Progress
 from iufbench.support.provenance import environment, now
@@ -181,21 +179,18 @@ def score_file(
         record.seed,
     )  # fmt: skip
     new = [parent for parent in path.parents if not parent.exists()]
-    with invalid_as_input():
-        path.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        record.warnings = _evaluate(scoring, given, folder, masks, made, save_maps, progress)
-        record.started = record.finished = now()
-        assert record.submission is not None
-        record.submission.maps_sha256 = None if folder is None else folder.sha256
-        record.records_sha256 = record_hashes(made)
-        write_record(made, record)
-        record.summary = load_run(made).summaries()
-        write_record(made, record)
-        _file(made, path)
+        with work_folder(path) as made:
+            record.warnings = _evaluate(scoring, given, folder, masks, made, save_maps, progress)
+            record.started = record.finished = now()
+            assert record.submission is not None
+            record.submission.maps_sha256 = None if folder is None else folder.sha256
+            record.records_sha256 = record_hashes(made)
+            write_record(made, record)
+            record.summary = load_run(made).summaries()
+            write_record(made, record)
+            _file(made, path)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
         for parent in new:  # those that were made for nothing
             with suppress(OSError):
                 parent.rmdir()
@@ -304,7 +299,6 @@ def _file(made: Path, path: Path) -> None:
     Raises InputError if a different submission has the path.
     """
     if not os.path.lexists(path):
-        made.chmod(0o755)  # a temporary folder is private
         try:
             os.rename(made, path)
         except OSError as error:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from iufbench.data.images import read_image
 from iufbench.reporting.heatmaps import Scale, overlay, scale_of
 from iufbench.reporting.store import Run
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import write_bytes, write_csv, write_json, write_text
+from iufbench.support.files import work_folder, write_bytes, write_csv, write_json, write_text
 
 COLUMNS = ("image", "object", "score", "threshold", "decision")
 TABLE, LINES, ABOUT, MAPS, OVERLAYS = "predictions.csv", "predictions.jsonl", "about.json", "maps", "overlays"
@@ -76,19 +75,17 @@ def require_new(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield the path of a temporary folder, not yet created, that becomes ``folder`` without an error.
+    """Yield a temporary folder that becomes ``folder`` without an error.
 
     Raises InputError if ``folder`` exists, RunError if it cannot be written.
     """
     require_new(folder)
-    work = folder.absolute().with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        yield work
-        os.rename(work, folder)
+        with work_folder(folder) as work:
+            yield work
+            os.rename(work, folder)
     except OSError as error:
         raise RunError(f"cannot write {folder}: {error.strerror}; check space and permissions") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 class PredictionFolder:

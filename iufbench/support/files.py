@@ -17,10 +17,12 @@ import math
 import os
 import platform
 import re
+import shutil
 import stat
+import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
@@ -71,13 +73,35 @@ _LEFTOVER = re.compile(rf"\..*\.{re.escape(_HOST)}\.([0-9]+)\.tmp", re.DOTALL)
 
 @cache
 def _remove_leftovers(folder: Path) -> None:
-    """Remove temporary files left in a folder by killed processes of this machine; once per process."""
+    """Remove what killed processes of this machine left unfinished in a folder; once per process."""
     with os.scandir(folder) as entries:
         found = [(entry.path, match) for entry in entries if (match := _LEFTOVER.fullmatch(entry.name))]
     for path, match in found:
         if not _lives(int(match[1])):
             with suppress(OSError):
-                os.unlink(path)
+                if os.path.isdir(path) and not os.path.islink(path):
+                    shutil.rmtree(path)
+                else:
+                    os.unlink(path)
+
+
+@contextmanager
+def work_folder(place: Path) -> Iterator[Path]:
+    """Create a hidden folder beside ``place``, to be filled and renamed, and remove what is left of it.
+
+    Those that killed processes of this machine left are removed too.
+    """
+    parent = place.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(parent.resolve())
+    folder = Path(tempfile.mkdtemp(prefix=".new-", suffix=f".{_HOST}.{os.getpid()}.tmp", dir=parent))
+    try:
+        umask = os.umask(0)
+        os.umask(umask)
+        folder.chmod(0o777 & ~umask)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _lives(process: int) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
-import shutil
 import signal
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from iufbench.support.errors import InputError
+from iufbench.support.files import work_folder
 from iufbench.support.processes import cores
 
 from .layout import Job, plan, visa_split
@@ -157,30 +156,17 @@ def _all_or_nothing(root: Path) -> Iterator[Path]:
         kind = "is not empty" if root.is_dir() else "is a file"
         raise InputError(f"{root} {kind}: choose another folder, or remove it first")
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
-    except OSError as error:
-        raise InputError(f"cannot write to {root.parent}: {error.strerror}; choose another folder") from error
-    try:
-        yield folder
-        folder.chmod(0o777 & ~_umask())
-        if root.exists():
-            if any(root.iterdir()):
-                raise InputError(
-                    f"{root} was filled by another process in the meantime: check it, or choose another"
-                )
-            root.rmdir()
-        folder.rename(root)
+        with work_folder(root) as folder:
+            yield folder
+            if root.exists():
+                if any(root.iterdir()):
+                    raise InputError(
+                        f"{root} was filled by another process in the meantime: check it, or choose another"
+                    )
+                root.rmdir()
+            folder.rename(root)
     except OSError as error:
         raise InputError(f"cannot write {root}: {error.strerror}; free space or choose another") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool) -> None:

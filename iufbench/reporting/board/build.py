@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from iufbench.reporting.tables.build import warn_on_stderr
 from iufbench.reporting.tables.render import cell_text
 from iufbench.reporting.tables.results import METRIC_TITLES
 from iufbench.support.errors import InputError, RunError
-from iufbench.support.files import file_sha256, open_file, write_bytes, write_json, write_text
+from iufbench.support.files import file_sha256, open_file, work_folder, write_bytes, write_json, write_text
 from iufbench.support.names import is_link
 from iufbench.support.version import SCORES_VERSION, __version__
 
@@ -80,15 +78,11 @@ def write_board(
     for line in collection.warnings():
         warn(line)
     try:
-        out.absolute().parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.absolute().parent))
+        with work_folder(out) as made:
+            _write(collection, made / "new", str(results.absolute()))
+            _replace(made, out)
     except OSError as error:
         raise RunError(f"cannot write {out}: {error.strerror or error}") from error
-    try:
-        _write(collection, made / "new", str(results.absolute()))
-        _replace(made, out)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
     return out / "index.html"
 
 
@@ -101,7 +95,6 @@ def _check_place(out: Path, results: Path) -> None:
 
 def _replace(made: Path, out: Path) -> None:
     try:
-        (made / "new").chmod(0o755)
         if os.path.lexists(out):
             os.rename(out, made / "old")
         os.rename(made / "new", out)
