@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from iufbench.support.errors import InputError
 from iufbench.support.files import work_folder
-from iufbench.support.processes import cores
+from iufbench.support.processes import cores, end_with_parent
 
 from .layout import Job, plan, visa_split
 from .render import GENERATOR_VERSION, NORMAL_KINDS, get_scene, get_scenes, render_image
@@ -178,7 +178,7 @@ def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool)
         return
     # Forked workers need no importable __main__; they only render, so a parent with torch is safe.
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), _ignore_interrupts)
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context(method), _start)
     try:
         done = pool.map(write, jobs, chunksize=_CHUNK)
         for _ in tqdm(done, "drawing", len(jobs), unit="image", file=sys.stderr, disable=hidden):
@@ -187,8 +187,9 @@ def _write_images(folder: Path, jobs: list[Job], processes: int, progress: bool)
         pool.shutdown(cancel_futures=True)
 
 
-def _ignore_interrupts() -> None:
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    end_with_parent()
 
 
 def _write(folder: Path, job: Job) -> None:
