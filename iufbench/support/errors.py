@@ -1,5 +1,7 @@
 """The two kinds of expected errors: invalid user input, and runtime failures."""
 
+import re
+
 
 def one_line(text: object) -> str:
     """Text with escaped control characters, which file names may contain.
@@ -16,8 +18,13 @@ def printable(text: object) -> str:
 
 
 def shown(error: Exception) -> str:
-    """An error as printed on a terminal: one line per argument, with escaped control characters."""
-    return "\n".join(map(one_line, error.args))
+    """An error as printed on a terminal: one line per argument, with escaped control characters.
+
+    >>> shown(InputError("no strategy " + "x" * 5000))
+    'no strategy xxxxxxxxxxxxxxxxxxxx... (5000 characters)'
+    """
+    text = "\n".join(map(one_line, error.args))
+    return re.sub(r"\S{1000,}", lambda word: f"{word[0][:20]}... ({len(word[0])} characters)", text)
 
 
 class _Lines(Exception):
