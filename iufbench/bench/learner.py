@@ -92,6 +92,13 @@ class Learner:
         return evaluate
 
 
+def learner_class(target: str, where: Path) -> Any:
+    """As ``load_class``; code from outside of the installed packages is announced before it is imported."""
+    if foreign := foreign_code(target, where):
+        announce(foreign)
+    return load_class(target, where)
+
+
 def build_learner(
     name: str,
     preset: str,
@@ -123,9 +130,7 @@ def build_learner(
     """
     card = load_strategy(name)
     recipe = resolve(card, "visa", "", preset, settings)
-    if foreign := foreign_code(recipe.learner, card.path):
-        announce(foreign)
-    learner = load_class(recipe.learner, card.path)
+    learner = learner_class(recipe.learner, card.path)
     options = options_of(recipe, learner, str(card.path))
     recipe = dataclasses.replace(recipe, options=dataclasses.asdict(options))
     dataset, groups = random_data(train, test)

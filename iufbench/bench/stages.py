@@ -12,9 +12,8 @@ import torch
 from PIL import Image
 
 from iufbench.bench import STAGES
-from iufbench.bench.learner import build_learner, random_masks
+from iufbench.bench.learner import build_learner, learner_class, random_masks
 from iufbench.bench.timing import Spread, synchronising, take_turns
-from iufbench.cards.registry import announce, foreign_code, load_class
 from iufbench.cards.strategies import load_strategy, resolve
 from iufbench.data.images import load_image
 from iufbench.engine.assembly import backbone_spec
@@ -88,9 +87,7 @@ def measure(conditions: Conditions) -> Iterator[Row]:
 def _check_trained(name: str, conditions: Conditions) -> None:
     card = load_strategy(name)
     recipe = resolve(card, "visa", "", conditions.preset, conditions.settings)
-    if foreign := foreign_code(recipe.learner, card.path):
-        announce(foreign)
-    if not load_class(recipe.learner, card.path).uses.gradients:
+    if not learner_class(recipe.learner, card.path).uses.gradients:
         raise InputError(f"'{name}' trains no network, so it has no training step: leave it out")
 
 

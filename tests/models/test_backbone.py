@@ -208,6 +208,7 @@ def test_released_padding_differs_in_block_6_alone():
     images = pictures(1, 224, 224)
     timms, released = (FrozenBackbone(BackboneSpec(B4, "random", padding=p)) for p in ("timm", "released"))
     assert released.channels == 272
+    assert sum(p.numel() for p in released._model.parameters()) == 3_635_984
     assert timms.weights_sha256 == released.weights_sha256
     a, b = timms.features(images), released.features(images)
     assert torch.equal(a[:, :56], b[:, :56])
