@@ -71,6 +71,10 @@ def run_path(
     return Path(results) / "runs" / run_id(dataset, protocol, strategy, recipe_hash, seed)
 
 
+def _shown(title: str) -> str:
+    return one_line(title)[:LONGEST_LABEL]
+
+
 @dataclass
 class DatasetRecord:
     """The data of a run. ``counts``: ``train`` and ``test`` images per object; ``fingerprint`` of the file
@@ -93,7 +97,7 @@ class DatasetRecord:
 
     @property
     def label(self) -> str:
-        return one_line(self.title or self.name)[:LONGEST_LABEL]
+        return _shown(self.title or self.name)
 
     @property
     def coverage(self) -> str:
@@ -124,7 +128,7 @@ class ProtocolRecord:
 
     @property
     def label(self) -> str:
-        return one_line(self.title or self.id)[:LONGEST_LABEL]
+        return _shown(self.title or self.id)
 
     @property
     def objects(self) -> tuple[str, ...]:
@@ -146,7 +150,7 @@ class StrategyRecord:
 
     @property
     def label(self) -> str:
-        return one_line(self.title or self.name)[:LONGEST_LABEL]
+        return _shown(self.title or self.name)
 
 
 @dataclass
